@@ -1,0 +1,16 @@
+"""The one exception that reaches the user, as two lines: what happened, and the way out."""
+
+from __future__ import annotations
+
+
+class NanhuntError(Exception):
+    """Something the user can mend.
+
+    ``message`` says what they did and names the file or option; ``hint`` says what to do now.
+    Neither holds a traceback or terminal escapes. The command line prints both and exits with 2.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint

@@ -1,0 +1,345 @@
+"""What was found: frozen results that renderers only read, that add up with ``+``, and that survive JSON.
+
+Standard library only, so that ``nanhunt report`` needs neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+FORMAT_VERSION = 1
+IMPLEMENTATIONS = ("naive", "log-of-softmax", "logsumexp", "fused")
+
+
+class Severity(enum.StrEnum):
+    """How bad a finding is; ``rank`` orders them."""
+
+    NOTE = "note"
+    """Silent or near: nothing is infinite or NaN, yet the numbers are wrong or about to be."""
+    WARNING = "warning"
+    """Naive code breaks; ``fused`` (``F.cross_entropy`` on raw logits) does not."""
+    ERROR = "error"
+    """Even ``fused`` is broken, or the input is."""
+
+    @property
+    def rank(self) -> int:
+        """0 for note, 1 for warning, 2 for error."""
+        return list(Severity).index(self)
+
+
+class ExitCode(enum.IntEnum):
+    """The process's answer to a pipeline."""
+
+    CLEAN = 0
+    """Nothing at or above ``--fail-on``."""
+    FINDINGS = 1
+    """At least one finding at or above ``--fail-on``."""
+    ERROR = 2
+    """Something could not be read, or the call was wrong."""
+
+
+@dataclass(frozen=True)
+class RemedyResult:
+    """A remedy as it was run on the failing rows."""
+
+    title: str
+    snippet: str
+    """Code to paste."""
+    works: bool
+    """Whether no row was bad afterwards."""
+    rows: int
+    """How many failing rows it was run on (at most 1,000)."""
+    bad_rows_after: int
+    max_loss_error: float | None
+    """Largest absolute difference from the true row loss over those rows; None when it has no loss."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that holds for some rows (or, in a tensor that is not logits, some values)."""
+
+    code: str
+    name: str
+    severity: Severity
+    count: int
+    """Rows (values, for role "values") for which the rule holds."""
+    rows: tuple[int, ...]
+    """The first ``--max-rows`` of them, as flat numbers over the leading dimensions, ascending."""
+    message: str
+    """The arithmetic of the first one: "row 1: max 1000 > 88.72, the largest x whose exp is finite in float32"."""
+    remedies: tuple[RemedyResult, ...] = ()
+    known: bool = False
+    """Already in the ``--baseline`` report: shown, but it does not count for the exit code."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Counts over all values; extremes over the finite ones. None: check did not need to count it."""
+
+    nan: int | None
+    posinf: int | None
+    neginf: int | None
+    zero: int | None
+    subnormal: int | None
+    min: float | None
+    max: float | None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the labels came from."""
+
+    source: str
+    """"labels.npy", "dump.npz:targets", "argument"."""
+    ignored: int
+    """Rows whose label is ``--ignore-index``."""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What one way of writing the loss does over all rows, executed in ``TensorReport.dtype``."""
+
+    loss: float | None
+    """Under the chosen reduction, from row losses accumulated in float64. None where not computed."""
+    nan_probability_rows: int
+    zero_target_probability_rows: int | None
+    """None without targets in ``check``."""
+    inf_loss_rows: int | None
+    nan_loss_rows: int | None
+    nonfinite_gradient_rows: int | None
+    max_loss_error: float | None
+    """Largest absolute row loss error against truth over rows where both are finite."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The float64 reference, computed from the logits as cast to ``TensorReport.dtype``."""
+
+    loss: float | None
+    cast_loss_error: float | None = None
+    """Largest absolute change of a true row loss made by casting the logits alone; None: no cast."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Values by power of two: bin k counts values with 2**e <= |x| < 2**(e+1), e = first_exponent + k."""
+
+    first_exponent: int
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+    """Same length as ``positive``."""
+    zero: int
+    nonfinite: int
+    counted: int
+    """Values looked at; less than ``total`` when the file is large and blocks of it were sampled."""
+    total: int
+
+
+@dataclass(frozen=True)
+class RowBin:
+    """A run of consecutive rows in the strip of all rows."""
+
+    first: int
+    last: int
+    """Inclusive."""
+    max: float | None
+    """Largest logit in the stored dtype (NaN ignored); None if there is none."""
+    causes: tuple[tuple[str, int], ...]
+    """(rule code, rows whose cause it is), in rule order; healthy rows are the rest."""
+
+
+@dataclass(frozen=True)
+class RowView:
+    """What one implementation (or "truth") does with one row, at the classes of the ``WorstRow``."""
+
+    name: str
+    loss: float | None
+    probabilities: tuple[float, ...]
+    gradient: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WorstRow:
+    """One of the first rows of a finding, looked at closely."""
+
+    row: int
+    cause: str
+    """Rule code."""
+    max: float | None
+    label: int | None
+    classes: tuple[int, ...]
+    """A few classes worth showing: label, largest, smallest."""
+    logits: tuple[float, ...]
+    """At those classes, as cast to the dtype."""
+    views: tuple[RowView, ...]
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """Everything found about one tensor in one dtype."""
+
+    file: str
+    tensor: str
+    """Name inside the file; "" for a file that holds one unnamed tensor."""
+    role: str
+    """"logits" or "values"."""
+    stored_dtype: str
+    dtype: str
+    """The dtype it was judged in."""
+    shape: tuple[int, ...]
+    rows: int
+    classes: int
+    targets: Targets | None
+    health: Health
+    implementations: Mapping[str, Implementation]
+    """Keyed by the names in ``IMPLEMENTATIONS``; empty for role "values"."""
+    truth: Truth | None
+    findings: tuple[Finding, ...]
+    """By code."""
+    affected_rows: int = 0
+    """Rows (values, for role "values") with at least one finding."""
+    class_axis: int = -1
+    notes: tuple[str, ...] = ()
+    """Things the reader must know: "float8 has no arithmetic: judged upcast to float32"."""
+    histogram: Histogram | None = None
+    strip: tuple[RowBin, ...] = ()
+    worst_rows: tuple[WorstRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadError:
+    """An input that could not be judged."""
+
+    file: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of one run, or of several added together."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: tuple[TensorReport, ...] = ()
+    errors: tuple[ReadError, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of all tensors."""
+        return tuple(finding for tensor in self.tensors for finding in tensor.findings)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing reached ``fail_on`` and everything could be read."""
+        return self.exit_code == ExitCode.CLEAN
+
+    def __add__(self, other: Report) -> Report:
+        """Both reports in one. Associative and order-free: tensors and errors are kept in one total order."""
+        if not isinstance(other, Report):
+            return NotImplemented
+        return Report(
+            options=_common(self.options, other.options),
+            tensors=tuple(sorted(self.tensors + other.tensors, key=_tensor_key)),
+            errors=tuple(sorted(self.errors + other.errors, key=_error_key)),
+            exit_code=max(self.exit_code, other.exit_code),
+        )
+
+    def __radd__(self, other: object) -> Report:
+        """So that ``sum(reports)`` works, which starts from 0."""
+        return self if other == 0 else NotImplemented
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
+        body = {"format_version": FORMAT_VERSION, **_encode(self)}
+        return json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that ``to_json`` wrote. ValueError when it is not one, or of another format version."""
+        body = json.loads(text)
+        if not isinstance(body, dict) or "tensors" not in body or "format_version" not in body:
+            raise ValueError("not a nanhunt report")
+        if body["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {body['format_version']}, this nanhunt reads {FORMAT_VERSION}")
+        try:
+            return _decode(cls, body)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a whole nanhunt report: {error}") from None
+
+
+def merge(reports: Iterable[Report]) -> Report:
+    """The sum of all of them; the empty report for none."""
+    return sum(reports, start=Report())
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts step-2 before step-10."""
+    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text))
+
+
+def _tensor_key(tensor: TensorReport) -> tuple[Any, ...]:
+    where = (natural_key(tensor.file), tensor.file, natural_key(tensor.tensor), tensor.tensor, tensor.dtype)
+    # The last part makes the order total, so that adding is order-free even for two reports on one tensor.
+    return (*where, json.dumps(_encode(tensor), sort_keys=True))
+
+
+def _error_key(error: ReadError) -> tuple[Any, ...]:
+    return (natural_key(error.file), error.file, error.message, error.hint)
+
+
+_VARIOUS = "various"
+
+
+def _common(one: Mapping[str, Any], two: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options on which both agree; "various" where they differ. The empty mapping is neutral."""
+    if not one or not two:
+        return one or two
+    names = sorted({*one, *two})
+    return {name: one.get(name) if one.get(name) == two.get(name) else _VARIOUS for name in names}
+
+
+_FLOAT_NAMES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+T = TypeVar("T")
+
+
+def _encode(value: Any) -> Any:
+    """Dataclasses to dicts, tuples to lists, non-finite floats to their names."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    if isinstance(value, float) and not isinstance(value, int):
+        return value if value - value == 0 else _float_name(value)
+    return value
+
+
+def _float_name(value: float) -> str:
+    return "nan" if value != value else ("inf" if value > 0 else "-inf")
+
+
+def _decode(kind: Any, value: Any) -> Any:
+    """The inverse of ``_encode``, led by the type hints."""
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        known = {item.name for item in dataclasses.fields(kind)}
+        return kind(**{name: _decode(hints[name], value[name]) for name in value if name in known})
+    if origin is tuple:
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_decode(item_kind, item) for item_kind, item in zip(inner, value, strict=True))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {key: _decode(args[1], item) for key, item in value.items()}
+    if args:  # X | None
+        return None if value is None else _decode(next(arg for arg in args if arg is not type(None)), value)
+    if kind is float:
+        return _FLOAT_NAMES[value] if isinstance(value, str) else float(value)
+    return value if kind is Any else kind(value)
