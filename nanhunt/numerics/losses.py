@@ -1,0 +1,144 @@
+"""The four ways people write softmax and cross entropy, one signature each, as autograd sees them.
+
+Every operation is executed in the dtype of ``x``. What a careful user adds by hand is added the same way to the
+three handwritten forms: temperature divides the logits first; an ignored row gathers class 0 and its loss is
+replaced by 0 with ``torch.where``; class weights multiply the row loss; smoothing adds eps / classes times the
+row's sum of -log p. ``fused`` leaves all that to ``F.cross_entropy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the rows of one block should have been: class labels or probabilities, never both."""
+
+    classes: torch.Tensor | None
+    """int64 (rows,), every one in 0..classes-1; 0 where ``kept`` is False."""
+    kept: torch.Tensor
+    """bool (rows,): False for rows that the loss leaves out."""
+    probabilities: torch.Tensor | None = None
+    """(rows, classes), in the dtype of the logits."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """``F.cross_entropy``'s options, plus the temperature that divides the logits first."""
+
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+    weights: torch.Tensor | None = None
+    """(classes,), in the dtype of the logits."""
+    ignore_index: int = -100
+    last_axis: bool = True
+    """Whether the classes are the tensor's last dimension: float16 log_softmax sums those in half precision."""
+
+
+class Outcome(NamedTuple):
+    """Forward results of one implementation on one block."""
+
+    probabilities: torch.Tensor
+    """(rows, classes)."""
+    losses: torch.Tensor
+    """(rows,): row losses before the reduction, in the dtype of the logits."""
+
+
+Implementation = Callable[[torch.Tensor, Labels, LossOptions], Outcome]
+NegLog = Callable[[torch.Tensor | None], torch.Tensor]
+"""-log p at the given classes (rows, 1), or at all of them for None."""
+
+
+def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    """e = exp(x); p = e / e.sum(-1); loss_i = -log(p[i, t_i])."""
+    e = torch.exp(_heated(x, options))
+    return _log_of(e / e.sum(-1, keepdim=True), labels, options)
+
+
+def log_of_softmax(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    """p = torch.softmax(x, -1); loss_i = -log(p[i, t_i])."""
+    return _log_of(torch.softmax(_heated(x, options), -1), labels, options)
+
+
+def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    """m = max; loss_i = m + log(sum(exp(x - m))) - x_t."""
+    z = _heated(x, options)
+    m = z.amax(-1, keepdim=True)
+    lse = m + torch.log(torch.exp(z - m).sum(-1, keepdim=True))
+
+    def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
+        return lse - (z if classes is None else z.gather(-1, classes))
+
+    with torch.no_grad():
+        probabilities = torch.exp(z - lse)
+    return Outcome(probabilities, _by_hand(neg_log, labels, options, z.shape[-1]))
+
+
+def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    """``F.cross_entropy`` on raw logits; its probabilities are those of ``torch.softmax``."""
+    z = _heated(x, options)
+    with torch.no_grad():
+        probabilities = torch.softmax(z, -1)
+    return Outcome(probabilities, cross_entropy(z, labels, options))
+
+
+def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
+    """Row losses (rows,) of ``F.cross_entropy`` on logits (rows, classes) that are divided already."""
+    target = labels.probabilities
+    if labels.classes is not None:
+        target = labels.classes.masked_fill(~labels.kept, options.ignore_index)
+    assert target is not None
+    if not options.last_axis:
+        # PyTorch has another kernel for (N, C, d) than for (N, C); show it the layout it would have seen.
+        z = z.T.unsqueeze(0)
+        target = target.T.unsqueeze(0) if labels.classes is None else target.unsqueeze(0)
+    losses = F.cross_entropy(
+        z, target, options.weights, reduction="none",
+        ignore_index=options.ignore_index, label_smoothing=options.label_smoothing,
+    )  # fmt: skip
+    return losses.reshape(-1)
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "naive": naive,
+    "log-of-softmax": log_of_softmax,
+    "logsumexp": logsumexp,
+    "fused": fused,
+}
+
+
+def _heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    return x if options.temperature == 1.0 else x / options.temperature
+
+
+def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
+        # Gather first: log of the whole tensor has a NaN gradient wherever any p is 0.
+        return -torch.log(p if classes is None else p.gather(-1, classes))
+
+    return Outcome(p.detach(), _by_hand(neg_log, labels, options, p.shape[-1]))
+
+
+def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int) -> torch.Tensor:
+    """Row losses (rows,) as a user adds the options to -log p."""
+    eps = options.label_smoothing
+    if labels.probabilities is not None:
+        y = labels.probabilities
+        if eps:
+            y = y * (1 - eps) + eps / classes
+        if options.weights is not None:
+            y = y * options.weights
+        return (y * neg_log(None)).sum(-1)
+    assert labels.classes is not None
+    losses = neg_log(labels.classes[:, None])[:, 0]
+    if eps:
+        losses = (1 - eps) * losses + eps / classes * neg_log(None).sum(-1)
+    if options.weights is not None:
+        losses = losses * options.weights[labels.classes]
+    return torch.where(labels.kept, losses, torch.zeros_like(losses))
