@@ -1,0 +1,22 @@
+"""A path becomes named tensors: one file per format, chosen by content and not by suffix.
+
+Importing this imports NumPy and no other package; torch comes in when a checkpoint of its own is opened.
+"""
+
+from nanhunt.load.choice import Chosen, choose
+from nanhunt.load.container import Container, NothingToCheck, NotNumbers, RefusedTensor
+from nanhunt.load.folder import find
+from nanhunt.load.opening import open_path
+from nanhunt.load.tensor import Tensor
+
+__all__ = [
+    "Chosen",
+    "Container",
+    "NotNumbers",
+    "NothingToCheck",
+    "RefusedTensor",
+    "Tensor",
+    "choose",
+    "find",
+    "open_path",
+]

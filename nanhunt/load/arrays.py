@@ -1,0 +1,114 @@
+"""Bytes in a file become an array: mapped as they lie, or through a temporary file where packed or swapped.
+
+Nothing here holds a whole tensor in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Callable
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.source import Source
+
+CHUNK = 1 << 22
+"""Bytes in memory at once while unpacking or swapping."""
+MOST_DIMENSIONS = 32
+"""NumPy 1's limit; torch has 64, and real tensors have single digits."""
+Order = Literal["C", "F"]
+
+
+def byte_size(shape: tuple[int, ...], itemsize: int) -> int | None:
+    """Bytes of an array, in exact arithmetic; None when no array can have that shape."""
+    if len(shape) > MOST_DIMENSIONS:
+        return None
+    # An empty axis makes the product 0, but NumPy still wants the others to fit.
+    widest = math.prod(size for size in shape if size) * itemsize
+    return math.prod(shape) * itemsize if widest < 1 << 62 else None
+
+
+def mapped(
+    source: Source, offset: int, stored: np.dtype[Any], shape: tuple[int, ...], order: Order = "C"
+) -> npt.NDArray[Any]:
+    """The array at ``offset`` bytes, mapped copy-on-write: never written back, and torch accepts it silently.
+
+    ``stored`` may be byte-swapped; the result never is. It may be unaligned where the file's offsets are.
+    Raises NanhuntError when the file has changed since it was opened.
+    """
+    if 0 in shape:
+        return np.empty(shape, stored.newbyteorder("="), order)
+    with source.open() as stream:
+        try:
+            flat = _map(stream, stored, math.prod(shape), offset)
+        except (OSError, ValueError):
+            hint = "Copy the file, or wait until the program that writes it has finished."
+            raise NanhuntError(f"{source.name} became shorter while it was read", hint) from None
+    return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
+
+
+def unpacked(
+    source: Source,
+    copy: Callable[[IO[bytes]], None],
+    stored: np.dtype[Any],
+    shape: tuple[int, ...],
+    order: Order = "C",
+) -> npt.NDArray[Any]:
+    """The array whose bytes ``copy`` writes into a temporary file, mapped.
+
+    Raises NanhuntError when the temporary folder has no room, or ``copy`` wrote too little.
+    """
+    if 0 in shape:
+        return np.empty(shape, stored.newbyteorder("="), order)
+    count = math.prod(shape)
+    flat = _through_file(source, count * stored.itemsize, copy, stored)
+    if flat.size != count:
+        raise NanhuntError(f"{source.name} is damaged: it unpacks to less than it claims", "Write it again.")
+    return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
+
+
+def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> npt.NDArray[Any]:
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    length = offset - start + count * dtype.itemsize
+    # mmap itself and not np.memmap: that one resolves paths and keeps a subclass with slow slices.
+    pages = mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+    return np.ndarray((count,), dtype, pages, offset - start)
+
+
+def _swapped(source: Source, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    native = flat.dtype.newbyteorder("=")
+    step = CHUNK // native.itemsize
+
+    def copy(stream: IO[bytes]) -> None:
+        for start in range(0, flat.size, step):
+            stream.write(flat[start : start + step].astype(native).data)
+
+    return _through_file(source, flat.nbytes, copy, native)
+
+
+def _through_file(
+    source: Source, needed: int, copy: Callable[[IO[bytes]], None], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    # Loaded here because most files are mapped as they lie.
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        hint = "Set TMPDIR to a folder with room, or store the tensor uncompressed, in native byte order."
+        raise NanhuntError(f"{source.name} needs {needed:,} bytes in {folder}, which has {free:,} free", hint)
+    with tempfile.TemporaryFile() as stream:
+        try:
+            copy(stream)
+            stream.flush()
+        except OSError as error:
+            hint = "Set TMPDIR to a folder with room."
+            raise NanhuntError(f"{source.name} could not be unpacked into {folder}: {error}", hint) from None
+        written = os.fstat(stream.fileno()).st_size // dtype.itemsize
+        return _map(stream, dtype, written, 0) if written else np.empty(0, dtype)

@@ -1,0 +1,35 @@
+"""What opening a path yields, and the ways in which it can yield nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Container:
+    """The named tensors of one path."""
+
+    file: str
+    """The path as the user wrote it ("-" for standard input)."""
+    tensors: Mapping[str, Tensor]
+    """By name, in file order; "" for the only tensor of a file without names."""
+    format: str
+    """"npy", "npz", "pt", "pt-legacy", "safetensors" or "index"."""
+    refused: Mapping[str, RefusedTensor] = field(default_factory=dict)
+    """Tensors that are in the file and cannot be read, with what to tell whoever asks for one."""
+
+
+class NothingToCheck(NanhuntError):  # noqa: N818 - it is not a fault of the file: a search skips it
+    """The path was read and holds no floating-point tensor: labels, indices, a scheduler's state."""
+
+
+class RefusedTensor(NanhuntError):  # noqa: N818 - the tensor, not an error of the program
+    """One tensor whose format cannot be judged as it is stored; the others in its file are fine."""
+
+
+class NotNumbers(RefusedTensor):
+    """Text, dates or Python objects: never logits, so not worth an error beside real tensors."""

@@ -1,0 +1,53 @@
+"""A path becomes a container: its bytes are recognised, and the format's own module reads them."""
+
+from __future__ import annotations
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container, NothingToCheck
+from nanhunt.load.content import Format, Recognised, recognise
+from nanhunt.load.index import open_index
+from nanhunt.load.npy import open_npy
+from nanhunt.load.safetensors import open_safetensors
+from nanhunt.load.source import Source, open_source
+
+
+def open_path(path: str, stored_dtype: str | None = None) -> Container:
+    """The tensors in the file at ``path``, or in standard input for "-", to be mapped when read.
+
+    ``stored_dtype`` is what a |V1 or |V2 .npy holds. Raises NothingToCheck for a file without tensors,
+    NanhuntError for everything that is not one whole file of a format nanhunt reads.
+    """
+    source = open_source(path)
+    container = _read(source, recognise(source), stored_dtype)
+    if not container.tensors and not container.refused:
+        raise NothingToCheck(f"{source.name} holds no tensors", "Name a file that does.")
+    return container
+
+
+def _read(source: Source, recognised: Recognised, stored_dtype: str | None) -> Container:
+    match recognised.format:
+        case Format.NPY:
+            return open_npy(source, stored_dtype)
+        case Format.SAFETENSORS:
+            return open_safetensors(source)
+        case Format.INDEX:
+            return open_index(source, _open_shard)
+        case Format.NPZ:
+            from nanhunt.load.npz import open_npz  # noqa: PLC0415 - brings zipfile
+
+            return open_npz(source, recognised.entries, stored_dtype)
+        case Format.PT | Format.PT_LEGACY:
+            from nanhunt.load import pt  # noqa: PLC0415 - brings zipfile, pickletools and, when called, torch
+
+            legacy = recognised.format is Format.PT_LEGACY
+            return pt.open_legacy(source) if legacy else pt.open_pt(source, recognised.entries)
+
+
+def _open_shard(path: str) -> Container:
+    source = open_source(path)
+    recognised = recognise(source)
+    if recognised.format is Format.INDEX:
+        raise NanhuntError(
+            f"{source.name} is itself an index, not a shard", "Download or write the shards again."
+        )
+    return _read(source, recognised, None)

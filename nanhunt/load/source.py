@@ -1,0 +1,173 @@
+"""Bytes that readers can seek in: a regular file, or standard input spooled to an unnamed temporary file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.wording import FORMATS, did_you_mean, printable
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A regular, non-empty file that could be opened."""
+
+    file: str
+    """The path as the user wrote it, "-" for standard input."""
+    size: int
+    """In bytes."""
+    spooled: IO[bytes] | None = None
+    """Standard input's bytes; kept open, since the file has no name."""
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return "standard input" if self.file == STDIN else printable(self.file)
+
+    @property
+    def path(self) -> str | None:
+        """A path under which another library can open it; None where unnamed files have none."""
+        if self.spooled is None:
+            return self.file
+        path = Path(f"/dev/fd/{self.spooled.fileno()}")
+        return str(path) if path.exists() else None
+
+    def open(self) -> IO[bytes]:
+        """A stream at the first byte, for the caller to close.
+
+        Raises NanhuntError when the file has gone or may not be read.
+        """
+        if self.spooled is None:
+            try:
+                return Path(self.file).open("rb")
+            except OSError as error:
+                raise cannot_read(self.file, error) from None
+        stream = os.fdopen(os.dup(self.spooled.fileno()), "rb")
+        stream.seek(0)
+        return stream
+
+    def head(self, length: int) -> bytes:
+        """The first ``length`` bytes, or fewer."""
+        with self.open() as stream:
+            try:
+                return stream.read(length)
+            except OSError as error:
+                raise cannot_read(self.file, error) from None
+
+
+def open_source(path: str) -> Source:
+    """The bytes at ``path``, or of standard input for "-".
+
+    Raises NanhuntError for what is missing, a folder, empty, not a regular file, or not allowed.
+    """
+    source = _standard_input() if path == STDIN else _regular_file(path)
+    if source.size == 0:
+        hint = "The program that wrote it stopped early: write it again."
+        raise NanhuntError(f"{source.name} is empty (0 bytes)", hint)
+    return source
+
+
+def _regular_file(path: str) -> Source:
+    try:
+        info = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise cannot_read(path, error) from None
+    if stat.S_ISDIR(info.st_mode):
+        raise _is_folder(path)
+    if not stat.S_ISREG(info.st_mode):
+        hint = f"Readers need to seek; pipe its bytes instead: nanhunt check - < {printable(path)}"
+        raise NanhuntError(f"{printable(path)} is {_kind(info.st_mode)}, not a file", hint)
+    return Source(path, info.st_size)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _is_folder(path: str) -> NanhuntError:
+    if not os.access(path, os.R_OK | os.X_OK):
+        return cannot_read(path, PermissionError(errno.EACCES, ""))
+    return NanhuntError(f"{printable(path)} is a folder, and a file is needed here", "Name a file in it.")
+
+
+def cannot_read(path: str, error: OSError | ValueError) -> NanhuntError:
+    """The user's words for an operating system's refusal to open or read ``path``."""
+    name = printable(path)
+    code = error.errno if isinstance(error, OSError) else errno.ENOENT
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return _missing(path)
+    if code in (errno.EACCES, errno.EPERM):
+        return NanhuntError(f"no permission to read {name}", f"Make it readable for you: chmod u+r {name}")
+    if code == errno.ELOOP:
+        return NanhuntError(f"{name} is a symbolic link that leads back to itself", "Link it to a file.")
+    reason = printable(os.strerror(code)) if code else printable(str(error))
+    return NanhuntError(f"{name} cannot be read: {reason}", "Check the disk and the path.")
+
+
+def _missing(path: str) -> NanhuntError:
+    name = printable(path)
+    if "\0" not in path and Path(path).is_symlink():
+        target = printable(str(Path(path).readlink()))
+        return NanhuntError(
+            f"{name} is a symbolic link to {target}, which does not exist", "Restore the target."
+        )
+    folder = Path(path).parent
+    try:
+        siblings = sorted(entry.name for entry in folder.iterdir())
+    except (OSError, ValueError):
+        return NanhuntError(f"{name} does not exist", "Its folder does not either: check the path.")
+    guess = did_you_mean(Path(path).name, siblings)
+    return NanhuntError(
+        f"{name} does not exist", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
+    )
+
+
+def _standard_input() -> Source:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.closed:
+        raise NanhuntError("standard input is closed", "Pipe a file into nanhunt, or name one.")
+    if stream.isatty():
+        raise NanhuntError(
+            'standard input ("-") is the terminal', "Pipe a file: nanhunt check - < logits.npy"
+        )
+    spooled = _redirected(stream) or _spooled(stream)
+    return Source(STDIN, os.fstat(spooled.fileno()).st_size, spooled)
+
+
+def _redirected(stream: IO[bytes]) -> IO[bytes] | None:
+    """A file that the shell opened as standard input can be read where it lies."""
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # io.UnsupportedOperation: not an operating system's stream
+        return None
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return os.fdopen(os.dup(descriptor), "rb") if regular and stream.tell() == 0 else None
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    # Loaded here because a named file needs neither.
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the Source
+    try:
+        shutil.copyfileobj(stream, spool, 1 << 20)
+        spool.flush()
+    except OSError as error:
+        spool.close()
+        reason = os.strerror(error.errno or errno.EIO)
+        hint = "Set TMPDIR to a folder with room, or name the file instead of piping it."
+        raise NanhuntError(
+            f"standard input could not be spooled to a temporary file: {reason}", hint
+        ) from None
+    return spool

@@ -1,0 +1,84 @@
+"""The zip archive under .npz and .pt: where an entry's bytes lie, and one error for every kind of damage."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.source import Source
+
+MAGIC = b"PK"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DEFLATE_RATIO = 1032
+"""zlib's own bound on how much one byte can stand for."""
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python built without it cannot meet it either
+
+    class LZMAError(Exception):  # type: ignore[no-redef]
+        """Never raised."""
+
+
+@contextmanager
+def whole_zip(source: Source) -> Iterator[None]:
+    """Turn what zipfile and its decompressors raise on damaged bytes into a NanhuntError."""
+    try:
+        yield
+    except (
+        BadZipFile, zlib.error, LZMAError, EOFError, OSError, LookupError, NotImplementedError,
+        RuntimeError, ValueError, OverflowError, struct.error,
+    ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # the disk that is unpacked to, not the archive
+        hint = "Copy or write it again: a zip's table of contents is at its end, so a cut file has none."
+        raise NanhuntError(
+            f"{source.name} is a zip archive (.npz, .pt) that is truncated or damaged", hint
+        ) from None
+
+
+def entries(source: Source) -> list[ZipInfo]:
+    """The archive's table of contents; of two entries with one name the last, as zipfile has it."""
+    with source.open() as stream, whole_zip(source), ZipFile(stream) as archive:
+        return [archive.getinfo(name) for name in dict.fromkeys(archive.namelist())]
+
+
+@contextmanager
+def opened(source: Source, entry: ZipInfo) -> Iterator[IO[bytes]]:
+    """One entry's plain bytes, decompressed as they are read and checked at the end."""
+    with source.open() as stream, whole_zip(source), ZipFile(stream) as archive, archive.open(entry) as plain:
+        yield plain
+
+
+def stored_at(source: Source, entry: ZipInfo) -> int | None:
+    """Offset in the file of an entry that is not compressed, so that it can be mapped; None otherwise."""
+    if entry.compress_type != ZIP_STORED:
+        return None
+    with source.open() as stream, whole_zip(source):
+        stream.seek(entry.header_offset)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+        start: int = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        if magic != b"PK\x03\x04" or start + entry.file_size > source.size:
+            raise BadZipFile(f"{entry.filename} does not lie in the file")
+    return start
+
+
+def plausible(entry: ZipInfo) -> bool:
+    """Whether so few packed bytes can hold what the entry claims: an absurd claim is not even begun."""
+    if entry.compress_type == ZIP_STORED:
+        return entry.file_size == entry.compress_size
+    # The other methods have no such bound; what they claim is checked against the disk before it is unpacked.
+    return entry.compress_type != ZIP_DEFLATED or entry.file_size <= _DEFLATE_RATIO * (
+        entry.compress_size + 64
+    )
+
+
+def is_locked(entry: ZipInfo) -> bool:
+    """Whether it needs a password."""
+    return bool(entry.flag_bits & 1)
