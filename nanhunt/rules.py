@@ -28,7 +28,7 @@ class Rule:
     name: str
     severity: Severity
     holds: Predicate | None
-    """Which rows it holds for; None where the whole tensor decides (see ``diagnose``)."""
+    """Which rows it holds for; None for the rules about tensors that are not logits."""
     what: str
     why: str
     fix: str
@@ -60,6 +60,10 @@ def masked_target(row: RowFacts) -> Bools:
     return row.masked_target
 
 
+def all_targets_ignored(row: RowFacts) -> Bools:
+    return row.mean_of_none
+
+
 def ignored_row_poisons_gradient(row: RowFacts) -> Bools:
     return row.ignored & row.by["fused"].bad_gradient
 
@@ -69,7 +73,7 @@ def bad_loss_options(row: RowFacts) -> Bools:
 
 
 def half_reduction_overflow(row: RowFacts) -> Bools:
-    return row.class_sum_overflow
+    return row.half_reduction
 
 
 def exp_overflow(row: RowFacts) -> Bools:
@@ -154,7 +158,7 @@ _CATALOGUE = (
         "Do not mask the class that is the label, or ignore that row: label and mask contradict each other.",
     ),
     Rule(
-        "NH007", "all-targets-ignored", _E, None,
+        "NH007", "all-targets-ignored", _E, all_targets_ignored,
         "The mean is taken over no rows: every label is ignored, or the batch is empty.",
         "The mean divides a sum of 0 by a count of 0: 0/0 is NaN, while the gradient is silently 0.",
         "Divide the sum by max(number of kept rows, 1), or skip the batch.",

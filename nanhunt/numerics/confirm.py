@@ -62,6 +62,8 @@ class Confirmed:
     """Row losses by implementation; 0 for ignored rows, NaN for rows with a bad label."""
     truth: Floats
     handwritten_truth: Floats
+    uncast_truth: Floats | None
+    """Truth of the logits as stored; None where nothing was cast."""
 
 
 def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
@@ -80,14 +82,18 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
         if implementation is fused:
             _fused_facts(facts, x, labels, gradient, losses, true, batch, targets)
     values = {name: np.where(bad, np.nan, loss.numpy()) for name, loss in losses.items()}
-    return Confirmed(facts, values, _but_bad(true.losses, bad), _but_bad(true.handwritten, bad))
+    uncast = None if batch.dtype == batch.stored else _but_bad(truth(_base(stored), labels, batch.options).losses, bad)
+    return Confirmed(facts, values, _but_bad(true.losses, bad), _but_bad(true.handwritten, bad), uncast)
 
 
 def cast(stored: torch.Tensor, dtype: str) -> torch.Tensor:
     """Stored logits as the loss sees them in ``dtype``; float8 upcast to float32 afterwards."""
-    if stored.dtype.itemsize == 1:
-        stored = stored.float()
-    return stored.to(torch_dtype(dtype)).to(torch_dtype(compute_format(dtype).name))
+    return _base(stored).to(torch_dtype(dtype)).to(torch_dtype(compute_format(dtype).name))
+
+
+def _base(stored: torch.Tensor) -> torch.Tensor:
+    """Stored values in a dtype that has arithmetic."""
+    return stored.float() if stored.dtype.itemsize == 1 else stored
 
 
 def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
@@ -124,7 +130,7 @@ def heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
 def _input_facts(
     stored: torch.Tensor, x: torch.Tensor, labels: Labels, bad: Bools, targets: RowTargets, batch: Batch
 ) -> RowFacts:
-    base = stored.float() if stored.dtype.itemsize == 1 else stored
+    base = _base(stored)
     false = np.zeros(len(x), bool)
     top = base.amax(-1)
     given = labels.classes is not None and targets.labels is not None
@@ -143,7 +149,7 @@ def _input_facts(
 
 _FILLED_LATER = (
     "exp_inf", "sum_inf", "sum_zero", "sum_subnormal", "zero_classes",
-    "options_at_fault", "class_sum_overflow", "collapsed", "absorbed", "vanished",
+    "options_at_fault", "half_reduction", "mean_of_none", "collapsed", "absorbed", "vanished",
 )  # fmt: skip
 
 
@@ -205,7 +211,7 @@ def _fused_facts(
     facts: RowFacts, x: torch.Tensor, labels: Labels, gradient: torch.Tensor,
     losses: dict[str, torch.Tensor], true: TrueRows, batch: Batch, targets: RowTargets,
 ) -> None:  # fmt: skip
-    facts.class_sum_overflow = _class_sum_overflow(x, batch)
+    facts.half_reduction = _class_sum_overflow(x, batch)
     facts.options_at_fault = _options_at_fault(facts, x, labels, losses["fused"], batch)
     if targets.labels is None and targets.probabilities is None:
         return  # a label that we chose ourselves has no loss to judge

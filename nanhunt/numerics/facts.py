@@ -54,8 +54,10 @@ class RowFacts:
     """Some unmasked class has probability 0 in ``naive``; filled in only where there are no targets."""
     options_at_fault: Bools
     """Weights, smoothing, temperature or probability targets make ``fused`` fail; without them it does not."""
-    class_sum_overflow: Bools
-    """``fused`` sums the classes in half precision and that sum is inf."""
+    half_reduction: Bools
+    """``fused`` sums the classes, or reduces the rows of the whole tensor, in half precision and overflows."""
+    mean_of_none: Bools
+    """The mean over the whole tensor is over no rows."""
     collapsed: Bools
     """``fused`` loss and label gradient are exactly 0, the truth is not."""
     absorbed: Bools

@@ -1,0 +1,144 @@
+"""Many inputs -> one Report. What cannot be read becomes an error in it, and the rest is still judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanhunt import rules
+from nanhunt.diagnose import diagnose
+from nanhunt.errors import NanhuntError
+from nanhunt.job import Job
+from nanhunt.load import Chosen, NothingToCheck, choose, find, open_path
+from nanhunt.load.tensor import Tensor
+from nanhunt.options import Options
+from nanhunt.report import ExitCode, ReadError, Report, Severity, TensorReport, merge
+from nanhunt.sweep import RowTable
+from nanhunt.targets import read_targets, read_weights
+from nanhunt.values import check_values
+
+Advance = Callable[[int], None]
+OptionsFor = Callable[[str], Options]
+
+
+@dataclass
+class Survey:
+    """How to look at inputs."""
+
+    options: Options
+    compares: bool = False
+    """Run every row, logits only."""
+    options_for: OptionsFor | None = None
+    """Options of one file, where they differ by path."""
+    advance: Advance = lambda _: None  # noqa: E731 - a default that does nothing
+    tables: dict[tuple[str, str], RowTable] | None = None
+    """Filled in for --save-rows, by (tensor label, dtype)."""
+
+    def paths(self, paths: Iterable[str]) -> Iterator[Report]:
+        """One report per input, as soon as it is known."""
+        try:
+            files = find(paths)
+        except NanhuntError as error:
+            yield self._failed("", error)
+            return
+        for file in files:
+            yield self.path(file, searched=len(files) > 1)
+
+    def path(self, file: str, *, searched: bool = False) -> Report:
+        """One file; in a search, a file without floating tensors is passed over."""
+        options = self.options_for(file) if self.options_for else self.options
+        try:
+            return self.chosen(choose(open_path(file, options.stored_dtype), options), options)
+        except NothingToCheck as error:
+            return Report() if searched else self._failed(file, error)
+        except NanhuntError as error:
+            return self._failed(file, error)
+
+    def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
+        """Tensors whose roles are known."""
+        options = options or self.options
+        reports = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
+        if not self.compares:
+            reports += [self._values(tensor, options) for tensor in chosen.values]
+        elif not chosen.logits:
+            names = ", ".join(tensor.label for tensor in chosen.values[:5])
+            raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
+        return merge(reports)
+
+    def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Report:
+        try:
+            return self._report(options, [self._logits(chosen, tensor, dtype, options) for dtype in _dtypes(tensor, options)])
+        except (NanhuntError, OSError, MemoryError) as error:
+            return self._failed(tensor.label, error)
+
+    def _logits(self, chosen: Chosen, tensor: Tensor, dtype: str, options: Options) -> TensorReport:
+        _check_shape(tensor, options)
+        classes = tensor.shape[options.class_axis]
+        targets = None
+        if chosen.targets is not None:
+            targets = read_targets(*chosen.targets, tensor, options.class_axis, options.ignore_index)
+        weights = None if chosen.class_weights is None else read_weights(chosen.class_weights, classes)
+        job = Job(tensor, dtype, targets, weights, options, rules.chosen(options.select, options.ignore))
+        table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
+        every_row = self.compares or table is not None
+        return diagnose(job, every_row=every_row, table=table, advance=self.advance)
+
+    def _values(self, tensor: Tensor, options: Options) -> Report:
+        codes = rules.chosen(options.select, options.ignore)
+        try:
+            return self._report(options, [check_values(tensor, dtype, options, codes, self.advance) for dtype in _dtypes(tensor, options)])
+        except (NanhuntError, OSError, MemoryError) as error:
+            return self._failed(tensor.label, error)
+
+    def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
+        return Report(options_dict(self.options), tuple(tensors), (), exit_code(tensors, options.fail_on))
+
+    def _failed(self, file: str, error: Exception) -> Report:
+        hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
+        message = str(error) or type(error).__name__
+        return Report(options_dict(self.options), (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def exit_code(tensors: Iterable[TensorReport], fail_on: str) -> int:
+    """1 if a finding that is not known already reaches ``fail_on``."""
+    if fail_on == "never":
+        return ExitCode.CLEAN
+    least = Severity(fail_on).rank
+    found = (finding for tensor in tensors for finding in tensor.findings if not finding.known)
+    return ExitCode.FINDINGS if any(finding.severity.rank >= least for finding in found) else ExitCode.CLEAN
+
+
+def options_dict(options: Options) -> dict[str, object]:
+    """Options as they stand in the report."""
+    return dataclasses.asdict(options)
+
+
+def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
+    return options.dtype or (tensor.dtype,)
+
+
+def _check_shape(tensor: Tensor, options: Options) -> None:
+    if not tensor.shape:
+        raise NanhuntError(f"{tensor.label} is a single number, not rows of logits.", "Logits need a class dimension.")
+    if not -len(tensor.shape) <= options.class_axis < len(tensor.shape):
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}, so there is no --class-axis {options.class_axis}.",
+            f"Choose one of {-len(tensor.shape)}..{len(tensor.shape) - 1}.",
+        )
+    if tensor.shape[options.class_axis] == 0:
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}: 0 classes.",
+            "A softmax needs at least one class; check how the file was written, or --class-axis.",
+        )
+
+
+def builtin_batch() -> Chosen:
+    """The articles' 3 x 3 batch: one row whose exp overflows in every format."""
+    logits = np.array([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]], dtype=np.float32)
+    labels = np.array([0, 2, 1])
+    file = "the articles' 3 x 3 batch (built in)"
+    targets = Tensor(file, "targets", "int64", labels.shape, lambda: labels)
+    return Chosen((Tensor(file, "", "float32", logits.shape, lambda: logits),), (), (targets, "built in"))
