@@ -1,3 +1,36 @@
-"""Find the rows, the format and the cause when a softmax or cross entropy turns NaN."""
+"""Find the rows, the format and the cause when a softmax or cross entropy turns NaN, with a proven fix.
+
+``check`` and ``compare`` take paths, NumPy arrays or torch tensors and return a ``Report``. Nothing heavy is
+imported until one of them is called (PEP 562).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["NanhuntError", "Report", "__version__", "check", "compare"]
+
+if TYPE_CHECKING:
+    from nanhunt.api import check, compare
+    from nanhunt.errors import NanhuntError
+    from nanhunt.report import Report
+
+_HOME = {
+    "check": "nanhunt.api",
+    "compare": "nanhunt.api",
+    "NanhuntError": "nanhunt.errors",
+    "Report": "nanhunt.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'nanhunt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -36,10 +36,9 @@ def _look(job: Job, row: int, code: str) -> WorstRow:
     given = None if job.targets is None or job.targets.labels is None else int(job.targets.labels[row])
     classes = _classes(x[0], labels)
     top = x[0].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).max()
-    return WorstRow(
-        row, code, None if bool(x.isnan().all()) else float(top), given,
-        tuple(classes), _at(x[0], classes), (*_views(job, x, labels, classes, bool(bad[0])), _truth_view(job, x, labels, classes)),
-    )  # fmt: skip
+    views = (*_views(job, x, labels, classes, bool(bad[0])), _truth_view(job, x, labels, classes))
+    largest = None if bool(x.isnan().all()) else float(top)
+    return WorstRow(row, code, largest, given, tuple(classes), _at(x[0], classes), views)
 
 
 def _classes(x: torch.Tensor, labels: Labels) -> list[int]:
@@ -68,7 +67,9 @@ def _truth_view(job: Job, x: torch.Tensor, labels: Labels, classes: list[int]) -
         gradient: tuple[float, ...] = ()
     else:
         y = torch.nn.functional.one_hot(labels.classes, x.shape[-1]) * labels.kept[:, None]
-        share = 1.0 / (job.divisor * options.temperature) if job.divisor * options.temperature else float("nan")
+        share = (
+            1.0 / (job.divisor * options.temperature) if job.divisor * options.temperature else float("nan")
+        )
         gradient = _at(((p * labels.kept[:, None] - y) * share)[0], classes)
     return RowView("truth", float(true.losses[0]), _at(p[0], classes), gradient)
 

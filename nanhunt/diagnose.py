@@ -19,7 +19,11 @@ from nanhunt.values import as_health
 
 
 def diagnose(
-    job: Job, *, every_row: bool, table: RowTable | None = None, advance: Callable[[int], None] = lambda _: None
+    job: Job,
+    *,
+    every_row: bool,
+    table: RowTable | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> report.TensorReport:
     """Judges the logits of ``job``; ``every_row`` runs all of them, which also tells the losses.
 
@@ -27,14 +31,16 @@ def diagnose(
     """
     job, tally = _tally(job, every_row, table, advance)
     findings = tuple(_findings(job, tally))
+    tensor, rows = job.tensor, job.rows
     return report.TensorReport(
-        file=job.tensor.file, tensor=job.tensor.name, role="logits", stored_dtype=job.tensor.dtype, dtype=job.dtype,
-        shape=job.tensor.shape, rows=job.rows.count, classes=job.rows.classes, targets=_targets(job),
+        file=tensor.file, tensor=tensor.name, role="logits", stored_dtype=tensor.dtype, dtype=job.dtype,
+        shape=tensor.shape, rows=rows.count, classes=rows.classes, targets=_targets(job),
         health=_health(tally, every_row),
         implementations={name: _implementation(job, tally, name, every_row) for name in report.IMPLEMENTATIONS},
         truth=_truth(job, tally) if every_row else None,
-        findings=findings, affected_rows=tally.affected, class_axis=job.options.class_axis, notes=tuple(_notes(job, every_row)),
-        histogram=histogram(job.rows, job.tensor.dtype), strip=strip(tally, job.rows.count),
+        findings=findings, affected_rows=tally.affected,
+        class_axis=job.options.class_axis, notes=tuple(_notes(job, every_row)),
+        histogram=histogram(rows, tensor.dtype), strip=strip(tally, rows.count),
         worst_rows=_worst_rows(job, findings),
     )  # fmt: skip
 
@@ -85,7 +91,9 @@ def _findings(job: Job, tally: Tally) -> list[report.Finding]:
     empty = job.rows.count == 0 and job.targets is not None and job.options.reduction == "mean"
     if empty and "NH007" in job.codes:
         rule = RULES["NH007"]
-        found.append(report.Finding(rule.code, rule.name, rule.severity, 0, (), "the batch has no rows: 0 / 0 = NaN"))
+        found.append(
+            report.Finding(rule.code, rule.name, rule.severity, 0, (), "the batch has no rows: 0 / 0 = NaN")
+        )
     return found
 
 
@@ -150,7 +158,11 @@ def _notes(job: Job, every_row: bool) -> list[str]:
     if FORMATS[job.dtype].compute != job.dtype:
         notes.append(f"{job.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to float32")
     if job.targets is None:
-        worst = "; losses are those of each row's worst label, its least likely unmasked class" if every_row else ""
+        worst = (
+            "; losses are those of each row's worst label, its least likely unmasked class"
+            if every_row
+            else ""
+        )
         notes.append(f"no targets: the softmax is judged{worst}")
     elif job.targets.bad is not None and job.targets.bad.any():
         notes.append("rows whose label is out of range have no loss: counts and losses are over the others")

@@ -57,12 +57,12 @@ class Numbers:
 
 
 def explain(job: Job, code: str, number: int) -> str:
-    """"row 1: max 1000 > 88.72, the largest x whose exp is finite in float32", for the row with that number."""
+    """Says "row 1: max 1000 > 88.72, the largest x whose exp is finite in float32", for the row with that number."""
     return f"{row_name(job, number)}: {_ARITHMETIC[code](_numbers(job, number))}"
 
 
 def row_name(job: Job, number: int) -> str:
-    """"row 7", or "row (0, 7)" where there are several leading dimensions."""
+    """Says "row 7", or "row (0, 7)" where there are several leading dimensions."""
     leading = job.rows.leading
     if len(leading) < 2:
         return f"row {number}"
@@ -137,15 +137,19 @@ def _all_ignored(n: Numbers) -> str:
 
 
 def _ignored_poisons(n: Numbers) -> str:
-    what = "NaN" if bool(n.x.isnan().any()) else "+inf" if bool((n.x == math.inf).any()) else "nothing but -inf"
-    return f"label {n.label} is ignored and the loss is {_g(n.losses['fused'])}, but the row holds {what}: 0 * NaN = NaN"
+    what = (
+        "NaN" if bool(n.x.isnan().any()) else "+inf" if bool((n.x == math.inf).any()) else "nothing but -inf"
+    )
+    loss = _g(n.losses["fused"])
+    return f"label {n.label} is ignored and the loss is {loss}, but the row holds {what}: 0 * NaN = NaN"
 
 
 def _bad_options(n: Numbers) -> str:
     options = n.job.options
     if not bool(n.z.isfinite().all() | (n.z.isinf() == n.x.isinf()).all()) or options.temperature == 0:
         at = n.first(~n.z.isfinite() & n.x.isfinite())
-        return f"temperature {options.temperature:g}: {_g(n.x[at])} / {options.temperature:g} = {_g(n.z[at])} in {n.format.name}"
+        t = f"{options.temperature:g}"
+        return f"temperature {t}: {_g(n.x[at])} / {t} = {_g(n.z[at])} in {n.format.name}"
     if n.job.weights is not None and (not np.isfinite(n.job.weights).all() or n.job.divisor == 0):
         weight = n.job.divisor
         return f"class weights: those of the labels add up to {weight:g}, and the mean divides by that"
@@ -170,12 +174,15 @@ def _half_reduction(n: Numbers) -> str:
 
 
 def _exp_overflow(n: Numbers) -> str:
-    return f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
+    return (
+        f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
+    )
 
 
 def _sum_overflow(n: Numbers) -> str:
     total = float(torch.exp(n.z.double()).sum())
-    return f"{len(n.z):,} exps add up to {total:.4g} > {n.format.max:.4g}, the largest {n.format.name}; max is {_g(_top(n))}"
+    limit = f"{n.format.max:.4g}, the largest {n.format.name}"
+    return f"{len(n.z):,} exps add up to {total:.4g} > {limit}; max is {_g(_top(n))}"
 
 
 def _sum_underflow(n: Numbers) -> str:
@@ -184,7 +191,8 @@ def _sum_underflow(n: Numbers) -> str:
 
 def _subnormal_sum(n: Numbers) -> str:
     total = float(n.e.sum())
-    return f"max {_g(_top(n))}: the exps add up to {total:.3g} < {n.format.smallest_normal:.3g}, the smallest normal {n.format.name}"
+    limit = f"{n.format.smallest_normal:.3g}, the smallest normal {n.format.name}"
+    return f"max {_g(_top(n))}: the exps add up to {total:.3g} < {limit}"
 
 
 def _probability_underflow(n: Numbers) -> str:
@@ -206,7 +214,8 @@ def _probability_underflow(n: Numbers) -> str:
 
 def _collapsed(n: Numbers) -> str:
     gap = _runner_up_gap(n)
-    return f"label {n.label} leads by {_g(gap)}: the loss rounds to 0 in {n.format.name}, the truth is {n.true_loss:.3g}"
+    lead = f"label {n.label} leads by {_g(gap)}"
+    return f"{lead}: the loss rounds to 0 in {n.format.name}, the truth is {n.true_loss:.3g}"
 
 
 def _runner_up_gap(n: Numbers) -> float:
@@ -236,13 +245,15 @@ def _vanishing(n: Numbers) -> str:
     others = torch.softmax(n.z.double(), 0)
     others[n.label or 0] = 0.0
     entry = float(others.max()) * abs(float(n.job.batch.fused_gradient.double()) or 1.0 / max(1, n.job.kept))
-    return f"the largest of them is {entry:.3g} in truth; the smallest {n.format.name} is {n.format.smallest_subnormal:.3g}"
+    smallest = f"the smallest {n.format.name} is {n.format.smallest_subnormal:.3g}"
+    return f"the largest of them is {entry:.3g} in truth; {smallest}"
 
 
 def _headroom(n: Numbers) -> str:
     top, limit = _top(n), n.format.exp_limit
     if 0.9 * limit <= top <= limit:
-        return f"max {_g(top)} is {_g(limit - top, 3)} below {limit:.2f}, the largest x whose exp is finite in {n.format.name}"
+        below = f"{_g(limit - top, 3)} below {limit:.2f}"
+        return f"max {_g(top)} is {below}, the largest x whose exp is finite in {n.format.name}"
     size = float(n.x[n.x != -math.inf].abs().max())
     return f"a logit of magnitude {_g(size)} is near {_g(n.storage.max)}, the largest {n.job.dtype}"
 

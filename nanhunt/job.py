@@ -117,7 +117,11 @@ class Job:
         dtype = torch_dtype(compute_format(self.dtype).name)
         weights = None if self.weights is None else _tensor(self.weights).to(dtype)
         options = LossOptions(
-            self.options.temperature, self.options.label_smoothing, weights, self.options.ignore_index, self.last_axis
+            self.options.temperature,
+            self.options.label_smoothing,
+            weights,
+            self.options.ignore_index,
+            self.last_axis,
         )
         by_hand, fused, fused_plain = self._gradients(dtype, weights)
         return Batch(self.tensor.dtype, self.dtype, options, by_hand, fused, fused_plain)

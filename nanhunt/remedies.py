@@ -68,7 +68,9 @@ def prove(job: Job, code: str, numbers: tuple[int, ...]) -> tuple[RemedyResult, 
     return tuple(sorted(tried, key=lambda result: not result.works))
 
 
-def _try(job: Job, code: str, remedy: Remedy, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> RemedyResult:
+def _try(
+    job: Job, code: str, remedy: Remedy, rows: np.ndarray[tuple[int], np.dtype[np.intp]]
+) -> RemedyResult:
     step = max(1, BLOCK_VALUES // max(1, job.rows.classes))
     bad, worst = 0, None
     for start in range(0, len(rows), step):
@@ -78,7 +80,9 @@ def _try(job: Job, code: str, remedy: Remedy, rows: np.ndarray[tuple[int], np.dt
     return RemedyResult(remedy.title, remedy.snippet, bad == 0, len(rows), bad, worst)
 
 
-def _try_block(job: Job, code: str, remedy: Remedy, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> tuple[int, float | None]:
+def _try_block(
+    job: Job, code: str, remedy: Remedy, rows: np.ndarray[tuple[int], np.dtype[np.intp]]
+) -> tuple[int, float | None]:
     """(rows still bad, largest loss error over the rows with a finite truth)."""
     stored = to_torch(job.rows.take(rows), job.tensor.dtype)
     wide = stored.float() if stored.dtype.itemsize < 4 else stored
@@ -192,7 +196,9 @@ def _ignore_masked_label(case: Case) -> torch.Tensor:
     if labels.classes is None:
         return _fused(case)
     contradicts = case.x.gather(-1, labels.classes[:, None])[:, 0] == -math.inf
-    return cross_entropy(heated(case.x, case.options), Labels(labels.classes, labels.kept & ~contradicts), case.options)
+    return cross_entropy(
+        heated(case.x, case.options), Labels(labels.classes, labels.kept & ~contradicts), case.options
+    )
 
 
 def _shift_first(case: Case) -> torch.Tensor:
@@ -259,8 +265,12 @@ def _clamped(case: Case) -> torch.Tensor:
 
 _CALL = "loss = F.cross_entropy(logits, targets)"
 _FUSED = Remedy("call F.cross_entropy on the raw logits", _CALL, _fused)
-_FLOAT32 = Remedy("compute the loss in float32", "loss = F.cross_entropy(logits.float(), targets)", _in(torch.float32))
-_FLOAT64 = Remedy("compute the loss in float64", "loss = F.cross_entropy(logits.double(), targets)", _in(torch.float64))
+_FLOAT32 = Remedy(
+    "compute the loss in float32", "loss = F.cross_entropy(logits.float(), targets)", _in(torch.float32)
+)
+_FLOAT64 = Remedy(
+    "compute the loss in float64", "loss = F.cross_entropy(logits.double(), targets)", _in(torch.float64)
+)
 _UNCAST = Remedy(
     "do not cast: keep the logits as stored for the loss",
     "with torch.autocast(device, enabled=False):\n    loss = F.cross_entropy(logits.float(), targets)",
@@ -316,8 +326,7 @@ _SHIFT = Remedy(
 )
 _SKIP_ZERO = Remedy(
     "leave classes of probability 0 out of the product",
-    "log_p = F.log_softmax(logits, -1)\n"
-    "loss = -(y * log_p.masked_fill(y == 0, 0)).sum(-1).mean()",
+    "log_p = F.log_softmax(logits, -1)\nloss = -(y * log_p.masked_fill(y == 0, 0)).sum(-1).mean()",
     _skip_zero_targets,
 )
 _LOG1P = Remedy(
@@ -342,9 +351,15 @@ _SCALE = Remedy(
 _CLAMP = Remedy("clamping the logits", "logits = logits.clamp(-50, 50)", _clamped)
 _EPS = Remedy("log(p + 1e-8)", "loss = -torch.log(p + 1e-8)", _log_p_eps)
 _NUM = Remedy("nan_to_num on the loss", "loss = torch.nan_to_num(loss)", _nan_to_num)
-_NUM_FUSED = Remedy("nan_to_num on the loss", "loss = torch.nan_to_num(F.cross_entropy(logits, targets))", _nan_to_num_fused)
-_CLIP = Remedy("gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _plain_naive, clips=True)
-_CLIP_FUSED = Remedy("gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _fused, clips=True)
+_NUM_FUSED = Remedy(
+    "nan_to_num on the loss", "loss = torch.nan_to_num(F.cross_entropy(logits, targets))", _nan_to_num_fused
+)
+_CLIP = Remedy(
+    "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _plain_naive, clips=True
+)
+_CLIP_FUSED = Remedy(
+    "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _fused, clips=True
+)
 
 _NAIVE_BREAKS = (_FUSED, _CLIP, _CLAMP, _EPS, _NUM)
 _DATA_ONLY = (_NUM_FUSED, _CLIP_FUSED)

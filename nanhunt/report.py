@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -269,9 +270,19 @@ class Report:
         if body["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {body['format_version']}, this nanhunt reads {FORMAT_VERSION}")
         try:
-            return _decode(cls, body)
+            report: Report = _decode(cls, body)
+            return report
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a whole nanhunt report: {error}") from None
+
+
+def exit_code(tensors: Iterable[TensorReport], fail_on: str) -> int:
+    """1 if a finding that is not known already reaches ``fail_on``."""
+    if fail_on == "never":
+        return ExitCode.CLEAN
+    least = Severity(fail_on).rank
+    found = (finding for tensor in tensors for finding in tensor.findings if not finding.known)
+    return ExitCode.FINDINGS if any(finding.severity.rank >= least for finding in found) else ExitCode.CLEAN
 
 
 def merge(reports: Iterable[Report]) -> Report:
@@ -281,7 +292,9 @@ def merge(reports: Iterable[Report]) -> Report:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts step-2 before step-10."""
-    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text))
+    return tuple(
+        (0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text)
+    )
 
 
 def _tensor_key(tensor: TensorReport) -> tuple[Any, ...]:
@@ -318,12 +331,12 @@ def _encode(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
     if isinstance(value, float) and not isinstance(value, int):
-        return value if value - value == 0 else _float_name(value)
+        return value if math.isfinite(value) else _float_name(value)
     return value
 
 
 def _float_name(value: float) -> str:
-    return "nan" if value != value else ("inf" if value > 0 else "-inf")
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
 
 
 def _decode(kind: Any, value: Any) -> Any:

@@ -287,5 +287,7 @@ def chosen(select: Iterable[str], ignore: Iterable[str]) -> frozenset[str]:
 
 def _codes(text: str) -> frozenset[str]:
     prefix = text.strip().upper()
-    matching = frozenset(code for code in RULES if code.startswith(prefix)) if prefix.startswith("NH") else None
+    matching = (
+        frozenset(code for code in RULES if code.startswith(prefix)) if prefix.startswith("NH") else None
+    )
     return matching or frozenset({find(text).code})

@@ -15,7 +15,7 @@ from nanhunt.job import Job
 from nanhunt.load import Chosen, NothingToCheck, choose, find, open_path
 from nanhunt.load.tensor import Tensor
 from nanhunt.options import Options
-from nanhunt.report import ExitCode, ReadError, Report, Severity, TensorReport, merge
+from nanhunt.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
 from nanhunt.sweep import RowTable
 from nanhunt.targets import read_targets, read_weights
 from nanhunt.values import check_values
@@ -33,7 +33,7 @@ class Survey:
     """Run every row, logits only."""
     options_for: OptionsFor | None = None
     """Options of one file, where they differ by path."""
-    advance: Advance = lambda _: None  # noqa: E731 - a default that does nothing
+    advance: Advance = lambda _: None
     tables: dict[tuple[str, str], RowTable] | None = None
     """Filled in for --save-rows, by (tensor label, dtype)."""
 
@@ -70,7 +70,9 @@ class Survey:
 
     def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Report:
         try:
-            return self._report(options, [self._logits(chosen, tensor, dtype, options) for dtype in _dtypes(tensor, options)])
+            return self._report(
+                options, [self._logits(chosen, tensor, dtype, options) for dtype in _dtypes(tensor, options)]
+            )
         except (NanhuntError, OSError, MemoryError) as error:
             return self._failed(tensor.label, error)
 
@@ -89,7 +91,13 @@ class Survey:
     def _values(self, tensor: Tensor, options: Options) -> Report:
         codes = rules.chosen(options.select, options.ignore)
         try:
-            return self._report(options, [check_values(tensor, dtype, options, codes, self.advance) for dtype in _dtypes(tensor, options)])
+            return self._report(
+                options,
+                [
+                    check_values(tensor, dtype, options, codes, self.advance)
+                    for dtype in _dtypes(tensor, options)
+                ],
+            )
         except (NanhuntError, OSError, MemoryError) as error:
             return self._failed(tensor.label, error)
 
@@ -100,15 +108,6 @@ class Survey:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
         return Report(options_dict(self.options), (), (ReadError(file, message, hint),), ExitCode.ERROR)
-
-
-def exit_code(tensors: Iterable[TensorReport], fail_on: str) -> int:
-    """1 if a finding that is not known already reaches ``fail_on``."""
-    if fail_on == "never":
-        return ExitCode.CLEAN
-    least = Severity(fail_on).rank
-    found = (finding for tensor in tensors for finding in tensor.findings if not finding.known)
-    return ExitCode.FINDINGS if any(finding.severity.rank >= least for finding in found) else ExitCode.CLEAN
 
 
 def options_dict(options: Options) -> dict[str, object]:
@@ -122,7 +121,9 @@ def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
 
 def _check_shape(tensor: Tensor, options: Options) -> None:
     if not tensor.shape:
-        raise NanhuntError(f"{tensor.label} is a single number, not rows of logits.", "Logits need a class dimension.")
+        raise NanhuntError(
+            f"{tensor.label} is a single number, not rows of logits.", "Logits need a class dimension."
+        )
     if not -len(tensor.shape) <= options.class_axis < len(tensor.shape):
         raise NanhuntError(
             f"{tensor.label} has shape {tensor.shape}, so there is no --class-axis {options.class_axis}.",

@@ -40,7 +40,9 @@ class RowTable:
             column[first : first + len(value)] = value
 
 
-def run_all(job: Job, table: RowTable | None = None, advance: Callable[[int], None] = lambda _: None) -> Tally:
+def run_all(
+    job: Job, table: RowTable | None = None, advance: Callable[[int], None] = lambda _: None
+) -> Tally:
     """Runs every row; what the losses add up to is known afterwards."""
     total = Tally(behaviour=empty_behaviour())
     for first, block in job.rows.blocks(BLOCK_VALUES // max(1, job.rows.classes)):

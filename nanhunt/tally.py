@@ -109,7 +109,11 @@ def strip(tally: Tally, rows: int) -> tuple[RowBin, ...]:
             edges[index],
             edges[index + 1] - 1,
             tally.strip_max.get(index),
-            tuple((code, tally.strip_causes[index, code]) for code in RULES if (index, code) in tally.strip_causes),
+            tuple(
+                (code, tally.strip_causes[index, code])
+                for code in RULES
+                if (index, code) in tally.strip_causes
+            ),
         )
         for index in range(bins)
     )
@@ -135,7 +139,9 @@ def _joined(one: Mapping[K, V], two: Mapping[K, V], both: Callable[[V, V], V]) -
     return joined
 
 
-def _first(one: Mapping[str, tuple[int, ...]], two: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _first(
+    one: Mapping[str, tuple[int, ...]], two: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     return {
         code: tuple(sorted(one.get(code, ()) + two.get(code, ()))[:REMEDY_ROWS]) for code in {**one, **two}
     }

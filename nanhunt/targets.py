@@ -46,7 +46,9 @@ def read_targets(tensor: Tensor, source: str, logits: Tensor, class_axis: int, i
     if tensor.dtype in FLOATING:
         return _probabilities(tensor, source, logits, class_axis, rows)
     if tensor.dtype == "bool" or tensor.dtype.startswith("complex"):
-        raise NanhuntError(f"{source}: targets are {tensor.dtype}.", "Give class numbers (integers) or probabilities.")
+        raise NanhuntError(
+            f"{source}: targets are {tensor.dtype}.", "Give class numbers (integers) or probabilities."
+        )
     if math.prod(tensor.shape) != rows or (len(tensor.shape) > 1 and tensor.shape != leading):
         raise NanhuntError(
             f"{source}: targets of shape {tensor.shape} do not fit logits {logits.label} of shape {logits.shape}.",
@@ -69,9 +71,7 @@ def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int,
             f"{source}: floating targets of shape {tensor.shape} do not fit logits of shape {logits.shape}.",
             "Probability targets have the logits' shape; labels must be integers.",
         )
-    return Targets(
-        source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype
-    )
+    return Targets(source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype)
 
 
 def read_weights(tensor: Tensor, classes: int) -> npt.NDArray[np.float64]:

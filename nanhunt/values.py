@@ -1,4 +1,4 @@
-"""A tensor that is not logits -> TensorReport: is it healthy, and would it survive a cast?"""
+"""A tensor that is not logits -> TensorReport: its health, and what a cast would lose."""
 
 from __future__ import annotations
 
@@ -109,7 +109,11 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: list[int]) -> Iterato
         rule = RULES["NH501"]
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
-        message = f"{what} of {math.prod(tensor.shape):,} values, the first at {position(tensor, bad[0])}" if bad else what
+        message = (
+            f"{what} of {math.prod(tensor.shape):,} values, the first at {position(tensor, bad[0])}"
+            if bad
+            else what
+        )
         yield Finding(rule.code, rule.name, rule.severity, total, tuple(bad), message)
 
 
@@ -121,9 +125,13 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: Casting) 
         if casting.overflow:
             verb = "saturate" if dtype == "float8_e4m3fn" else "overflow"
             largest = max(abs(counts.min), abs(counts.max))
-            parts.append(f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g})")
+            parts.append(
+                f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g})"
+            )
         if casting.zero:
-            parts.append(f"{casting.zero:,} of {total:,} values become 0 in {dtype} (below {target.smallest_subnormal / 2:.3g})")
+            parts.append(
+                f"{casting.zero:,} of {total:,} values become 0 in {dtype} (below {target.smallest_subnormal / 2:.3g})"
+            )
         yield Finding(
             rule.code, rule.name, rule.severity, casting.overflow + casting.zero, casting.first, "; ".join(parts),
             _wider(tensor, dtype, casting),
@@ -138,7 +146,16 @@ def _wider(tensor: Tensor, dtype: str, casting: Casting) -> tuple[RemedyResult, 
     lost = _cast(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16", 0, 0)
     after = lost.overflow + lost.zero
     rows = len(casting.first)
-    return (RemedyResult("use bfloat16 for this tensor", "tensor = tensor.to(torch.bfloat16)", after == 0, rows, after, None),)
+    return (
+        RemedyResult(
+            "use bfloat16 for this tensor",
+            "tensor = tensor.to(torch.bfloat16)",
+            after == 0,
+            rows,
+            after,
+            None,
+        ),
+    )
 
 
 def position(tensor: Tensor, flat: int) -> str:

@@ -1,0 +1,1 @@
+"""The mathematics: knows tensors; knows no files, options or reports."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,11 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
         if implementation is fused:
             _fused_facts(facts, x, labels, gradient, losses, true, batch, targets)
     values = {name: np.where(bad, np.nan, loss.numpy()) for name, loss in losses.items()}
-    uncast = None if batch.dtype == batch.stored else _but_bad(truth(_base(stored), labels, batch.options).losses, bad)
+    uncast = (
+        None
+        if batch.dtype == batch.stored
+        else _but_bad(truth(_base(stored), labels, batch.options).losses, bad)
+    )
     return Confirmed(facts, values, _but_bad(true.losses, bad), _but_bad(true.handwritten, bad), uncast)
 
 
@@ -132,6 +137,7 @@ def _input_facts(
 ) -> RowFacts:
     base = _base(stored)
     false = np.zeros(len(x), bool)
+    later: dict[str, Any] = {name: false.copy() for name in _FILLED_LATER}
     top = base.amax(-1)
     given = labels.classes is not None and targets.labels is not None
     return RowFacts(
@@ -143,7 +149,7 @@ def _input_facts(
         ignored=false if targets.ignored is None else targets.ignored.copy(),
         masked_target=_masked_target(base, labels) if given or labels.probabilities is not None else false,
         low_headroom=_low_headroom(x, batch),
-        **{name: false.copy() for name in _FILLED_LATER},
+        **later,
     )
 
 
@@ -215,7 +221,9 @@ def _fused_facts(
     facts.options_at_fault = _options_at_fault(facts, x, labels, losses["fused"], batch)
     if targets.labels is None and targets.probabilities is None:
         return  # a label that we chose ourselves has no loss to judge
-    facts.absorbed = (_wrong(losses["logsumexp"], true.handwritten, x) & ~_wrong(losses["fused"], true.losses, x)).numpy()
+    facts.absorbed = (
+        _wrong(losses["logsumexp"], true.handwritten, x) & ~_wrong(losses["fused"], true.losses, x)
+    ).numpy()
     if labels.classes is None:
         return
     t = labels.classes[:, None]

@@ -6,6 +6,7 @@ Two stages fill them in: ``screen`` where bounds prove them, ``confirm`` by runn
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +82,11 @@ BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
 
 def nothing_wrong(rows: int) -> RowFacts:
     """Facts on healthy rows: all False, in arrays of their own."""
-    facts = RowFacts(**{name: np.zeros(rows, bool) for name in ROW_FIELDS})
+    healthy: dict[str, Any] = {name: np.zeros(rows, bool) for name in ROW_FIELDS}
+    facts = RowFacts(**healthy)
     facts.by = {
-        name: Behaviour(**{item: np.zeros(rows, bool) for item in BEHAVIOUR_FIELDS}) for name in IMPLEMENTATIONS
+        name: Behaviour(**{item: np.zeros(rows, bool) for item in BEHAVIOUR_FIELDS})
+        for name in IMPLEMENTATIONS
     }
     return facts
 

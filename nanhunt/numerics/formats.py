@@ -38,7 +38,9 @@ def _float8_table(dtype: str) -> Array:
     bits = np.arange(256)
     exponent = bits >> mantissa_bits & (1 << exponent_bits) - 1
     fraction = (bits & (1 << mantissa_bits) - 1) / (1 << mantissa_bits)
-    magnitude = np.where(exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias))
+    magnitude = np.where(
+        exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias)
+    )
     if dtype == "float8_e4m3fn":  # "fn": no infinities, one NaN per sign
         magnitude[bits & 0x7F == 0x7F] = np.nan
     else:

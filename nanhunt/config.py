@@ -1,0 +1,106 @@
+"""Settings from [tool.nanhunt]: every long option under its own name, and per-path tables."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from nanhunt.errors import NanhuntError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a configuration file says, under field names (underscores)."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    per_path: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = ()
+    """(globs, values) in order; later tables win."""
+
+    def for_path(self, path: str) -> dict[str, Any]:
+        """The per-path values that apply to ``path``; globs match it as given, or from any folder on."""
+        found: dict[str, Any] = {}
+        for globs, values in self.per_path:
+            if any(fnmatchcase(path, glob) or fnmatchcase(path, f"*/{glob}") for glob in globs):
+                found |= values
+        return found
+
+
+def read_settings(file: str | None, known: Mapping[str, type], *, isolated: bool) -> Settings:
+    """Settings from ``file``, or from the pyproject.toml found upward from the working directory.
+
+    ``known`` maps option names (with dashes) to str, int, float, bool or list. Raises NanhuntError for a file
+    that cannot be read, an unknown key or a value of the wrong kind.
+    """
+    if isolated and file is None:
+        return Settings()
+    path = Path(file) if file is not None else _nearest()
+    if path is None:
+        return Settings()
+    table = _table(path, whole=file is not None)
+    tables = table.pop("per-path", [])
+    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+        raise NanhuntError(f"{path}: per-path is not a list of tables.", "Write [[tool.nanhunt.per-path]].")
+    return Settings(_checked(path, table, known), tuple(_per_path(path, each, known) for each in tables))
+
+
+def _nearest() -> Path | None:
+    folder = Path.cwd()
+    for each in (folder, *folder.parents):
+        if (each / "pyproject.toml").is_file():
+            return each / "pyproject.toml"
+    return None
+
+
+def _table(path: Path, *, whole: bool) -> dict[str, Any]:
+    """The [tool.nanhunt] table; in a file given with --config, top-level keys count when there is none."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NanhuntError(f"{path} cannot be read: {error}", "Name another file with --config.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise NanhuntError(f"{path} is not valid TOML: {error}", "Mend it, or use --isolated.") from None
+    tool = content.get("tool", {})
+    found = tool.get("nanhunt") if isinstance(tool, dict) else None
+    if found is None:
+        found = content if whole and "tool" not in content else {}
+    if not isinstance(found, dict):
+        raise NanhuntError(f"{path}: tool.nanhunt is not a table.", "Write [tool.nanhunt].")
+    return dict(found)
+
+
+def _per_path(
+    path: Path, table: dict[str, Any], known: Mapping[str, type]
+) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    values = dict(table)
+    globs = values.pop("paths", None)
+    if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
+        raise NanhuntError(f"{path}: a per-path table needs paths.", 'Write paths = ["dumps/attn*"].')
+    return tuple(globs), _checked(path, values, known)
+
+
+def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
+    return {key.replace("-", "_"): _value(path, key, value, known) for key, value in table.items()}
+
+
+def _value(path: Path, key: str, value: object, known: Mapping[str, type]) -> object:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise NanhuntError(
+            f"{path}: unknown key {key!r} in [tool.nanhunt].", f"{meant}Keys: {', '.join(sorted(known))}."
+        )
+    kind = known[key]
+    if kind is list and isinstance(value, str):
+        return [value]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise NanhuntError(
+            f"{path}: {key} = {value!r} should be a {kind.__name__}.", "Write it as on the command line."
+        )
+    return value

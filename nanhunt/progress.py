@@ -1,0 +1,56 @@
+"""A progress bar on stderr: only on a terminal, only when the work takes longer than a second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+PATIENCE = 1.0
+"""Seconds before the bar appears."""
+
+
+class Progress:
+    """Told of bytes as they are done; shows them, with their rate."""
+
+    def __init__(self) -> None:
+        self._wanted = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._done = 0
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> Progress:
+        """Nothing is shown yet."""
+        return self
+
+    def advance(self, size: int) -> None:
+        """``size`` more bytes are done."""
+        self._done += size
+        if not self._wanted or time.monotonic() - self._began < PATIENCE:
+            return
+        if self._bar is None:
+            self._bar = _bar()
+            self._bar.start()
+            self._bar.add_task("judging", total=None)
+        self._bar.update(self._bar.task_ids[0], completed=self._done)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The bar disappears."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar() -> RichProgress:
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
