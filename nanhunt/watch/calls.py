@@ -1,0 +1,108 @@
+"""Calls that a function mode does not see: modules, custom Functions and compiled regions. Wrapped while watching."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from .recorder import Opaque, Recorder
+
+Returned = Callable[[Any], None]
+
+
+@contextlib.contextmanager
+def calls_patched(recorder: Recorder, returned: Returned) -> Iterator[None]:
+    """Tell the recorder which module runs; note custom Functions and compiled regions as one call each.
+
+    ``returned`` is called with the output of each outermost module.
+    """
+    module_call = torch.nn.Module.__call__
+    apply = torch.autograd.Function.__dict__["apply"]
+    compiler = torch.compile
+    torch.nn.Module.__call__ = _module_call(recorder, module_call, returned)  # type: ignore[method-assign]
+    torch.autograd.Function.apply = classmethod(_apply(recorder, apply.__func__))  # type: ignore[assignment,method-assign]
+    torch.compile = _compile(recorder, compiler)
+    try:
+        yield
+    finally:
+        torch.nn.Module.__call__ = module_call  # type: ignore[method-assign]
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+        torch.compile = compiler
+
+
+def _module_call(recorder: Recorder, original: Callable[..., Any], returned: Returned) -> Callable[..., Any]:
+    thread, get_thread, is_compiling = recorder.thread, threading.get_ident, torch.compiler.is_compiling
+
+    @functools.wraps(original)
+    def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if is_compiling() or recorder.paused or get_thread() != thread:
+            return original(self, *args, **kwargs)
+        outer = recorder.module
+        recorder.module = (self, outer)
+        if outer is None:
+            recorder.roots[id(self)] = self
+        try:
+            if self._compiled_call_impl is None:
+                out = original(self, *args, **kwargs)
+            else:
+                region = Opaque(
+                    functools.partial(original, self), f"compiled {type(self).__name__}", compiled=True
+                )
+                out = recorder.opaque(region, args, kwargs)
+        finally:
+            recorder.module = outer
+        if outer is None:
+            returned(out)
+        return out
+
+    return call
+
+
+def _apply(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or recorder.paused:
+            return original(cls, *args, **kwargs)
+        return recorder.opaque(Opaque(functools.partial(original, cls), cls.__name__), args, kwargs)
+
+    return apply
+
+
+def _compile(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def compile(model: Any = None, **options: Any) -> Any:
+        if model is None:
+            return lambda function: compile(function, **options)
+        compiled = original(model, **options)
+        region = Opaque(compiled, f"compiled {_name(model)}", compiled=True)
+        if isinstance(compiled, torch.nn.Module):
+            return _open_module(recorder, compiled, region)
+
+        @functools.wraps(compiled)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return recorder.opaque(region, args, kwargs)
+
+        return call
+
+    return compile
+
+
+def _open_module(recorder: Recorder, compiled: torch.nn.Module, region: Opaque) -> torch.nn.Module:
+    """An ``OptimizedModule`` has a ``__call__`` of its own: give this one a class that notes it."""
+    base = type(compiled)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return recorder.opaque(region, args, kwargs)
+
+    region.func = functools.partial(base.__call__, compiled)
+    compiled.__class__ = type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__})
+    return compiled
+
+
+def _name(target: Any) -> str:
+    return str(getattr(target, "__name__", type(target).__name__))

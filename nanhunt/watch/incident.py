@@ -1,0 +1,115 @@
+"""What the hunt brings home: frozen, without tensors, so that it can be printed, written and compared."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from nanhunt.report import RemedyResult
+
+from .numbers import Numbers
+from .site import Site
+
+
+class Phase(enum.StrEnum):
+    """When the first bad value came to be."""
+
+    INPUT = "input"
+    """It was in a tensor that no operation of the step made: the batch, a constant."""
+    PARAMETER = "parameter"
+    """It was in a parameter when the step began."""
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+    """The gradients were finite, the parameters were not afterwards."""
+
+
+class FoundBy(enum.StrEnum):
+    """Which of the looks found it, and with it how sure that is."""
+
+    GRAPH = "graph"
+    REPETITION = "repetition"
+    WATCHING = "watching"
+    NARROWED = "narrowed"
+    NOTICED = "noticed"
+
+    @property
+    def certainty(self) -> str:
+        """One sentence for the report."""
+        return _CERTAINTY[self]
+
+
+_CERTAINTY = {
+    FoundBy.GRAPH: "read off the tensors of the failing step itself: certain",
+    FoundBy.REPETITION: "the step was repeated from its inputs and random state and went bad in the same way",
+    FoundBy.WATCHING: "every operation of the failing step was looked at while it ran: certain",
+    FoundBy.NARROWED: "read off what the autograd graph kept: it is this operation or one that feeds it",
+    FoundBy.NOTICED: "this is where it was noticed; where it began could not be seen",
+}
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """One operation that made NaN or infinity out of finite numbers (or the tensor that brought it in)."""
+
+    operation: str
+    """As the user wrote it: "exp", "cross_entropy"; for inputs the tensor's name."""
+    phase: Phase
+    site: Site | None
+    module: str
+    """Dotted path and class of the running module, "" outside of modules."""
+    detail: str
+    """The low-level operation inside a composite one; "" where it is the same."""
+    out: Numbers | None
+    inputs: tuple[Numbers, ...]
+    reason: str
+    """The arithmetic: "max 95.3 > 88.7228, the largest x whose exp is finite in float32"."""
+    rule: str | None
+    """Code in the catalogue; None where no rule is about it."""
+    name: str
+    """The rule's name, or of the fault: "division-by-zero"."""
+    fix: str
+    tensor_names: tuple[str, ...] = ()
+    """Parameters or variables concerned."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A later operation that the bad values went through."""
+
+    operation: str
+    site: Site
+    kind: str
+    """"NaN", "inf", "-inf"."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of the loss."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One step that went bad."""
+
+    step: int
+    what: str
+    """"the loss is nan", "the gradient of head.weight is nan"."""
+    noticed: Site | None
+    culprits: tuple[Culprit, ...]
+    """In the order they ran."""
+    chain: tuple[Link, ...]
+    terms: tuple[Term, ...]
+    bad_gradients: tuple[str, ...]
+    """Names of parameters, those whose gradient went bad first in front."""
+    parameters: int
+    """How many parameters had a gradient."""
+    found_by: FoundBy
+    notes: tuple[str, ...] = ()
+    rank: int | None = None
+    remedies: tuple[RemedyResult, ...] = ()
+    capture: str | None = None
+    """Path of the file written."""

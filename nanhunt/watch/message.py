@@ -1,0 +1,155 @@
+"""An incident as text for standard error, and a whole run as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nanhunt.report import FORMAT_VERSION
+
+from .incident import Culprit, Incident, Phase
+from .numbers import Numbers
+
+
+def incident_text(incident: Incident) -> str:
+    """Several lines, ending in a newline."""
+    lines = [_headline(incident)]
+    for culprit in incident.culprits:
+        lines += _culprit_lines(culprit)
+    if incident.chain:
+        lines.append(
+            "  then "
+            + ", ".join(f"{item.operation} {item.site.short} gave {item.kind}" for item in incident.chain)
+        )
+    if incident.terms:
+        lines.append(
+            "  terms of the loss: " + ", ".join(f"{term.name} = {term.value:.6g}" for term in incident.terms)
+        )
+    if incident.bad_gradients:
+        lines.append("  " + _gradients(incident))
+    lines.append(f"  found by: {incident.found_by} ({incident.found_by.certainty})")
+    lines += [f"  note: {note}" for note in incident.notes]
+    lines += _fix_lines(incident)
+    if incident.capture:
+        lines.append(f"  written: {incident.capture}   (look closer: nanhunt check {incident.capture})")
+    return "\n".join(lines) + "\n"
+
+
+def _headline(incident: Incident) -> str:
+    rank = "" if incident.rank is None else f"rank {incident.rank} · "
+    where = f" at {incident.noticed.short}" if incident.noticed else ""
+    return f"nanhunt: {rank}step {incident.step} · {incident.what}{where}"
+
+
+def _culprit_lines(culprit: Culprit) -> list[str]:
+    place = f" at {culprit.site.short} in {culprit.site.function}" if culprit.site else ""
+    module = f", module {culprit.module}" if culprit.module else ""
+    lines = [f"  {_verb(culprit, place)}{module}"]
+    if culprit.site and culprit.site.source:
+        lines.append(f"    {culprit.site.line} | {culprit.site.source}")
+    lines += [f"    from {_inputs(culprit.inputs)}"] if culprit.inputs else []
+    lines.append(f"    {culprit.rule + ' ' if culprit.rule else ''}{culprit.name}: {culprit.reason}")
+    return lines
+
+
+def _verb(culprit: Culprit, place: str) -> str:
+    made = _counts(culprit.out) if culprit.out else "a value that is not finite"
+    inside = f" (inside: {culprit.detail})" if culprit.detail else ""
+    match culprit.phase:
+        case Phase.INPUT:
+            return f"the input {culprit.operation} holds {made}, first read{place}"
+        case Phase.PARAMETER:
+            return f"the parameter {culprit.operation} holds {made}, first read{place}"
+        case Phase.OPTIMIZER:
+            return f"{culprit.operation}{place} left {made} in {', '.join(culprit.tensor_names[:3])}"
+        case Phase.BACKWARD:
+            return f"the backward of {culprit.operation}{inside}{place} made {made}"
+        case Phase.FORWARD:
+            return f"{culprit.operation}{inside}{place} made {made}"
+
+
+def _counts(numbers: Numbers) -> str:
+    kinds = ((numbers.nan, "NaN"), (numbers.posinf, "inf"), (numbers.neginf, "-inf"))
+    counted = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+    return f"{counted} out of {numbers.values:,}{_rows(numbers)}"
+
+
+def _rows(numbers: Numbers) -> str:
+    if len(numbers.shape) < 1 or not numbers.rows:
+        return ""
+    more = ", ..." if numbers.bad_rows > len(numbers.rows) else ""
+    return f" ({'row' if numbers.bad_rows == 1 else 'rows'} {', '.join(map(str, numbers.rows))}{more})"
+
+
+def _inputs(inputs: Sequence[Numbers]) -> str:
+    return " and ".join(_extremes(item) for item in inputs)
+
+
+def _extremes(numbers: Numbers) -> str:
+    kind = "finite" if numbers.finite else "partly infinite"
+    if numbers.min is None or numbers.max is None:
+        return f"{kind} {numbers.dtype} {list(numbers.shape)}"
+    zeros = f", {numbers.zero:,} zeros" if numbers.zero else ""
+    return (
+        f"{kind} {numbers.dtype} {list(numbers.shape)} (min {numbers.min:.6g}, max {numbers.max:.6g}{zeros})"
+    )
+
+
+def _gradients(incident: Incident) -> str:
+    count, first = len(incident.bad_gradients), incident.bad_gradients[0]
+    if count == 1:
+        return f"of {incident.parameters} gradients only that of {first} is bad"
+    return f"{count} of {incident.parameters} gradients are bad; the first to be was that of {first}"
+
+
+def _fix_lines(incident: Incident) -> list[str]:
+    """Proven remedies where they were run, else the advice for the cause, which says so."""
+    lines = []
+    for remedy in incident.remedies:
+        if remedy.works:
+            lines.append(f"  fix, proven on {remedy.rows:,} captured rows: {remedy.title}")
+            lines += [f"      {line}" for line in remedy.snippet.strip().splitlines()]
+            break
+    else:
+        fixes = dict.fromkeys(culprit.fix for culprit in incident.culprits if culprit.fix)
+        lines += [f"  fix (not run): {fix}" for fix in fixes]
+    failing = [remedy for remedy in incident.remedies if not remedy.works]
+    lines += [
+        f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} rows still bad"
+        for item in failing[:2]
+    ]
+    return lines
+
+
+def all_clear(steps: int, where: str = "") -> str:
+    """The one line for a run without a bad value."""
+    counted = f"{steps:,} step{'' if steps == 1 else 's'}"
+    return f"nanhunt: all clear, no NaN or infinity in {counted}{where}\n"
+
+
+def run_json(script: str, steps: int, incidents: Sequence[Incident], exit_code: int) -> str:
+    """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
+    body = {
+        "format_version": FORMAT_VERSION,
+        "script": script,
+        "steps": steps,
+        "incidents": [_encoded(incident) for incident in incidents],
+        "exit_code": exit_code,
+    }
+    return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _encoded(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _encoded(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_encoded(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value

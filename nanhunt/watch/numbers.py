@@ -1,0 +1,113 @@
+"""The numbers of one tensor that a report needs, and the cheap test that asks for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MAX_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Counts over all values; extremes over the finite ones."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    values: int
+    nan: int
+    posinf: int
+    neginf: int
+    zero: int
+    min: float | None
+    max: float | None
+    rows: tuple[int, ...]
+    """The first rows (over the leading dimensions, flat) that hold NaN or an infinity."""
+    bad_rows: int
+    """How many there are."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return not (self.nan or self.posinf or self.neginf)
+
+
+def checkable(tensor: torch.Tensor) -> bool:
+    """Whether it has floating values that can be looked at (not meta, sparse, fake or empty)."""
+    return (
+        tensor.dtype.is_floating_point
+        and tensor.dtype.itemsize > 1
+        and tensor.layout is torch.strided
+        and tensor.device.type != "meta"
+        and tensor.numel() > 0
+    )
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether every value is finite. A sum decides almost always; only a suspicious one is looked at closely."""
+    total = tensor.detach().sum(dtype=torch.float32 if tensor.dtype.itemsize < 4 else None)
+    return math.isfinite(total.item()) or bool(torch.isfinite(tensor).all())
+
+
+def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """``finite`` for many tensors with one wait for the device.
+
+    Sums of finite values may overflow or cancel two infinities into NaN, never hide one, so only a
+    non-finite total needs the exact test.
+    """
+    dense = [item.detach() for item in map(_dense, tensors) if item.numel()]
+    if not dense:
+        return True
+    first = dense[0].device
+    sums = [item.sum() for item in dense]
+    if any(item.device != first or item.dtype != sums[0].dtype for item in sums):
+        sums = [item.to(first, torch.float32) for item in sums]
+    # Summing twice could cancel +inf against -inf only into NaN, which is as telling.
+    return math.isfinite(torch.stack(sums).sum().item()) or all(finite(item) for item in dense)
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
+
+
+def numbers(tensor: torch.Tensor) -> Numbers:
+    """Look closely at one floating tensor, of any shape."""
+    values = tensor.detach()
+    bad = ~torch.isfinite(values)
+    good = values[~bad]
+    rows = bad.reshape(-1, bad.shape[-1]).any(dim=-1) if bad.dim() > 1 else bad.reshape(-1)
+    where = rows.nonzero().flatten()
+    return Numbers(
+        shape=tuple(values.shape),
+        dtype=str(values.dtype).removeprefix("torch."),
+        values=values.numel(),
+        nan=int(values.isnan().sum()),
+        posinf=int(values.isposinf().sum()),
+        neginf=int(values.isneginf().sum()),
+        zero=int((values == 0).sum()),
+        min=float(good.min()) if good.numel() else None,
+        max=float(good.max()) if good.numel() else None,
+        rows=tuple(where[:MAX_ROWS].tolist()),
+        bad_rows=where.numel(),
+    )
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor inside lists, tuples, dicts and dataclasses (a model's output may be any of these)."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _inside(value.values())
+    elif isinstance(value, list | tuple):
+        yield from _inside(value)
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from _inside(getattr(value, name) for name in value.__dataclass_fields__)
+
+
+def _inside(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        yield from tensors_in(value)

@@ -1,0 +1,176 @@
+"""The flight recorder: notes each call of a torch function. It looks at no numbers, so it never waits for a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .site import caller, foreign
+from .tape import MAX_ENTRIES, METADATA_KEY, Entry, Module, RandomState, Tape
+
+_PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout})
+_accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
+_WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
+"""Calls that return None and still change a tensor."""
+_GIVEN = frozenset(
+    {
+        torch.tensor,
+        torch.as_tensor,
+        torch.from_numpy,
+        torch.frombuffer,
+        torch.asarray,
+        _accessors.grad.__get__,
+    }
+)
+"""Their result is an input of the step: what it came from may have changed when the step is repeated."""
+_grad_enabled = torch.is_grad_enabled
+_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+_depth: Callable[[], int] = torch._C._len_torch_function_stack
+_top: Callable[[int], Any] = torch._C._get_function_stack_at
+_pop: Callable[[], Any] = torch._C._pop_torch_function_stack
+_push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
+_NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
+_NO_KWARGS: dict[str, Any] = {}
+
+
+class Opaque:
+    """A call whose inside the recorder does not see: a custom Function, a compiled region, a gradient."""
+
+    def __init__(self, func: Callable[..., Any], name: str, *, compiled: bool = False) -> None:
+        self.func = func
+        self.__name__ = name
+        self.compiled = compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.func(*args, **kwargs)
+
+
+class Recorder(TorchFunctionMode):
+    """Writes the tape, and into each autograd node (``grad_fn.metadata``) the entry that made it.
+
+    The metadata lives exactly as long as the node. Records the thread that entered it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tape = Tape()
+        self.paused = False
+        self.aside = False
+        self.module: Module | None = None
+        self.roots: dict[int, torch.nn.Module] = {}
+        """Outermost modules seen, by id: where names of parameters and modules come from."""
+        self.thread = threading.get_ident()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run the call, then note it if it made or changed a tensor."""
+        if self.tape.random_state is None and not self.paused:
+            self.tape.random_state = RandomState()
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        kind = type(out)
+        if kind in _PLAIN or self.paused or (out is None and func not in _WRITERS) or func in _GIVEN:
+            return out
+        frame = sys._getframe(1)
+        while frame.f_back is not None and foreign[frame.f_code.co_filename]:
+            frame = frame.f_back
+        self._note(func, args, kwargs or _NO_KWARGS, out, frame.f_code, frame.f_lasti)
+        return out
+
+    def _note(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: dict[str, Any],
+        out: Any,
+        code: Any,
+        instruction: int,
+    ) -> None:
+        tape = self.tape
+        if args and (out is args[0] or out is None) and tape.find(args[0]) is None:
+            # Written into before anything read it (a hand-written update, a counter): it will be an input
+            # with the value it has by then. To write into it once more would be no repetition.
+            return
+        if len(tape.entries) >= MAX_ENTRIES:
+            tape.cut()
+            tape.cut_short = True
+        symbols = tape.symbols
+        entry = Entry(
+            func,
+            tuple([symbols(arg) for arg in args]),
+            {key: symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
+            tape.made(out) if isinstance(out, torch.Tensor) else _made_all(tape, out),
+            code,
+            instruction,
+            self.module,
+            _grad_enabled(),
+            _autocast_state() if _any_autocast() else _NO_AUTOCAST,
+        )
+        tape.entries.append(entry)
+        _mark(out, entry)
+
+    def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call that the mode cannot see into, and note it as one entry."""
+        if self.paused or threading.get_ident() != self.thread:
+            return func(*args, **kwargs)
+        if self.tape.random_state is None:
+            self.tape.random_state = RandomState()
+        with self.pause():
+            self.step_aside()
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self.step_back()
+        code, instruction = caller(sys._getframe(1))
+        self._note(func, args, kwargs, out, code, instruction)
+        return out
+
+    def step_aside(self) -> None:
+        """Leave torch's stack of modes, if this one is on top: cheaper than to be called and ignore it."""
+        if _depth() and _top(_depth() - 1) is self:
+            _pop()
+            self.aside = True
+
+    def step_back(self) -> None:
+        """Undo ``step_aside``."""
+        if self.aside:
+            _push(self)
+            self.aside = False
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Note nothing inside: backward, the optimizer, our own arithmetic."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+
+def _made_all(tape: Tape, out: Any) -> Any:
+    if isinstance(out, tuple | list):
+        return tuple(_made_all(tape, item) for item in out)
+    return tape.made(out) if isinstance(out, torch.Tensor) else None
+
+
+def _mark(out: Any, entry: Entry) -> None:
+    if isinstance(out, torch.Tensor):
+        node: Any = out.grad_fn
+        if node is not None:
+            node.metadata[METADATA_KEY] = entry
+    elif isinstance(out, tuple | list):
+        for item in out:
+            _mark(item, entry)
+
+
+def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    return tuple(
+        (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
+    )

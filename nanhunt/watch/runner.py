@@ -1,0 +1,153 @@
+"""Runs the user's script in this process as Python itself would have run it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from nanhunt.errors import NanhuntError
+
+
+@dataclass(frozen=True)
+class Script:
+    """What to run."""
+
+    target: str
+    """A path, "-" for standard input, or a module name."""
+    arguments: tuple[str, ...] = ()
+    module: bool = False
+    """``-m``: the target is a module name."""
+
+    @property
+    def name(self) -> str:
+        """As the report calls it."""
+        return f"-m {self.target}" if self.module else self.target
+
+
+def prepare(script: Script) -> Callable[[], None]:
+    """Find and compile the script; the function returned runs it as ``__main__``.
+
+    Raises NanhuntError when there is no such file or module. A SyntaxError is the script's own and is raised when
+    it runs.
+    """
+    sys.path[0] = _first_path(script)
+    if script.module:
+        return _from_module(script)
+    source, file = _read(script.target)
+    sys.argv = [script.target, *script.arguments]
+    return lambda: _run(lambda: compile(source, file, "exec", dont_inherit=True), file, None)
+
+
+def _first_path(script: Script) -> str:
+    """What Python puts first on ``sys.path``."""
+    if script.module or script.target == "-":
+        return str(Path.cwd()) if script.module else ""
+    path = Path(script.target)
+    return str(path.resolve() if path.is_dir() else path.resolve().parent)
+
+
+def _read(target: str) -> tuple[bytes, str]:
+    if target == "-":
+        return sys.stdin.buffer.read(), "<stdin>"
+    path = Path(target)
+    file = path / "__main__.py" if path.is_dir() else path
+    try:
+        return file.read_bytes(), str(file)
+    except OSError as error:
+        hint = "Give the path of a Python script, or a module after -m."
+        raise NanhuntError(f"cannot read the script {target}: {error.strerror}", hint) from None
+
+
+def _from_module(script: Script) -> Callable[[], None]:
+    """Like ``python -m``: the parent packages are imported, relative imports work."""
+    spec = _main_spec(script.target)
+    sys.argv = [spec.origin or script.target, *script.arguments]
+    loader: Any = spec.loader
+
+    def code() -> CodeType:
+        found = loader.get_code(spec.name)
+        assert isinstance(found, CodeType)
+        return found
+
+    return lambda: _run(code, spec.origin or script.target, spec)
+
+
+def _main_spec(name: str) -> ModuleSpec:
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.__main__".startswith(error.name):
+            raise
+        spec = None
+    if spec is None or spec.loader is None or not hasattr(spec.loader, "get_code"):
+        raise NanhuntError(
+            f"there is no module {name} to run", "Start from the folder that holds it, as with python -m."
+        )
+    return spec
+
+
+def _run(code: Callable[[], CodeType], file: str, spec: ModuleSpec | None) -> None:
+    """Execute in a fresh ``__main__``, which stays the main module: pickle and multiprocessing look it up."""
+    main = ModuleType("__main__")
+    main.__dict__.update(
+        __file__=file, __builtins__=__builtins__, __spec__=spec, __loader__=spec and spec.loader
+    )
+    main.__dict__["__package__"] = spec.parent if spec else None
+    sys.modules["__main__"] = main
+    exec(code(), main.__dict__)
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """Run it to its end and return the code Python would have ended with.
+
+    An exception is printed as Python prints it, without frames of ours. An interrupt ends the process by SIGINT,
+    so that a shell loop around it stops too.
+    """
+    sys.excepthook = sys.__excepthook__
+    try:
+        run()
+    except SystemExit as error:
+        return _code_of(error)
+    except KeyboardInterrupt as error:
+        _print(error)
+        _interrupted()
+    except BaseException as error:
+        _print(error)
+        return 1
+    return 0
+
+
+def _code_of(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _print(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
+        trace = trace.tb_next
+    with contextlib.suppress(BrokenPipeError):
+        sys.excepthook(type(error), error, trace)
+
+
+def _interrupted() -> None:
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,161 @@
+"""The second look: a step is repeated from its tape and random state, and every number is looked at this time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from .numbers import checkable, finite
+from .observer import Observer, live_caller
+from .recorder import Opaque
+from .tape import METADATA_KEY, Entry, RandomState, Slot, Tape
+
+
+class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an error of the user's
+    """Why this step cannot be repeated; its text completes "the step could not be repeated: "."""
+
+
+@dataclass
+class Repetition:
+    """One step, repeated."""
+
+    observer: Observer
+    values: dict[Slot, torch.Tensor] = field(default_factory=dict)
+    """What each slot held in the repetition; inputs are copies."""
+    inputs: dict[Slot, torch.Tensor] = field(default_factory=dict)
+    changed_inputs: int = 0
+    """Inputs that were written to after their first use, so that the repetition may differ."""
+
+    def bad_gradients(self) -> list[Slot]:
+        """Inputs whose gradient is not finite."""
+        return [
+            slot
+            for slot, copy in self.inputs.items()
+            if copy.grad is not None and checkable(copy.grad) and not finite(copy.grad)
+        ]
+
+
+def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, backward: bool) -> Repetition:
+    """Run the tape again under an ``Observer``; with ``backward``, from ``roots`` (slot, its gradient or None).
+
+    Nothing of the script's changes: inputs are copied, the generators are put back afterwards.
+
+    Raises:
+        CannotRepeat: an input is gone, or a call failed this time.
+    """
+    if tape.cut_short:
+        raise CannotRepeat("it made too many calls for the recorder to keep")
+    if any(_talks_to_others(entry) for entry in tape.entries):
+        raise CannotRepeat("it exchanges numbers with other processes")
+    if not tape.entries or tape.random_state is None:
+        raise CannotRepeat("no operation of it was recorded")
+    current: list[Entry | None] = [None]
+    look = Repetition(Observer(where=lambda: _where(current[0])))
+    with _random_state_kept(tape), _compiled_regions_open(tape):
+        _copy_inputs(tape, look)
+        try:
+            _forward(tape.entries, look, current)
+            if backward:
+                _backward(look, roots)
+        except CannotRepeat:
+            raise
+        except Exception as error:
+            raise CannotRepeat(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    return look
+
+
+def _where(entry: Entry | None) -> Any:
+    """The taped call; inside an opaque one the user's line that is running there, since this time it is seen."""
+    return live_caller() if entry is not None and isinstance(entry.func, Opaque) else entry
+
+
+@contextlib.contextmanager
+def _random_state_kept(tape: Tape) -> Iterator[None]:
+    now = RandomState()
+    assert tape.random_state is not None
+    tape.random_state.restore()
+    try:
+        yield
+    finally:
+        now.restore()
+
+
+def _talks_to_others(entry: Entry) -> bool:
+    """Whether repeating the call on this process alone would wait for the others forever."""
+    return isinstance(entry.func, Opaque) and "SyncBatchNorm" in entry.func.__name__
+
+
+def _compiled_regions_open(tape: Tape) -> contextlib.AbstractContextManager[Any]:
+    """Run compiled regions eagerly this time, so that what happens inside can be seen."""
+    if any(isinstance(entry.func, Opaque) and entry.func.compiled for entry in tape.entries):
+        stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+        return stance
+    return contextlib.nullcontext()
+
+
+def _copy_inputs(tape: Tape, look: Repetition) -> None:
+    for slot in tape.inputs:
+        tensor = slot.tensor
+        if tensor is None:
+            continue  # only a loss if something needs it
+        look.changed_inputs += not tensor.is_inference() and tensor._version != slot.version
+        copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        look.values[slot] = look.inputs[slot] = copy
+        if checkable(copy) and not finite(copy):
+            kind = "parameter" if isinstance(tensor, torch.nn.Parameter) else "input"
+            look.observer.given(copy, kind)
+
+
+def _forward(entries: Sequence[Entry], look: Repetition, current: list[Entry | None]) -> None:
+    for (grad, autocast), group in groupby(entries, key=lambda entry: (entry.grad, entry.autocast)):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(grad))
+            for device, dtype in autocast:
+                stack.enter_context(torch.autocast(device, dtype=dtype))
+            for entry in group:
+                current[0] = entry
+                _call(entry, look)
+
+
+def _call(entry: Entry, look: Repetition) -> None:
+    args, kwargs = _filled(entry.args, look), _filled(entry.kwargs, look)
+    with look.observer:
+        out = entry.func(*args, **kwargs)
+    _keep(entry.out, out, entry, look)
+
+
+def _filled(value: Any, look: Repetition) -> Any:
+    """The entry's argument with tensors in place of slots."""
+    if isinstance(value, Slot):
+        if value not in look.values:
+            raise CannotRepeat("an input of it is no longer in memory")
+        return look.values[value]
+    if isinstance(value, tuple | list):
+        return type(value)([_filled(item, look) for item in value])
+    if isinstance(value, dict):
+        return {key: _filled(item, look) for key, item in value.items()}
+    return value
+
+
+def _keep(slots: Any, out: Any, entry: Entry, look: Repetition) -> None:
+    if isinstance(slots, Slot) and isinstance(out, torch.Tensor):
+        look.values[slots] = out
+        node: Any = out.grad_fn
+        if node is not None:
+            node.metadata[METADATA_KEY] = entry
+    elif isinstance(slots, tuple):
+        for slot, item in zip(slots, out, strict=True):
+            _keep(slot, item, entry, look)
+
+
+def _backward(look: Repetition, roots: Sequence[tuple[Slot, torch.Tensor | None]]) -> None:
+    tensors = [look.values[slot] for slot, _ in roots if slot in look.values]
+    if len(tensors) < len(roots):
+        raise CannotRepeat("the loss was not made by recorded operations")
+    with look.observer:
+        torch.autograd.backward(tensors, [seed for _, seed in roots])

@@ -1,0 +1,271 @@
+"""One hunt: recorder, trip wire and looks at work on the running program, and what has been found so far."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import mmap
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import capture
+from .calls import calls_patched
+from .incident import Culprit, FoundBy, Incident, Phase
+from .investigation import Evidence, Exhibits, Solved, investigate
+from .names import Names
+from .numbers import checkable, numbers, tensors_in
+from .observer import Observer
+from .recorder import Recorder
+from .second_look import CannotRepeat, repeat
+from .site import Site, resolve, user_frame
+from .tripwire import Roots, TripWire
+
+
+class Stopped(SystemExit):
+    """Ends the script after a report, with exit code 1. Not an Exception, so that ``except Exception`` lets it by."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for."""
+
+    keep_going: bool = False
+    """Report and let the script run on (``--continue``)."""
+    max_reports: int = 5
+    """Reports in all, when running on."""
+    every_op: bool = False
+    """Look at every operation from the start."""
+    capture_dir: str = "nanhunt-capture"
+    stop: Callable[[Incident], None] | None = None
+    """Called instead of raising ``Stopped``."""
+
+
+class Session:
+    """Watches from ``__enter__`` to ``__exit__``; ``report`` is called with each incident."""
+
+    def __init__(self, settings: Settings, report: Callable[[Incident], None]) -> None:
+        self.settings = settings
+        self.report = report
+        self.recorder = Recorder()
+        self.observer = Observer() if settings.every_op else None
+        self.wire = TripWire(self.recorder, self)
+        self.incidents: list[Incident] = []
+        self.step = 1
+        self.backwards = 0
+        self.stopped = 0
+        self.started = time.time()
+        self.pid = os.getpid()
+        self.in_children = mmap.mmap(-1, 8)
+        """Shared with forked children: the first byte counts their incidents."""
+        self.listeners: list[Callable[[Session, Roots], None]] = []
+        self._counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        """Steps of each optimizer; under the trip wire itself, those that GradScaler skipped."""
+        self._stack = contextlib.ExitStack()
+
+    # life ----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Session:
+        self._stack.enter_context(calls_patched(self.recorder, self.module_returned))
+        self.wire.install()
+        self._stack.callback(self.wire.remove)
+        self._stack.enter_context(self.recorder)
+        if self.observer is not None:
+            self._stack.enter_context(self.observer)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.recorder.step_back()
+        self._stack.close()
+        self.recorder.tape.cut()
+
+    @property
+    def steps(self) -> int:
+        """Steps that were completed."""
+        skipped = self._counts.get(self.wire, 0)
+        stepped = max((count for key, count in self._counts.items() if key is not self.wire), default=0)
+        return stepped + skipped if self._counts else self.backwards
+
+    @property
+    def found(self) -> int:
+        """Incidents here and in forked children."""
+        return len(self.incidents) + (self.in_children[0] if os.getpid() == self.pid else 0)
+
+    # what the trip wire says -----------------------------------------------------------------------------------
+
+    def bad_loss(self, roots: Roots) -> None:
+        """The loss is not finite."""
+        value = roots[0][0].detach()
+        first = value.flatten()[(~torch.isfinite(value)).flatten()][0].item()
+        self._incident(Evidence(f"the loss is {first:g}", roots))
+
+    def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
+        """Gradients are not finite though the loss was."""
+        self._incident(Evidence(what, roots, leaves, total))
+
+    def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
+        """Whether the step, repeated without GradScaler's scale, has finite gradients."""
+        found = [(self.recorder.tape.find(root), seed) for root, seed in roots]
+        if any(slot is None for slot, _ in found):
+            return True  # cannot tell: the count of skipped steps will
+        try:
+            look = repeat(self.recorder.tape, [(slot, seed) for slot, seed in found if slot], backward=True)
+        except CannotRepeat:
+            return True
+        return not look.bad_gradients()
+
+    def bad_parameters(self, optimizer: torch.optim.Optimizer, leaves: list[torch.Tensor]) -> None:
+        """The gradients were finite; the parameters are not, after the optimizer's step."""
+        self._incident(Evidence("", [], leaves), optimizer)
+
+    def healthy(self, roots: Roots) -> None:
+        """A backward pass is over."""
+        self.backwards += 1
+        if not self._counts:
+            self.step = self.backwards + 1
+        for listener in self.listeners:
+            listener(self, roots)
+        if self.observer is not None:
+            self.observer.forget()
+
+    def stepped(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """An optimizer has stepped, or GradScaler has skipped a step."""
+        key = optimizer if optimizer is not None else self.wire
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self.step = self.steps + 1
+
+    def module_returned(self, output: Any) -> None:
+        """The outermost module has returned; without gradients this is where a bad value shows."""
+        if self.observer is None or torch.is_grad_enabled():
+            return
+        for tensor in tensors_in(output):
+            seen = self.observer.of(tensor) if checkable(tensor) else None
+            if seen is not None and (seen.out.nan or seen.out.posinf):
+                kind = "nan" if seen.out.nan else "inf"
+                self._incident(Evidence(f"the model's output holds {kind}", [(tensor, None)]))
+                return
+        self.observer.forget()
+
+    # incidents -----------------------------------------------------------------------------------------------
+
+    def _incident(self, evidence: Evidence, optimizer: torch.optim.Optimizer | None = None) -> None:
+        if self.stopped:
+            self._stop()
+        if len(self.incidents) >= (self.settings.max_reports if self.settings.keep_going else 1):
+            return
+        with self.recorder.pause(), _suspended(self.observer):
+            solved = self._solve(evidence, optimizer)
+            incident = self._file(solved)
+        self.incidents.append(incident)
+        if os.getpid() != self.pid:
+            self.in_children[0] = min(self.in_children[0] + 1, 255)
+        self.report(incident)
+        self.recorder.tape.cut()
+        if self.observer is not None:
+            self.observer.forget()
+        if not self.settings.keep_going:
+            self._stop()
+
+    def _solve(self, evidence: Evidence, optimizer: torch.optim.Optimizer | None) -> Solved:
+        evidence.frame = user_frame()
+        evidence.step = self.step
+        evidence.noticed = _noticed(evidence)
+        names = Names(self.recorder.roots.values(), evidence.frame)
+        if evidence.gradients and evidence.what in ("", "torch.autograd.grad"):
+            evidence.what = _gradient_sentence(evidence.gradients, names)
+        if optimizer is not None:
+            return _optimizer_incident(evidence, optimizer, names)
+        return investigate(evidence, self.recorder, self.observer)
+
+    def _file(self, solved: Solved) -> Incident:
+        rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
+        incident = dataclasses.replace(solved.incident, rank=rank)
+        incident = dataclasses.replace(incident, remedies=capture.prove(solved.exhibits, incident))
+        path = Path(self.settings.capture_dir) / capture.file_name(incident)
+        try:
+            capture.save(path, solved.exhibits, incident)
+        except OSError as error:
+            note = f"no capture was written: {error.strerror}: {path}"
+            return dataclasses.replace(incident, notes=(*incident.notes, note))
+        return dataclasses.replace(
+            incident, capture=str(path), notes=(*incident.notes, *capture.other_ranks(path, self.started))
+        )
+
+    def _stop(self) -> None:
+        self.stopped += 1
+        if self.settings.stop is not None:
+            return self.settings.stop(self.incidents[-1])
+        if self.stopped > 2:
+            # The script caught SystemExit, twice: it would train on with a broken model.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+        raise Stopped
+
+
+def _noticed(evidence: Evidence) -> Site | None:
+    frame = evidence.frame
+    return resolve(frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def _gradient_sentence(leaves: list[torch.Tensor], names: Names) -> str:
+    first = next((leaf for leaf in leaves if leaf.grad is not None), None)
+    kind = "nan" if first is None or first.grad is None or bool(first.grad.isnan().any()) else "inf"
+    return f"the loss is finite, the gradient of {names.of(leaves[0])} is {kind}"
+
+
+def _optimizer_incident(evidence: Evidence, optimizer: torch.optim.Optimizer, names: Names) -> Solved:
+    called = f"{type(optimizer).__name__}.step"
+    concerned = tuple(names.of(leaf) for leaf in evidence.gradients)
+    rates = sorted({float(group["lr"]) for group in optimizer.param_groups if "lr" in group})
+    gradients = [
+        numbers(leaf.grad) for leaf in evidence.gradients if leaf.grad is not None and checkable(leaf.grad)
+    ]
+    culprit = Culprit(
+        operation=called,
+        phase=Phase.OPTIMIZER,
+        site=evidence.noticed,
+        module="",
+        detail="",
+        out=numbers(evidence.gradients[0]),
+        inputs=tuple(gradients[:1]),
+        reason=f"the gradients were finite before it; learning rate {', '.join(f'{rate:g}' for rate in rates)}",
+        rule=None,
+        name="optimizer-step",
+        fix="Check the learning rate and the optimizer's eps: with eps = 0 a zero second moment divides 0 by 0.",
+        tensor_names=concerned,
+    )
+    incident = Incident(
+        step=evidence.step,
+        what=f"{concerned[0]} is not finite after {called}()",
+        noticed=evidence.noticed,
+        culprits=(culprit,),
+        chain=(),
+        terms=(),
+        bad_gradients=(),
+        parameters=sum(len(group["params"]) for group in optimizer.param_groups),
+        found_by=FoundBy.WATCHING,
+    )
+    return Solved(incident, Exhibits(tuple(evidence.gradients[:1])))
+
+
+@contextlib.contextmanager
+def _suspended(observer: Observer | None) -> Iterator[None]:
+    if observer is None:
+        yield
+        return
+    observer.suspended = True
+    try:
+        yield
+    finally:
+        observer.suspended = False

@@ -1,0 +1,87 @@
+"""Where in the user's code an operation was called: found cheaply, turned into words only when asked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import linecache
+import os
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+
+_PACKAGES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+_FOREIGN_FILES = {contextlib.__file__, functools.__file__}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a source file."""
+
+    file: str
+    """As Python knows it, made relative to the working directory where it lies below it."""
+    line: int
+    function: str
+    """Qualified name; "<module>" at the top of a script."""
+    source: str
+    """The line's text, stripped; "" where the file cannot be read (standard input, exec)."""
+
+    @property
+    def short(self) -> str:
+        """``train.py:41``."""
+        return f"{self.file}:{self.line}"
+
+
+class _Foreign(dict[str, bool]):
+    """Whether a file belongs to torch, nanhunt or a standard wrapper. A dict, since it is asked per operation."""
+
+    def __missing__(self, file: str) -> bool:
+        inside = any(file.startswith(package + os.sep) for package in _PACKAGES)
+        self[file] = found = inside or file in _FOREIGN_FILES or file.startswith("<frozen")
+        return found
+
+
+foreign = _Foreign()
+
+
+def caller(frame: FrameType | None) -> tuple[CodeType, int]:
+    """(code, last instruction) of the innermost frame, from ``frame`` outwards, that is the user's.
+
+    No traceback object, no line number, no string: those are worked out by ``resolve`` when they are needed.
+    """
+    start = frame
+    while frame is not None and foreign[frame.f_code.co_filename]:
+        frame = frame.f_back
+    found = frame or start
+    assert found is not None
+    return found.f_code, found.f_lasti
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame of the user's code on this thread, with its variables; None outside of any."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and foreign[frame.f_code.co_filename]:
+        frame = frame.f_back
+    return frame
+
+
+def resolve(code: CodeType, instruction: int) -> Site:
+    """The line of an instruction offset, as a Site."""
+    start = next(islice(code.co_positions(), max(instruction, 0) // 2, None), (None,))[0]
+    line = start or code.co_firstlineno
+    return Site(
+        file=_relative(code.co_filename),
+        line=line,
+        function=code.co_qualname,
+        source=linecache.getline(code.co_filename, line).strip(),
+    )
+
+
+def _relative(file: str) -> str:
+    with contextlib.suppress(ValueError, OSError):
+        return str(Path(file).resolve().relative_to(Path.cwd()))
+    return file

@@ -1,0 +1,77 @@
+"""``--tensorboard DIR``: loss, gradient norm, largest logit and headroom of every step (extra ``nanhunt[tensorboard]``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from nanhunt.errors import NanhuntError
+from nanhunt.floats import FORMATS
+
+from .names import operation
+from .numbers import checkable
+from .tape import slots_in
+from .tripwire import Roots
+
+if TYPE_CHECKING:
+    from .session import Session
+
+_LOGIT_READERS = frozenset({"exp", "softmax", "log_softmax", "cross_entropy", "logsumexp"})
+
+
+class Log:
+    """Writes four scalars per backward pass; as a context, closes the files at the end.
+
+    The session's trip wire calls it after a healthy backward. Reading the numbers waits for the device.
+    """
+
+    def __init__(self, session: Session, folder: str) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise NanhuntError(
+                "--tensorboard needs the package tensorboard",
+                "Install it with: pip install 'nanhunt[tensorboard]'",
+            ) from None
+        self.writer: Any = SummaryWriter(folder)
+        session.listeners.append(self.step)
+
+    def step(self, session: Session, roots: Roots) -> None:
+        """Log one step."""
+        for name, value in scalars(session, roots).items():
+            self.writer.add_scalar(f"nanhunt/{name}", value, session.step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.writer.close()
+
+
+def scalars(session: Session, roots: Roots) -> dict[str, float]:
+    """The step's numbers. ``headroom`` is how far the largest logit is from the format's exp limit."""
+    found = {"loss": float(sum(root.detach().float().sum() for root, _ in roots))}
+    grads = [
+        leaf.grad.detach() for leaf in session.wire.leaves if leaf.grad is not None and checkable(leaf.grad)
+    ]
+    if grads:
+        norms = [torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in grads]
+        found["gradient_norm"] = float(torch.linalg.vector_norm(torch.stack([norm.cpu() for norm in norms])))
+    logits = _logits(session)
+    if logits is not None:
+        largest = float(logits.detach().max())
+        found["largest_logit"] = largest
+        found["headroom"] = FORMATS[str(logits.dtype).removeprefix("torch.")].exp_limit - largest
+    return found
+
+
+def _logits(session: Session) -> torch.Tensor | None:
+    """The argument of the last exp, softmax or cross entropy that is still in memory."""
+    for entry in reversed(session.recorder.tape.entries):
+        if operation(entry.func) in _LOGIT_READERS:
+            for slot in slots_in(entry.args):
+                tensor = slot.tensor
+                if tensor is not None and checkable(tensor) and tensor.dim() > 1:
+                    return tensor
+    return None

@@ -1,0 +1,242 @@
+"""The trip wire: backward, the optimizer and GradScaler, wrapped for as long as a session lasts.
+
+It decides whether a step is healthy: one sum of the loss, one of each gradient, one of each parameter after the
+optimizer. What a bad step means is the session's affair.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from .numbers import all_finite, checkable, finite
+from .recorder import Opaque, Recorder
+
+Roots = list[tuple[torch.Tensor, torch.Tensor | None]]
+SKIPS_WITHOUT_END = 20
+"""Consecutive steps GradScaler may skip: from its initial 65536 that many halvings end far below 1."""
+
+
+class Judge(Protocol):
+    """What a session answers to."""
+
+    def bad_loss(self, roots: Roots) -> None:
+        """The loss is not finite; backward has not run."""
+
+    def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
+        """Backward has run; these leaves' gradients are not finite."""
+
+    def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
+        """Whether without GradScaler's scale the gradients would have been finite, so that it was by design."""
+
+    def bad_parameters(self, optimizer: torch.optim.Optimizer, leaves: list[torch.Tensor]) -> None:
+        """The optimizer's step has just made these parameters not finite."""
+
+    def healthy(self, roots: Roots) -> None:
+        """Backward is over, and everything was finite."""
+
+    def stepped(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """A step is over (None: one that GradScaler skipped)."""
+
+
+@dataclass
+class _Scaled:
+    """A loss that GradScaler multiplied, and the loss itself."""
+
+    scaled: weakref.ref[torch.Tensor]
+    loss: torch.Tensor
+    scaler: torch.amp.GradScaler
+
+
+@dataclass(eq=False)
+class TripWire:
+    """Patches torch while installed; every patch is taken back by ``remove``."""
+
+    recorder: Recorder
+    judge: Judge
+    scaled: list[_Scaled] = field(default_factory=list)
+    leaves: list[torch.Tensor] = field(default_factory=list)
+    """Whose gradients the last backward was to fill."""
+    skips: int = 0
+    checked: dict[int, int] = field(default_factory=dict)
+    """id of a gradient -> its version when it was last found finite."""
+    inside_scaler: bool = False
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def install(self) -> None:
+        """Wrap what a training step calls."""
+        self._patch(torch.autograd, "backward", self._backward)
+        self._patch(torch.autograd, "grad", self._grad)
+        self._patch(torch.amp.GradScaler, "scale", self._scale)
+        self._patch(torch.amp.GradScaler, "step", self._scaler_step)
+        self._patch(torch.optim.Optimizer, "zero_grad", self._unrecorded)
+        self.undo.append(register_optimizer_step_pre_hook(self._before_step).remove)
+        self.undo.append(register_optimizer_step_post_hook(self._after_step).remove)
+
+    def remove(self) -> None:
+        """Leave torch as it was found."""
+        while self.undo:
+            self.undo.pop()()
+
+    def _patch(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+        original = owner.__dict__[name]
+
+        @functools.wraps(original)
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            return wrapper(original, *args, **kwargs)
+
+        setattr(owner, name, patched)
+        self.undo.append(lambda: setattr(owner, name, original))
+
+    # backward ------------------------------------------------------------------------------------------------
+
+    def _backward(
+        self, original: Callable[..., Any], tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.recorder.step_back()  # in case an optimizer's step raised
+        if self.recorder.paused:
+            return original(tensors, grad_tensors, *args, **kwargs)
+        with self.recorder.pause():
+            roots = self._roots(tensors, grad_tensors)
+            self.leaves = leaves = self._leaves()
+            self._check_loss(roots)
+            result = original(tensors, grad_tensors, *args, **kwargs)
+            self._check_gradients(roots, leaves, self._scaler_of(tensors))
+            self.judge.healthy(roots)
+            if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or any(args[:2])):
+                self.recorder.tape.cut()
+        return result
+
+    def _grad(
+        self,
+        original: Callable[..., Any],
+        outputs: Any,
+        inputs: Any,
+        grad_outputs: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self.recorder.paused:
+            return original(outputs, inputs, grad_outputs, *args, **kwargs)
+        with self.recorder.pause():
+            roots = self._roots(outputs, grad_outputs)
+            self._check_loss(roots)
+        found = self.recorder.opaque(Opaque(original, "grad"), (outputs, inputs, grad_outputs, *args), kwargs)
+        with self.recorder.pause():
+            leaves = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
+            bad = [leaf for leaf, grad in zip(leaves, found, strict=False) if grad is not None and _bad(grad)]
+            if bad and self._scaler_of(outputs) is None:
+                self.judge.bad_gradients(roots, bad, len(leaves), "torch.autograd.grad")
+        return found
+
+    def _roots(self, tensors: Any, seeds: Any) -> Roots:
+        """What backward starts from, with GradScaler's factor taken off again."""
+        roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        given = [seeds] if isinstance(seeds, torch.Tensor) or seeds is None else list(seeds)
+        given += [None] * (len(roots) - len(given))
+        pairs = zip(roots, given, strict=False)
+        return [(self._unscaled(root), seed) for root, seed in pairs if isinstance(root, torch.Tensor)]
+
+    def _unscaled(self, tensor: torch.Tensor) -> torch.Tensor:
+        return next((item.loss for item in self.scaled if item.scaled() is tensor), tensor)
+
+    def _scaler_of(self, tensors: Any) -> torch.amp.GradScaler | None:
+        roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+        return next(
+            (item.scaler for item in self.scaled if any(item.scaled() is root for root in roots)), None
+        )
+
+    def _leaves(self) -> list[torch.Tensor]:
+        """Inputs of the step that gradients will be accumulated in."""
+        known = (slot.held if slot.held is not None else slot.ref() for slot in self.recorder.tape.inputs)
+        return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
+
+    def _check_loss(self, roots: Roots) -> None:
+        values = [root for root, _ in roots if checkable(root)]
+        if not all_finite(values):
+            self.judge.bad_loss([(root, seed) for root, seed in roots if _bad(root)])
+
+    def _check_gradients(
+        self, roots: Roots, leaves: list[torch.Tensor], scaler: torch.amp.GradScaler | None
+    ) -> None:
+        self.scaled.clear()
+        grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        if all_finite(grads):
+            self.skips = 0
+            self.checked = {id(grad): grad._version for grad in grads}
+            return
+        bad = [leaf for leaf in leaves if leaf.grad is not None and _bad(leaf.grad)]
+        if scaler is None:
+            self.judge.bad_gradients(roots, bad, len(grads), "")
+            return
+        self.skips += 1
+        scale = scaler.get_scale()
+        if not self.judge.scaled_to_infinity(roots, bad, len(grads)):
+            self.judge.bad_gradients(roots, bad, len(grads), "")
+        elif self.skips >= SKIPS_WITHOUT_END or scale <= 1:
+            what = f"GradScaler has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
+            self.judge.bad_gradients(roots, bad, len(grads), what)
+
+    # GradScaler ----------------------------------------------------------------------------------------------
+
+    def _scale(self, original: Callable[..., Any], scaler: torch.amp.GradScaler, outputs: Any) -> Any:
+        scaled = original(scaler, outputs)
+        if isinstance(scaled, torch.Tensor) and scaled is not outputs:
+            self.scaled.append(_Scaled(weakref.ref(scaled), outputs, scaler))
+        return scaled
+
+    def _scaler_step(
+        self, original: Callable[..., Any], scaler: Any, optimizer: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.inside_scaler = True
+        try:
+            return original(scaler, optimizer, *args, **kwargs)
+        finally:
+            self.inside_scaler = False
+            if self.skips:
+                self.judge.stepped(None)
+
+    def _unrecorded(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.recorder.step_aside()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self.recorder.step_back()
+
+    # optimizer -----------------------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if closure is not None or self.recorder.paused:
+            return  # the closure holds the user's forward and backward: those are to be seen
+        self.recorder.step_aside()
+        if self.inside_scaler:
+            return  # GradScaler calls step only when every gradient is finite
+        leaves = [leaf for leaf in _parameters(optimizer) if leaf.grad is not None]
+        unchecked = [leaf for leaf in leaves if self.checked.get(id(leaf.grad)) != leaf.grad._version]  # type: ignore[union-attr]
+        if unchecked and not all_finite([leaf.grad for leaf in unchecked if leaf.grad is not None]):
+            bad = [leaf for leaf in unchecked if leaf.grad is not None and _bad(leaf.grad)]
+            self.judge.bad_gradients([], bad, len(leaves), "after backward")
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        with self.recorder.pause():
+            leaves = _parameters(optimizer)
+            if not all_finite(leaves):
+                self.judge.bad_parameters(optimizer, [leaf for leaf in leaves if _bad(leaf)])
+        self.recorder.step_back()
+        self.recorder.tape.cut()
+        self.judge.stepped(optimizer)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [leaf for group in optimizer.param_groups for leaf in group["params"]]
+
+
+def _bad(tensor: torch.Tensor) -> bool:
+    return checkable(tensor) and not finite(tensor)
