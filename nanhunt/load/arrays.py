@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nanhunt.errors import NanhuntError
 from nanhunt.load.source import Source
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Bytes in memory at once while unpacking or swapping."""
 MOST_DIMENSIONS = 32
 """NumPy 1's limit; torch has 64, and real tensors have single digits."""
@@ -95,8 +95,8 @@ def _through_file(
     source: Source, needed: int, copy: Callable[[IO[bytes]], None], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     # Loaded here because most files are mapped as they lie.
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import shutil
+    import tempfile
 
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free

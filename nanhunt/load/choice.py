@@ -17,11 +17,12 @@ from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 from nanhunt.options import Options
 
-_LOGITS = re.compile(r".*logits?(_per_\w+)?|(.*[_-])?scores?")
-_TARGETS = re.compile(r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index))?|y|y_true")
-_SOFT_TARGETS = re.compile(r"(.*[_-])?(targets?|labels?)([_-]probs?|[_-]probabilities)?")
-_CLASS_WEIGHTS = re.compile(r"((class|ce|loss)[_-]?)?weights?")
-_PARAMETER = re.compile(
+# Compiled by re when first used: most files hold one tensor without a name.
+_LOGITS = r".*logits?(_per_\w+)?|(.*[_-])?scores?"
+_TARGETS = r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index))?|y|y_true"
+_SOFT_TARGETS = r"(.*[_-])?(targets?|labels?)([_-]probs?|[_-]probabilities)?"
+_CLASS_WEIGHTS = r"((class|ce|loss)[_-]?)?weights?"
+_PARAMETER = (
     r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
     r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param)"
 )
@@ -78,10 +79,13 @@ def _logits_and_values(
     if names:
         chosen = [tensor for name in names for tensor in _named_logits(container, name)]
         return tuple({tensor.name: tensor for tensor in chosen}.values()), ()
+    for name, error in container.refused.items():
+        if _is_called(_LOGITS, name) and not isinstance(error, NotNumbers):
+            raise error  # choosing another tensor instead would hide the one that matters
     floating = [
         tensor for tensor in container.tensors.values() if _is_floating(tensor) and tensor not in taken
     ]
-    logits = [tensor for tensor in floating if tensor.shape and _LOGITS.fullmatch(_last_part(tensor))]
+    logits = [tensor for tensor in floating if tensor.shape and _is_called(_LOGITS, tensor.name)]
     logits = logits or _lone_logits(floating)
     return tuple(logits), tuple(tensor for tensor in floating if tensor not in logits)
 
@@ -90,15 +94,15 @@ def _lone_logits(floating: list[Tensor]) -> list[Tensor]:
     """The one tensor that can be logits because nothing else can; scalars beside it are losses and steps."""
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
-        arrays = [tensor for tensor in arrays if not _SOFT_TARGETS.fullmatch(_last_part(tensor))]
-    lone = len(arrays) == 1 and not _PARAMETER.fullmatch(_last_part(arrays[0]))
+        arrays = [tensor for tensor in arrays if not _is_called(_SOFT_TARGETS, tensor.name)]
+    lone = len(arrays) == 1 and not _is_called(_PARAMETER, arrays[0].name)
     return arrays if lone else []
 
 
-def _last_part(tensor: Tensor) -> str:
-    """What the tensor is called by its innermost name: "logits" for outputs.logits, logits.0 and logits_1."""
-    parts = [part for part in re.split(r"[./]", tensor.name.lower()) if not part.isdigit()]
-    return re.sub(r"[_-]?[0-9]+$", "", parts[-1]) if parts else ""
+def _is_called(pattern: str, name: str) -> bool:
+    """Whether the innermost name matches: "logits" for outputs.logits, logits.0 and logits_1."""
+    parts = [part for part in re.split(r"[./]", name.lower()) if part and not part.isdigit()]
+    return bool(parts) and re.fullmatch(pattern, re.sub(r"[_-]?[0-9]+$", "", parts[-1])) is not None
 
 
 def _named_logits(container: Container, pattern: str) -> list[Tensor]:
@@ -115,8 +119,12 @@ def _named_logits(container: Container, pattern: str) -> list[Tensor]:
     raise NanhuntError(f"{printable(wrong.label)} is {wrong.dtype}, which cannot be logits", hint)
 
 
-def _inside(container: Container, name: str) -> Tensor | None:
-    """The tensor of that name; None when there is none. Raises why when it is there and cannot be read."""
+def _inside(container: Container, spec: str) -> Tensor | None:
+    """The tensor of that name (or FILE:NAME with this file); None when there is none.
+
+    Raises why when it is there and cannot be read.
+    """
+    name = spec.removeprefix(f"{container.file}:")
     if name in container.refused:
         raise container.refused[name]
     return container.tensors.get(name)
@@ -150,9 +158,9 @@ def _targets_beside(container: Container, logits: tuple[Tensor, ...], class_axis
 
 def _is_like_targets(tensor: Tensor, logits: tuple[Tensor, ...]) -> bool:
     if tensor.dtype in INTEGER:
-        return tensor.dtype != "bool" and bool(_TARGETS.fullmatch(_last_part(tensor)))
+        return tensor.dtype != "bool" and _is_called(_TARGETS, tensor.name)
     same_shape = _is_floating(tensor) and all(tensor.shape == one.shape for one in logits)
-    return same_shape and tensor not in logits and bool(_SOFT_TARGETS.fullmatch(_last_part(tensor)))
+    return same_shape and tensor not in logits and _is_called(_SOFT_TARGETS, tensor.name)
 
 
 def _fits(targets: Tensor, logits: Tensor, class_axis: int) -> bool:
@@ -169,14 +177,14 @@ def _prefix(tensor: Tensor) -> str:
 def _lone_targets(container: Container) -> Tensor | None:
     """The tensor in a file of targets: the only one, the only one named so, or the only integers."""
     tensors = list(container.tensors.values())
-    named = [tensor for tensor in tensors if _TARGETS.fullmatch(_last_part(tensor))]
+    named = [tensor for tensor in tensors if _is_called(_TARGETS, tensor.name)]
     integer = [tensor for tensor in tensors if tensor.dtype in INTEGER]
     return _only(tensors, named, integer)
 
 
 def _lone_weights(container: Container) -> Tensor | None:
     tensors = list(container.tensors.values())
-    named = [tensor for tensor in tensors if _CLASS_WEIGHTS.fullmatch(_last_part(tensor))]
+    named = [tensor for tensor in tensors if _is_called(_CLASS_WEIGHTS, tensor.name)]
     return _only(tensors, named, [tensor for tensor in tensors if _is_floating(tensor)])
 
 

@@ -67,7 +67,7 @@ def recognise(source: Source) -> Recognised:
 
 def _zip(source: Source) -> Recognised:
     # Loaded here because they bring zipfile and its decompressors.
-    from nanhunt.load import pt, zipped  # noqa: PLC0415
+    from nanhunt.load import pt, zipped
 
     entries = tuple(zipped.entries(source))
     names = [entry.filename for entry in entries]
@@ -87,7 +87,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _is_legacy_pt(head: bytes) -> bool:
-    from nanhunt.load import pt  # noqa: PLC0415 - only for files that are no arrays
+    from nanhunt.load import pt
 
     return head[:1] == b"\x80" and pt.LEGACY_MAGIC in head[:32]
 
@@ -138,5 +138,5 @@ def _unknown(source: Source, head: bytes) -> UnknownContent:
 
 def _is_text(head: bytes) -> bool:
     text = head.decode("utf-8", "ignore")
-    printable = sum(char.isprintable() or char.isspace() for char in text)
-    return len(text) > 0.9 * len(head) and printable > 0.95 * len(text)
+    readable = sum(char.isprintable() or char.isspace() for char in text)
+    return len(text.encode()) > 0.95 * len(head) and readable > 0.95 * len(text)

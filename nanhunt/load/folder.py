@@ -53,7 +53,7 @@ def _files(folder: str) -> Iterator[str]:
     entries = sorted(
         (entry for entry in os.scandir(folder) if not entry.name.startswith(".")), key=_entry_key
     )
-    wanted = [entry.path for entry in entries if not entry.is_dir() and _wanted(entry.path)]
+    wanted = [entry.path for entry in entries if _wanted(entry.path)]
     covered = {shard for path in wanted for shard in _shards(path)}
     yield from (path for path in wanted if Path(path).name not in covered)
     for entry in entries:
@@ -68,9 +68,9 @@ def _entry_key(entry: os.DirEntry[str]) -> tuple[object, ...]:
 
 def _wanted(path: str) -> bool:
     named = path.lower()
-    # Only regular files are opened: a search must not wait for a pipe.
+    # Only regular files are opened: a search must not wait for a pipe. Links that lead nowhere deserve an error.
     if not Path(path).is_file():
-        return Path(path).is_symlink() and named.endswith(_PERHAPS)
+        return Path(path).is_symlink() and not Path(path).exists() and named.endswith(_PERHAPS)
     try:
         recognise(open_source(path))
     except UnknownContent:

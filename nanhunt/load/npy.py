@@ -35,6 +35,8 @@ _CODES = {
     "c8": "complex64",
     "c16": "complex128",
 }
+_ML_DTYPES = {"<f1": "float8_e5m2", "|f1": "float8_e5m2"}
+"""The only type of ml_dtypes that calls itself a float; the others are raw bytes, unless spelled out."""
 _TEXT = {"U": "text", "S": "text", "a": "text", "M": "dates", "m": "time spans", "O": "Python objects"}
 _WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 
@@ -120,8 +122,9 @@ def _dtype(descr: object, name: str, stored_dtype: str | None) -> tuple[str, np.
         hint = "Save one field: numpy.save(FILE, array['FIELD'])."
         raise RefusedTensor(f"{name} holds records ({_field_names(descr)}), not one number per element", hint)
     text = descr if isinstance(descr, str) else ""
-    if text in BITS:  # what ml_dtypes' types are called where their names survive
-        return text, np.dtype(BITS[text])
+    name_of_bits = _ML_DTYPES.get(text, text)
+    if name_of_bits in BITS:
+        return name_of_bits, np.dtype(BITS[name_of_bits])
     parts = re.fullmatch(r"([<>|=]?)([A-Za-z])([0-9]{0,9})(\[.*\])?", text)
     if parts is None:
         raise _damaged(name, f"its dtype is {printable(repr(descr)[:60])}")

@@ -9,7 +9,6 @@ from zipfile import ZipInfo
 
 import numpy.typing as npt
 
-from nanhunt.errors import NanhuntError
 from nanhunt.load import npy, zipped
 from nanhunt.load.arrays import CHUNK, mapped, unpacked
 from nanhunt.load.container import Container, RefusedTensor
@@ -40,12 +39,8 @@ def open_npz(source: Source, entries: Iterable[ZipInfo], stored_dtype: str | Non
 
 def _tensor(source: Source, entry: ZipInfo, name: str, stored_dtype: str | None) -> Tensor:
     label = f"{source.name}:{printable(name)}"
-    if zipped.is_locked(entry):
-        raise RefusedTensor(f"{label} is encrypted", "Decrypt the archive and store it without a password.")
-    if not zipped.plausible(entry):
-        raise NanhuntError(
-            f"{label} claims {entry.file_size:,} bytes, more than it can hold", "Write it again."
-        )
+    if problem := zipped.problem(entry):
+        raise RefusedTensor(f"{label} {problem[0]}", problem[1])
     with zipped.opened(source, entry) as plain:
         header = npy.read_header(plain, entry.file_size, label, stored_dtype)
     start = zipped.stored_at(source, entry)

@@ -33,11 +33,11 @@ def _read(source: Source, recognised: Recognised, stored_dtype: str | None) -> C
         case Format.INDEX:
             return open_index(source, _open_shard)
         case Format.NPZ:
-            from nanhunt.load.npz import open_npz  # noqa: PLC0415 - brings zipfile
+            from nanhunt.load.npz import open_npz
 
             return open_npz(source, recognised.entries, stored_dtype)
         case Format.PT | Format.PT_LEGACY:
-            from nanhunt.load import pt  # noqa: PLC0415 - brings zipfile, pickletools and, when called, torch
+            from nanhunt.load import pt
 
             legacy = recognised.format is Format.PT_LEGACY
             return pt.open_legacy(source) if legacy else pt.open_pt(source, recognised.entries)

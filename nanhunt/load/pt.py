@@ -78,15 +78,17 @@ def open_legacy(source: Source) -> Container:
 
 def _pickle_of(source: Source, entries: Sequence[zipfile.ZipInfo]) -> IO[bytes]:
     entry = next(entry for entry in entries if _PICKLE.fullmatch(entry.filename))
-    if not zipped.plausible(entry) or entry.file_size > source.size * 64:
-        raise _damaged(source)
+    if problem := zipped.problem(entry):
+        raise NanhuntError(
+            f"{source.name}:{printable(entry.filename)} {problem[0]}", "Save it with torch.save."
+        )
     with zipped.opened(source, entry) as stream:
         return io.BytesIO(stream.read())
 
 
 def _load(source: Source, pickled: IO[bytes], *, map_it: bool) -> object:
     """What torch.load makes of the file. ``pickled`` is where to look for the classes it refuses."""
-    import torch  # noqa: PLC0415 - over a second, needed for these files only
+    import torch
 
     path = source.path
     # torch goes by the suffix here, and would read a checkpoint as what it is not.
@@ -117,7 +119,7 @@ def _failure(source: Source, pickled: IO[bytes]) -> NanhuntError:
 
 def _refused_classes(pickled: IO[bytes]) -> list[str]:
     """Classes and functions the pickles name and torch does not allow, sorted. Only reads opcodes."""
-    import torch  # noqa: PLC0415
+    import torch
 
     named = sorted(set(_globals(pickled)))
     archive = io.BytesIO()
@@ -181,7 +183,7 @@ def _container(source: Source, content: object, form: str) -> Container:
 
 def _walk(source: Source, content: object) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
     """Every tensor in nested dicts, lists and tuples with the keys that lead to it, in their order."""
-    import torch  # noqa: PLC0415
+    import torch
 
     # ``above`` ends loops, yet a container that is saved under two names is walked under both.
     waiting: list[tuple[tuple[str, ...], object, frozenset[int]]] = [((), content, frozenset())]
@@ -214,7 +216,7 @@ def _unused(name: str, *taken: Mapping[str, object]) -> str:
 
 
 def _tensor(source: Source, name: str, value: torch.Tensor) -> Tensor:
-    import torch  # noqa: PLC0415
+    import torch
 
     dtype = str(value.dtype).removeprefix("torch.")
     label = f"{source.name}:{printable(name)}" if name else source.name

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,14 @@ from nanhunt.load.wording import FORMATS, did_you_mean, printable
 STDIN = "-"
 
 
+class Unnamed:
+    """A file without a name, closed when the last tensor that needs it has gone."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.descriptor = os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+
+
 @dataclass(frozen=True)
 class Source:
     """A regular, non-empty file that could be opened."""
@@ -24,8 +33,8 @@ class Source:
     """The path as the user wrote it, "-" for standard input."""
     size: int
     """In bytes."""
-    spooled: IO[bytes] | None = None
-    """Standard input's bytes; kept open, since the file has no name."""
+    unnamed: Unnamed | None = None
+    """Standard input's bytes."""
 
     @property
     def name(self) -> str:
@@ -35,9 +44,9 @@ class Source:
     @property
     def path(self) -> str | None:
         """A path under which another library can open it; None where unnamed files have none."""
-        if self.spooled is None:
+        if self.unnamed is None:
             return self.file
-        path = Path(f"/dev/fd/{self.spooled.fileno()}")
+        path = Path(f"/dev/fd/{self.unnamed.descriptor}")
         return str(path) if path.exists() else None
 
     def open(self) -> IO[bytes]:
@@ -45,12 +54,12 @@ class Source:
 
         Raises NanhuntError when the file has gone or may not be read.
         """
-        if self.spooled is None:
+        if self.unnamed is None:
             try:
                 return Path(self.file).open("rb")
             except OSError as error:
                 raise cannot_read(self.file, error) from None
-        stream = os.fdopen(os.dup(self.spooled.fileno()), "rb")
+        stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
         stream.seek(0)
         return stream
 
@@ -140,34 +149,32 @@ def _standard_input() -> Source:
         raise NanhuntError(
             'standard input ("-") is the terminal', "Pipe a file: nanhunt check - < logits.npy"
         )
-    spooled = _redirected(stream) or _spooled(stream)
-    return Source(STDIN, os.fstat(spooled.fileno()).st_size, spooled)
+    unnamed = _redirected(stream) or _spooled(stream)
+    return Source(STDIN, os.fstat(unnamed.descriptor).st_size, unnamed)
 
 
-def _redirected(stream: IO[bytes]) -> IO[bytes] | None:
+def _redirected(stream: IO[bytes]) -> Unnamed | None:
     """A file that the shell opened as standard input can be read where it lies."""
     try:
-        descriptor = stream.fileno()
+        mode = os.fstat(stream.fileno()).st_mode
     except OSError:  # io.UnsupportedOperation: not an operating system's stream
         return None
-    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    return os.fdopen(os.dup(descriptor), "rb") if regular and stream.tell() == 0 else None
+    return Unnamed(stream) if stat.S_ISREG(mode) and stream.tell() == 0 else None
 
 
-def _spooled(stream: IO[bytes]) -> IO[bytes]:
+def _spooled(stream: IO[bytes]) -> Unnamed:
     # Loaded here because a named file needs neither.
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import shutil
+    import tempfile
 
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the Source
     try:
-        shutil.copyfileobj(stream, spool, 1 << 20)
-        spool.flush()
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(stream, spool, 1 << 20)
+            spool.flush()
+            return Unnamed(spool)
     except OSError as error:
-        spool.close()
         reason = os.strerror(error.errno or errno.EIO)
         hint = "Set TMPDIR to a folder with room, or name the file instead of piping it."
         raise NanhuntError(
             f"standard input could not be spooled to a temporary file: {reason}", hint
         ) from None
-    return spool

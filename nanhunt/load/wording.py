@@ -37,7 +37,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 def _near(word: str, names: Sequence[str]) -> list[str]:
     # Loaded here because only a mistake needs it.
-    from difflib import get_close_matches  # noqa: PLC0415
+    from difflib import get_close_matches
 
     folded = {name.casefold(): name for name in reversed(names)}
     within = [name for name in names if word and word.casefold() in name.casefold()]

@@ -18,13 +18,6 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DEFLATE_RATIO = 1032
 """zlib's own bound on how much one byte can stand for."""
 
-try:
-    from lzma import LZMAError
-except ImportError:  # a Python built without it cannot meet it either
-
-    class LZMAError(Exception):  # type: ignore[no-redef]
-        """Never raised."""
-
 
 @contextmanager
 def whole_zip(source: Source) -> Iterator[None]:
@@ -32,7 +25,7 @@ def whole_zip(source: Source) -> Iterator[None]:
     try:
         yield
     except (
-        BadZipFile, zlib.error, LZMAError, EOFError, OSError, LookupError, NotImplementedError,
+        BadZipFile, zlib.error, EOFError, OSError, LookupError, NotImplementedError,
         RuntimeError, ValueError, OverflowError, struct.error,
     ) as error:  # fmt: skip
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -69,16 +62,18 @@ def stored_at(source: Source, entry: ZipInfo) -> int | None:
     return start
 
 
-def plausible(entry: ZipInfo) -> bool:
-    """Whether so few packed bytes can hold what the entry claims: an absurd claim is not even begun."""
-    if entry.compress_type == ZIP_STORED:
-        return entry.file_size == entry.compress_size
-    # The other methods have no such bound; what they claim is checked against the disk before it is unpacked.
-    return entry.compress_type != ZIP_DEFLATED or entry.file_size <= _DEFLATE_RATIO * (
-        entry.compress_size + 64
-    )
-
-
-def is_locked(entry: ZipInfo) -> bool:
-    """Whether it needs a password."""
-    return bool(entry.flag_bits & 1)
+def problem(entry: ZipInfo) -> tuple[str, str] | None:
+    """What keeps an entry from being read, and the way out; None for what NumPy and torch write."""
+    if entry.flag_bits & 1:
+        return "is encrypted", "Store it without a password."
+    if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        # zipfile unpacks the other methods without bound on memory.
+        return f"is compressed by method {entry.compress_type}", "Write it with numpy.savez_compressed."
+    packed = entry.compress_size
+    most = packed if entry.compress_type == ZIP_STORED else _DEFLATE_RATIO * (packed + 64)
+    if entry.file_size > most:
+        return (
+            f"claims {entry.file_size:,} bytes, more than its {packed:,} packed bytes can hold",
+            "Write it again.",
+        )
+    return None

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path
+from nanhunt.options import Options
+
+
+def container(**tensors: tuple[str, tuple[int, ...]]) -> Container:
+    """Tensors that nobody reads: ``logits=("float32", (4, 10))``, with __ for the dot."""
+    named = {name.replace("__", "."): spec for name, spec in tensors.items()}
+    made = {
+        name: Tensor("dump.npz", name, dtype, shape, lambda: np.empty(0))
+        for name, (dtype, shape) in named.items()
+    }
+    return Container("dump.npz", made, "npz")
+
+
+def roles(chosen):
+    names = [tensor.name for tensor in chosen.logits], [tensor.name for tensor in chosen.values]
+    return (*names, chosen.targets and chosen.targets[0].name)
+
+
+FLOAT = ("float32", (4, 10))
+LABELS = ("int64", (4,))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "logits", "values", "targets"),
+    [
+        ({"x": FLOAT}, ["x"], [], None),
+        ({"x": ("bfloat16", (10,))}, ["x"], [], None),
+        ({"x": FLOAT, "loss": ("float32", ())}, ["x"], ["loss"], None),
+        ({"x": FLOAT, "labels": LABELS}, ["x"], [], "labels"),
+        ({"x": FLOAT, "y": LABELS}, ["x"], [], "y"),
+        ({"x": FLOAT, "ids": LABELS}, ["x"], [], None),
+        ({"x": FLOAT, "label_mask": ("bool", (4,))}, ["x"], [], None),
+        ({"logits": FLOAT, "hidden": FLOAT}, ["logits"], ["hidden"], None),
+        ({"outputs__logits": FLOAT, "hidden": FLOAT}, ["outputs.logits"], ["hidden"], None),
+        ({"logits__0": FLOAT, "logits__1": FLOAT, "h": FLOAT}, ["logits.0", "logits.1"], ["h"], None),
+        ({"attn_scores": FLOAT, "h": FLOAT}, ["attn_scores"], ["h"], None),
+        ({"logits_per_image": FLOAT, "h": FLOAT}, ["logits_per_image"], ["h"], None),
+        ({"logit_scale": ("float32", ()), "text__weight": FLOAT}, [], ["logit_scale", "text.weight"], None),
+        ({"score__weight": FLOAT, "h": FLOAT}, [], ["score.weight", "h"], None),
+        ({"a": FLOAT, "b": FLOAT}, [], ["a", "b"], None),
+        ({"lm_head__weight": FLOAT}, [], ["lm_head.weight"], None),
+        ({"state__0__exp_avg": FLOAT}, [], ["state.0.exp_avg"], None),
+        ({"loss": ("float32", ())}, [], ["loss"], None),
+        ({"x": FLOAT, "soft_targets": FLOAT}, ["x"], [], "soft_targets"),
+        ({"logits": FLOAT, "targets": FLOAT, "labels": LABELS}, ["logits"], ["targets"], "labels"),
+        ({"logits": FLOAT, "targets": ("float32", (4,))}, ["logits"], ["targets"], None),
+        ({"logits": FLOAT, "probs": FLOAT}, ["logits"], ["probs"], None),
+        ({"logits": FLOAT, "labels": LABELS, "target_lengths": LABELS}, ["logits"], [], "labels"),
+        ({"logits": FLOAT, "labels": LABELS, "y": ("int64", (99,))}, ["logits"], [], "labels"),
+        ({"logits": FLOAT, "labels": ("int64", (99,))}, ["logits"], [], "labels"),
+        ({"logits": FLOAT, "a__labels": LABELS, "labels": LABELS}, ["logits"], [], "labels"),
+        ({"w__weight": FLOAT, "labels": LABELS}, [], ["w.weight"], None),
+    ],
+)
+def test_roles_by_name_and_shape(tensors, logits, values, targets):
+    assert roles(choose(container(**tensors), Options())) == (logits, values, targets)
+
+
+def test_labels_that_could_be_either_are_not_guessed():
+    two = container(a__logits=FLOAT, b__logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
+    with pytest.raises(NanhuntError, match="several tensors that could be the labels") as caught:
+        choose(two, Options())
+    assert "--targets NAME" in caught.value.hint
+    assert roles(choose(two, Options(logits=("a.logits",)))) == (["a.logits"], [], "a.labels")
+
+
+def test_class_axis_decides_which_labels_fit():
+    images = container(logits=("float32", (2, 10, 5)), labels=("int64", (2, 5)), y=("int64", (2, 10)))
+    assert roles(choose(images, Options(class_axis=1)))[2] == "labels"
+    assert roles(choose(images, Options()))[2] == "y"
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (("h",), ["h"]),
+        (("layers.*.scores",), ["layers.0.scores", "layers.1.scores"]),
+        (("h", "layers.1.scores", "h"), ["h", "layers.1.scores"]),
+        (("*",), ["layers.0.scores", "layers.1.scores", "h", "a[0]"]),
+        (("a[0]",), ["a[0]"]),
+    ],
+)
+def test_logits_by_name_and_glob(asked, found):
+    tensors = {"layers__0__scores": FLOAT, "layers__1__scores": FLOAT, "h": FLOAT, "a[0]": FLOAT, "n": LABELS}
+    assert roles(choose(container(**tensors), Options(logits=asked))) == (found, [], None)
+
+
+def test_logits_not_found_lists_what_there_is():
+    many = container(logits=FLOAT, **{f"w{number}": FLOAT for number in range(20)})
+    with pytest.raises(NanhuntError, match=r'dump\.npz holds no tensor "logit"') as caught:
+        choose(many, Options(logits=("logit",)))
+    assert 'Did you mean "logits"?' in caught.value.hint
+    assert "logits float32 (4, 10)" in caught.value.hint
+    assert "and 9 more" in caught.value.hint
+
+
+def test_an_unnamed_tensor_has_no_name_to_ask_for(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    with pytest.raises(NanhuntError) as caught:
+        choose(open_path(str(tmp_path / "x.npy")), Options(logits=("logits",)))
+    assert "one tensor without a name" in caught.value.hint
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [("labels", "int64"), ("lab*", "int64"), ("z", "complex64")])
+def test_logits_of_the_wrong_kind(asked, dtype):
+    with pytest.raises(NanhuntError, match=f"is {dtype}, which cannot be logits"):
+        choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), Options(logits=(asked,)))
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"labels": LABELS}, {"z": ("complex64", (4, 10))}, {"mask": ("bool", (4,))}]
+)
+def test_nothing_floating(tensors):
+    with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
+        choose(container(**tensors), Options())
+
+
+def test_what_cannot_be_read_is_not_nothing(tmp_path, logits):
+    np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), labels=np.arange(3))
+    with pytest.raises(NanhuntError) as caught:
+        choose(open_path(str(tmp_path / "x.npz")), Options())
+    assert not isinstance(caught.value, NothingToCheck)
+    assert "--stored-dtype bfloat16" in caught.value.hint
+
+
+def test_logits_that_cannot_be_read_are_not_passed_over(tmp_path, logits):
+    np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), hidden=logits)
+    dump = open_path(str(tmp_path / "x.npz"))
+    with pytest.raises(NanhuntError, match=r"x\.npz:logits"):
+        choose(dump, Options())
+    assert roles(choose(dump, Options(logits=("hidden",)))) == (["hidden"], [], None)
+
+
+def test_text_beside_labels_is_nothing(tmp_path):
+    np.savez(tmp_path / "x.npz", labels=np.arange(3), names=np.array(["a", "b", "c"]))
+    with pytest.raises(NothingToCheck):
+        choose(open_path(str(tmp_path / "x.npz")), Options())
+
+
+@pytest.fixture
+def dump(tmp_path, logits, monkeypatch):
+    """A container with logits, and other files beside it, all in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("dump.npz", logits=logits, gold=np.array([0, 2, 1]), soft=logits, w=np.ones(3, np.float32))
+    np.save("labels.npy", np.array([0, 2, 1]))
+    np.savez("other.npz", labels=np.arange(3), rows=np.arange(3), weights=np.ones(3), x=logits)
+    np.savez("a:b.npz", p=np.arange(3), q=np.arange(3))
+    (tmp_path / "notes.txt").write_text("hello")
+    return open_path("dump.npz")
+
+
+@pytest.mark.parametrize(
+    ("asked", "source"),
+    [
+        ("gold", "dump.npz:gold"),
+        ("soft", "dump.npz:soft"),
+        ("dump.npz:gold", "dump.npz:gold"),
+        ("labels.npy", "labels.npy"),
+        ("other.npz", "other.npz:labels"),
+        ("other.npz:rows", "other.npz:rows"),
+        ("a:b.npz:q", "a:b.npz:q"),
+    ],
+)
+def test_targets_by_name_and_file(dump, asked, source):
+    chosen = choose(dump, Options(targets=asked))
+    assert chosen.targets is not None
+    assert chosen.targets[1] == chosen.targets[0].label == source
+    assert "soft" not in [tensor.name for tensor in chosen.values if source.endswith("soft")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "way_out"),
+    [
+        ("labels.np", "neither a file nor a tensor", 'Did you mean "labels.npy"'),
+        ("golt", "neither a file nor a tensor", 'Did you mean "gold"'),
+        ("other.npz:label", 'holds no tensor "label"', 'Did you mean "labels"'),
+        ("a:b.npz", "not clear which are the targets", "--targets a:b.npz:NAME"),
+        ("notes.txt", "looks like text", "numpy.loadtxt"),
+        (".", "is a folder", "Name a file"),
+        ("", "neither a file nor a tensor", "The file holds"),
+    ],
+)
+def test_targets_that_lead_nowhere(dump, asked, says, way_out):
+    with pytest.raises(NanhuntError) as caught:
+        choose(dump, Options(targets=asked))
+    assert says in caught.value.message
+    assert way_out in caught.value.hint
+
+
+def test_a_targets_file_without_tensors_is_an_error_even_in_a_search(dump):
+    np.savez("empty.npz")
+    with pytest.raises(NanhuntError) as caught:
+        choose(dump, Options(targets="empty.npz"))
+    assert not isinstance(caught.value, NothingToCheck)
+
+
+@pytest.mark.parametrize(("asked", "label"), [("w", "dump.npz:w"), ("other.npz", "other.npz:weights")])
+def test_class_weights(dump, asked, label):
+    chosen = choose(dump, Options(class_weights=asked))
+    assert chosen.class_weights is not None
+    assert chosen.class_weights.label == label
+    assert "w" not in [tensor.name for tensor in chosen.values if label.endswith(":w")]
+
+
+def test_targets_are_not_looked_for_where_no_logits_are(dump):
+    weights = container(lm_head__weight=FLOAT)
+    assert choose(weights, Options(targets="gold", class_weights="w")).targets is None

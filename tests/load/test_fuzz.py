@@ -1,0 +1,141 @@
+"""Damaged files of every format: a Tensor or a NanhuntError, never another exception, and nothing is executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as safetensors_bytes
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load import open_path
+
+VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def numpy_bytes(save, *arguments, **options) -> bytes:
+    stream = io.BytesIO()
+    save(stream, *arguments, **options)
+    return stream.getvalue()
+
+
+def torch_bytes(content, **options) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, **options)
+    return stream.getvalue()
+
+
+CONTENT = {"a": torch.ones(3, 4), "b": [torch.zeros(2, dtype=torch.bfloat16)]}
+SMALL = {
+    "npy": numpy_bytes(np.save, VALUES),
+    "npy-big-endian": numpy_bytes(np.save, VALUES.astype(">f8")),
+    "npz": numpy_bytes(np.savez, logits=VALUES, targets=np.arange(3)),
+    "npz-compressed": numpy_bytes(np.savez_compressed, logits=VALUES, targets=np.arange(3)),
+    "pt": torch_bytes(CONTENT),
+    "pt-legacy": torch_bytes(CONTENT, _use_new_zipfile_serialization=False),
+    "safetensors": safetensors_bytes({"a": CONTENT["a"], "b": CONTENT["b"][0]}),
+    "index": json.dumps({"metadata": {"n": 1}, "weight_map": {"a": "shard", "b": "shard"}}).encode(),
+}
+
+
+def extent(array: np.ndarray) -> int:
+    """Bytes from the first value to the last; a view may repeat them."""
+    steps = zip(array.shape, array.strides, strict=True)
+    return array.itemsize + sum((size - 1) * stride for size, stride in steps) if array.size else 0
+
+
+def outcome(folder: Path, content: bytes) -> str:
+    """What opening and reading gives; any exception but NanhuntError goes through and fails the test."""
+    path = folder / "file"
+    path.write_bytes(content)
+    (folder / "shard").write_bytes(SMALL["safetensors"])
+    try:
+        container = open_path(str(path))
+        for tensor in container.tensors.values():
+            assert tensor.data.shape == tensor.shape
+            # What is handed out lies in the file (or in a shard), plain or packed: nothing absurd was allocated.
+            assert extent(tensor.data) <= 1032 * (len(content) + 4096)
+            _ = tensor.data.sum() if tensor.data.size < 1 << 20 else None
+    except NanhuntError as error:
+        assert error.message.isprintable()
+        assert error.hint.isprintable()
+        return "refused"
+    return "read"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_undamaged(tmp_path, name):
+    assert outcome(tmp_path, SMALL[name]) == "read"
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_flipped_bytes(name, data):
+    content = bytearray(SMALL[name])
+    places = st.integers(0, len(content) - 1)
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4)):
+        content[place] = value
+    with tempfile.TemporaryDirectory() as folder:
+        outcome(Path(folder), bytes(content))
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_truncations_and_insertions(name, data):
+    content = SMALL[name]
+    cut = data.draw(st.integers(1, len(content) - 1))
+    inserted = data.draw(st.binary(max_size=9))
+    with tempfile.TemporaryDirectory() as folder:
+        outcome(Path(folder), content[:cut])
+        outcome(Path(folder), content[:cut] + inserted + content[cut:])
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damaged_pickles_inside_a_whole_zip(data):
+    """Past the checksums: what somebody writes who means harm."""
+    with zipfile.ZipFile(io.BytesIO(SMALL["pt"])) as whole:
+        entries = {name: whole.read(name) for name in whole.namelist()}
+    name = next(name for name in entries if name.endswith("data.pkl"))
+    pickled = bytearray(entries[name])
+    for _ in range(data.draw(st.integers(1, 3))):
+        pickled[data.draw(st.integers(0, len(pickled) - 1))] = data.draw(st.integers(0, 255))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for other, content in entries.items():
+            archive.writestr(other, bytes(pickled) if other == name else content)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome(Path(folder), stream.getvalue())
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_nothing_is_executed_however_it_is_damaged(data):
+    with tempfile.TemporaryDirectory() as folder:
+        ran = Path(folder) / "ran"
+        content = {"w": torch.ones(2), "bomb": Bomb(ran)}
+        legacy = torch_bytes(content, _use_new_zipfile_serialization=False)
+        made = st.sampled_from([torch_bytes(content), legacy, pickle.dumps(content["bomb"])])
+        damaged = bytearray(data.draw(made))
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        outcome(Path(folder), bytes(damaged))
+        assert not ran.exists()

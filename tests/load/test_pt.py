@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import argparse
+import collections
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nanhunt.load import NothingToCheck, open_path, pt
+from nanhunt.load.tensor import BITS, FLOATING, INTEGER
+
+LEGACY = {"_use_new_zipfile_serialization": False}
+NOT_IN_LEGACY = ("float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64")
+FORMS = pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+
+
+def save(path, content, **options):
+    torch.save(content, path, **options)
+    return str(path)
+
+
+class Bomb:
+    """Whoever unpickles it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@FORMS
+@pytest.mark.parametrize("dtype", [*FLOATING, *INTEGER])
+def test_every_dtype_has_the_bits_that_were_saved(tmp_path, dtype, options):
+    if options and dtype in NOT_IN_LEGACY:
+        pytest.skip("torch itself cannot load this dtype in the old form")
+    values = (torch.arange(12).reshape(3, 4) % 5).to(getattr(torch, dtype))
+    tensor = open_path(save(tmp_path / "x.pt", {"logits": values}, **options)).tensors["logits"]
+    assert (tensor.dtype, tensor.shape) == (dtype, (3, 4))
+    bits = values.view(getattr(torch, BITS[dtype])) if dtype in BITS else values
+    np.testing.assert_array_equal(tensor.data, bits.numpy())
+    assert tensor.data.dtype == bits.numpy().dtype
+
+
+@FORMS
+def test_nested_names(tmp_path, options):
+    content = {
+        "epoch": 3,
+        "state_dict": collections.OrderedDict({"head.weight": torch.ones(2, 2), "head.bias": torch.zeros(2)}),
+        "optimizer_states": [
+            {"state": {0: {"exp_avg": torch.ones(2), "step": torch.tensor(1.0)}}, "lr": 0.1}
+        ],
+        "pair": (torch.ones(1), None),
+    }
+    container = open_path(save(tmp_path / "lightning.ckpt", content, **options))
+    assert container.format == ("pt-legacy" if options else "pt")
+    assert list(container.tensors) == [
+        "state_dict.head.weight",
+        "state_dict.head.bias",
+        "optimizer_states.0.state.0.exp_avg",
+        "optimizer_states.0.state.0.step",
+        "pair.0",
+    ]
+
+
+@FORMS
+def test_a_bare_tensor_has_no_name(tmp_path, options):
+    container = open_path(save(tmp_path / "x.pt", torch.arange(3.0), **options))
+    assert list(container.tensors) == [""]
+    assert container.tensors[""].data.tolist() == [0, 1, 2]
+
+
+@FORMS
+def test_views_parameters_and_tied_weights(tmp_path, options):
+    weight = torch.nn.Parameter(torch.arange(12.0).reshape(3, 4))
+    content = {
+        "weight": weight,
+        "tied": weight,
+        "turned": weight.t(),
+        "row": weight[1],
+        "wide": weight[:, :1].expand(3, 9),
+    }
+    container = open_path(save(tmp_path / "x.pt", content, **options))
+    assert list(container.tensors) == list(content)
+    for name, tensor in content.items():
+        np.testing.assert_array_equal(container.tensors[name].data, tensor.detach().numpy())
+
+
+def test_conjugate_and_negative_views(tmp_path):
+    values = torch.tensor([1 + 2j, 3 - 4j])
+    conjugate = open_path(save(tmp_path / "conjugate.pt", values.conj()))
+    assert conjugate.tensors[""].data.tolist() == [1 - 2j, 3 + 4j]
+    negative = open_path(save(tmp_path / "negative.pt", values.conj().imag))
+    assert negative.tensors[""].data.tolist() == [-2, 4]
+
+
+def test_names_that_collide_are_both_kept(tmp_path):
+    content = {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}}
+    container = open_path(save(tmp_path / "x.pt", content))
+    assert [tensor.data[0] for tensor in container.tensors.values()] == [0, 1]
+    assert list(container.tensors) == ["a.b", "a.b#2"]
+
+
+def test_a_container_saved_twice_is_walked_twice_and_a_loop_once(tmp_path):
+    weights = {"w": torch.ones(1)}
+    content = {"model": weights, "ema": weights}
+    content["self"] = content
+    assert list(open_path(save(tmp_path / "x.pt", content)).tensors) == ["model.w", "ema.w"]
+
+
+def test_lists_that_multiply_end(tmp_path, refusal, monkeypatch):
+    monkeypatch.setattr(pt, "MOST_OBJECTS", 10_000)
+    nested = [torch.ones(1)]
+    for _ in range(40):
+        nested = [nested, nested]
+    assert "absurdly" in refusal(save(tmp_path / "x.pt", nested)).message
+
+
+def test_lists_that_nest_without_end(tmp_path, refusal):
+    nested = [torch.ones(1)]
+    for _ in range(200):
+        nested = [nested]
+    assert "101 levels" in refusal(save(tmp_path / "x.pt", nested)).message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what is mapped from /proc")
+def test_zip_checkpoints_are_mapped(tmp_path):
+    values = torch.zeros(1 << 20)
+    path = save(tmp_path / "x.pt", values)
+    data = open_path(path).tensors[""].data
+    assert path in Path("/proc/self/maps").read_text()
+    data[0] = 7
+    assert torch.load(path)[0] == 0
+
+
+def test_a_recompressed_checkpoint_is_not_mapped_as_packed_bytes(tmp_path):
+    values = torch.arange(1000.0)
+    path = save(tmp_path / "x.pt", {"w": values})
+    with (
+        zipfile.ZipFile(path) as whole,
+        zipfile.ZipFile(tmp_path / "y.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry))
+    np.testing.assert_array_equal(open_path(str(tmp_path / "y.pt")).tensors["w"].data, values.numpy())
+
+
+def test_a_checkpoint_called_safetensors_is_still_a_checkpoint(tmp_path):
+    container = open_path(save(tmp_path / "x.safetensors", {"w": torch.ones(2)}))
+    assert container.tensors["w"].data.tolist() == [1, 1]
+
+
+@FORMS
+def test_refused_classes_are_named_and_nothing_runs(tmp_path, refusal, options):
+    content = {"w": torch.ones(2), "args": argparse.Namespace(lr=1), "bomb": Bomb(tmp_path / "ran")}
+    error = refusal(save(tmp_path / "x.ckpt", content, **options))
+    assert "argparse.Namespace" in error.message
+    assert "open" in error.message
+    assert "torch.save" in error.hint
+    assert "add_safe_globals" in error.hint
+    assert not (tmp_path / "ran").exists()
+
+
+@FORMS
+def test_classes_the_user_allowed(tmp_path, options):
+    content = {"w": torch.ones(2), "args": argparse.Namespace(lr=1)}
+    path = save(tmp_path / "x.ckpt", content, **options)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert list(open_path(path).tensors) == ["w"]
+
+
+@FORMS
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_later_pickle_protocols(tmp_path, refusal, options, protocol):
+    content = {"w": torch.ones(2), "args": argparse.Namespace(lr=1)}
+    error = refusal(save(tmp_path / "x.ckpt", content, pickle_protocol=protocol, **options))
+    assert "argparse.Namespace" in error.message
+    if protocol > 3:
+        error = refusal(save(tmp_path / "x.ckpt", {"w": torch.ones(2)}, pickle_protocol=protocol, **options))
+        assert f"protocol {protocol}" in error.message
+
+
+def test_terminal_escapes_in_class_names(tmp_path, refusal):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02c\x1b[31mevil\nName\n.")
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/data/0", b"")
+    assert "\\x1b[31mevil.Name" in refusal(path).message
+
+
+def test_plain_pickles_run_nothing(tmp_path, refusal):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    assert "pickle" in refusal(path).message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_torchscript_is_not_run(tmp_path, refusal):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x/data.pkl", "x/constants.pkl", "x/code/x.py", "x/data/0"):
+            archive.writestr(name, b"")
+    assert "TorchScript" in refusal(path).message
+
+
+def test_a_checkpoint_without_tensors_costs_no_torch(tmp_path, monkeypatch):
+    path = save(tmp_path / "scheduler.pt", {"last_epoch": 3, "args": argparse.Namespace(lr=1)})
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would fail
+    with pytest.raises(NothingToCheck):
+        open_path(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own sparse and quantized tensors
+def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
+    dense = torch.eye(3)
+    content = {
+        "fine": dense,
+        "sparse": dense.to_sparse(),
+        "csr": dense.to_sparse_csr(),
+        "meta": torch.empty(2, 2, device="meta"),
+        "quantized": torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
+        "other": torch.zeros(2, dtype=torch.float8_e4m3fnuz),
+        "half_complex": torch.zeros(2, dtype=torch.complex32),
+    }
+    container = open_path(save(tmp_path / "x.pt", content))
+    assert list(container.tensors) == ["fine"]
+    words = {name: error.message for name, error in container.refused.items()}
+    assert "not dense" in words["sparse"]
+    assert "not dense" in words["csr"]
+    assert "meta" in words["meta"]
+    assert "quantized" in words["quantized"]
+    assert "float8_e4m3fnuz" in words["other"]
+    assert "complex32" in words["half_complex"]
+
+
+@FORMS
+def test_truncations(tmp_path, refusal, options):
+    path = tmp_path / "x.pt"
+    save(path, {"w": torch.ones(100), "v": torch.ones(3)}, **options)
+    whole = path.read_bytes()
+    for length in (40, 200, len(whole) // 2, len(whole) - 30, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+def test_a_pickle_that_claims_more_than_the_file(tmp_path, refusal):
+    path = tmp_path / "x.pt"
+    save(path, {"w": torch.ones(4)}, **LEGACY)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"K\x04", b"J\xff\xff\xff\x7f"))
+    assert "damaged" in refusal(path).message
