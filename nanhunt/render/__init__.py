@@ -1,0 +1,75 @@
+"""A Report becomes text: one module per ``--format`` value, each imported only when it is asked for.
+
+Nothing is computed here beyond layout; torch, numpy and ``nanhunt.numerics`` are never imported.
+Tensor names come from files and are untrusted: every renderer shows them as literal text.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from nanhunt.errors import NanhuntError
+from nanhunt.report import Report
+
+FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
+SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
+
+
+def render(
+    report: Report,
+    format: str,
+    *,
+    width: int = 80,
+    color: bool = False,
+    verbosity: int = 0,
+    ascii: bool = False,
+) -> str:
+    """The report in one of ``FORMATS``, ending in a newline; the same report gives the same bytes.
+
+    ``width`` (columns), ``color`` (ANSI escapes), ``verbosity`` (-1 findings only, 0, 1 everything) and
+    ``ascii`` (for an output that cannot encode box drawing) shape only ``text``.
+    Raises NanhuntError for an unknown format.
+    """
+    match format:
+        case "text":
+            from nanhunt.render import text
+
+            return text.render(report, width=width, color=color, verbosity=verbosity, ascii=ascii)
+        case "json":
+            from nanhunt.render import json
+
+            return json.render(report)
+        case "github":
+            from nanhunt.render import github
+
+            return github.render(report)
+        case "junit":
+            from nanhunt.render import junit
+
+            return junit.render(report)
+        case "markdown":
+            from nanhunt.render import markdown
+
+            return markdown.render(report)
+        case "html":
+            from nanhunt.render import html
+
+            return html.render(report)
+        case _:
+            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(FORMATS)}.")
+
+
+def format_for(path: str) -> str:
+    """The format that a file name's suffix asks for. Raises NanhuntError when it names none."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        known = ", ".join(f"{end} ({name})" for end, name in SUFFIXES.items())
+        raise NanhuntError(f"--output {path}: the suffix does not say which format", f"Use one of {known}.")
+    return SUFFIXES[suffix]
+
+
+def statistics(report: Report, *, width: int = 80, color: bool = False, ascii: bool = False) -> str:
+    """The ``--statistics`` table: rules by count over all inputs, as text."""
+    from nanhunt.render import text
+
+    return text.statistics(report, width=width, color=color, ascii=ascii)

@@ -1,0 +1,367 @@
+"""The sentences and numbers that every format says alike. Plain strings, no markup."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nanhunt.report import (
+    IMPLEMENTATIONS,
+    Finding,
+    Implementation,
+    RemedyResult,
+    Report,
+    Severity,
+    TensorReport,
+    natural_key,
+)
+
+# ---------------------------------------------------------------------------------------------- text and numbers
+
+
+def literal(text: str) -> str:
+    """``text`` with everything that could steer a terminal or hide (controls, bidi, surrogates) spelled out."""
+    return "".join(_spelled(character) for character in text)
+
+
+def _spelled(character: str) -> str:
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def count(number: int) -> str:
+    """10,000,000."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """E.g. "1 row", "2,000 rows"."""
+    return f"{count(number)} {noun if number == 1 else noun + 's'}"
+
+
+def number(value: float | None) -> str:
+    """Seven digits, which is what float32 holds; "-" for what was not computed."""
+    if value is None:
+        return "-"
+    return str(value) if not math.isfinite(value) else f"{value + 0.0:.7g}"
+
+
+def error_bound(value: float) -> str:
+    """Two digits, rounded up so that "within" stays true: 2.96e-4 gives "3e-4"."""
+    if not math.isfinite(value) or value <= 0:
+        return number(abs(value))
+    exponent = math.floor(math.log10(value))
+    tenths = math.ceil(value / 10.0 ** (exponent - 1) * (1 - 1e-12))
+    mantissa, exponent = (tenths / 10, exponent) if tenths < 100 else (1.0, exponent + 1)
+    return f"{mantissa * 10.0**exponent:g}" if -4 < exponent < 6 else f"{mantissa:g}e{exponent}"
+
+
+# ---------------------------------------------------------------------------------------------- where
+
+
+def place(tensor: TensorReport) -> str:
+    """E.g. "ckpt.pt:model.head.weight", untrusted characters spelled out."""
+    return literal(f"{tensor.file}:{tensor.tensor}" if tensor.tensor else tensor.file)
+
+
+def shape(dimensions: Sequence[int]) -> str:
+    """(4096, 32000)."""
+    return f"({', '.join(map(str, dimensions))}{',' if len(dimensions) == 1 else ''})"
+
+
+def unit(tensor: TensorReport) -> str:
+    """What is counted: rows of logits, or the values of any other tensor."""
+    return "row" if tensor.role == "logits" else "value"
+
+
+def units(tensor: TensorReport) -> int:
+    """How many of them there are."""
+    return tensor.rows if tensor.role == "logits" else math.prod(tensor.shape)
+
+
+def out_of(number: int, tensor: TensorReport) -> str:
+    """E.g. "3 of 10,000,000 rows"."""
+    return f"{count(number)} of {plural(units(tensor), unit(tensor))}"
+
+
+def row_name(tensor: TensorReport, row: int) -> str:
+    """A row as its indices into the leading dimensions, plain when there is only one of them."""
+    dimensions = list(tensor.shape)
+    if tensor.role == "logits" and dimensions:
+        del dimensions[tensor.class_axis]
+    if len(dimensions) <= 1:
+        return str(row)
+    indices: list[int] = []
+    for size in reversed(dimensions):
+        row, index = divmod(row, max(size, 1))
+        indices.append(index)
+    return f"({', '.join(map(str, reversed(indices)))})"
+
+
+def rows_named(finding: Finding, tensor: TensorReport) -> str:
+    """E.g. "rows 3, 7 and 461 more"; "" when none is named."""
+    names = [row_name(tensor, row) for row in finding.rows]
+    if not names:
+        return ""
+    more = finding.count - len(names)
+    tail = f" and {count(more)} more" if more > 0 else ""
+    return f"{unit(tensor)}{'' if finding.count == 1 else 's'} {', '.join(names)}{tail}"
+
+
+def message(finding: Finding, tensor: TensorReport) -> str:
+    """The finding's arithmetic, its row named by indices as everywhere in the text."""
+    text = literal(finding.message)
+    if finding.rows:
+        text = re.sub(rf"^row {finding.rows[0]}\b", f"row {row_name(tensor, finding.rows[0])}", text)
+    return text
+
+
+def health(tensor: TensorReport) -> str:
+    """E.g. "3 NaN, 1 +inf, 0 -inf, 12 zero, 0 subnormal, finite values from -3.2 to 4.1", as far as counted."""
+    found = tensor.health
+    parts = (
+        (found.nan, "NaN"),
+        (found.posinf, "+inf"),
+        (found.neginf, "-inf"),
+        (found.zero, "zero"),
+        (found.subnormal, "subnormal"),
+    )
+    counted = [f"{count(number)} {name}" for number, name in parts if number is not None]
+    if found.min is not None and found.max is not None:
+        counted.append(f"finite values from {number(found.min)} to {number(found.max)}")
+    return ", ".join(counted)
+
+
+# ---------------------------------------------------------------------------------------------- findings
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Most severe first, then by code; findings already known come after new ones."""
+    return sorted(findings, key=lambda finding: (finding.known, -finding.severity.rank, finding.code))
+
+
+def worst(tensor: TensorReport) -> Severity | None:
+    """The highest severity found; None for a healthy tensor."""
+    return max((finding.severity for finding in tensor.findings), key=lambda found: found.rank, default=None)
+
+
+def affected(tensor: TensorReport, *severities: Severity) -> tuple[int, bool]:
+    """Rows with a finding of these severities, and whether that is exact or only a lower bound."""
+    counts = [finding.count for finding in tensor.findings if finding.severity in severities]
+    if len(counts) == len(tensor.findings) and tensor.affected_rows:
+        return tensor.affected_rows, True
+    return max(counts, default=0), len(counts) <= 1 or max(counts) == units(tensor)
+
+
+def bad_rows(tensor: TensorReport) -> int:
+    """Rows at which something breaks: findings of warning or error."""
+    return affected(tensor, Severity.WARNING, Severity.ERROR)[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a tired person should grasp at once."""
+
+    severity: Severity | None
+    text: str
+    cause: str
+    """E.g. "exp-overflow (NH101)", or ""."""
+
+    @property
+    def word(self) -> str:
+        """ERROR, WARNING, NOTE or HEALTHY: colour is never the only sign."""
+        return self.severity.name if self.severity else "HEALTHY"
+
+    @property
+    def sentence(self) -> str:
+        """Text and cause in one line."""
+        return f"{self.text} Cause: {self.cause}." if self.cause else self.text
+
+
+def verdict(tensor: TensorReport) -> Verdict:
+    """The verdict on one tensor in one dtype."""
+    severity = worst(tensor)
+    if severity is None:
+        return Verdict(None, f"all {plural(units(tensor), unit(tensor))} healthy.", "")
+    text = (_logits_verdict if tensor.role == "logits" else _values_verdict)(tensor, severity)
+    known = " All of it is known from the baseline." if all(found.known for found in tensor.findings) else ""
+    return Verdict(severity, text + known, _cause(tensor))
+
+
+def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
+    broken, breaks_naive, silent = (
+        _share(tensor, level) for level in (Severity.ERROR, Severity.WARNING, Severity.NOTE)
+    )
+    if severity is Severity.NOTE:
+        return (
+            f"nothing breaks; {silent} {_verb(tensor, severity, 'is', 'are')} silently wrong or near a limit."
+        )
+    if severity is Severity.WARNING:
+        verb = _verb(tensor, severity, "breaks", "break")
+        return f"{breaks_naive} {verb} naive code; F.cross_entropy survives."
+    text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with F.cross_entropy"
+    if any(finding.severity is Severity.WARNING for finding in tensor.findings):
+        text += f"; {breaks_naive} {_verb(tensor, Severity.WARNING, 'breaks', 'break')} naive code"
+    return text + "."
+
+
+def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
+    share = _share(tensor, severity)
+    if severity is Severity.ERROR:
+        return f"{share} {_verb(tensor, severity, 'is', 'are')} NaN or infinite."
+    return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.dtype}."
+
+
+def _share(tensor: TensorReport, severity: Severity) -> str:
+    number, exact = affected(tensor, severity)
+    return f"{'' if exact else 'at least '}{out_of(number, tensor)}"
+
+
+def _verb(tensor: TensorReport, severity: Severity, one: str, many: str) -> str:
+    return one if affected(tensor, severity)[0] == 1 else many
+
+
+def _cause(tensor: TensorReport) -> str:
+    """The gravest rules: by severity, then the one with most rows; notes only where nothing is graver."""
+    graver = [finding for finding in tensor.findings if finding.severity is not Severity.NOTE]
+    order = sorted(
+        graver or tensor.findings, key=lambda found: (-found.severity.rank, -found.count, found.code)
+    )
+    named = " and ".join(f"{finding.name} ({finding.code})" for finding in order[:2])
+    return f"{named}, {len(order) - 2} more" if len(order) > 2 else named
+
+
+def heading(finding: Finding, tensor: TensorReport) -> str:
+    """E.g. "exp-overflow (NH101), warning: 1 of 3 rows"."""
+    known = ", known" if finding.known else ""
+    share = f": {out_of(finding.count, tensor)}" if finding.count else ""
+    return f"{finding.name} ({finding.code}), {finding.severity}{known}{share}"
+
+
+def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
+    """What running the remedy showed: "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth"."""
+    if not remedy.works:
+        return f"{count(remedy.bad_rows_after)} of {plural(remedy.rows, unit(tensor))} still bad"
+    text = f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"
+    if remedy.max_loss_error is None:
+        return text
+    if remedy.max_loss_error == 0:
+        return f"{text}, loss equal to the truth"
+    return f"{text}, loss within {error_bound(remedy.max_loss_error)} of the truth"
+
+
+def explanation(finding: Finding) -> str:
+    """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
+    from nanhunt.rules import RULES
+
+    rule = RULES.get(finding.code)
+    return rule.fix if rule else ""
+
+
+# ---------------------------------------------------------------------------------------------- the comparison
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The side-by-side table: implementations and truth as columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    """(label, one cell per column)."""
+    remarks: tuple[str, ...]
+
+
+def comparison(tensor: TensorReport, report: Report) -> Comparison | None:
+    """The table of ``compare``; None for a check, which did not run every row."""
+    runs = [tensor.implementations.get(name) for name in IMPLEMENTATIONS]
+    if not any(run is not None and run.loss is not None for run in runs):
+        return None
+    truth = tensor.truth.loss if tensor.truth else None
+    loss = (_loss_label(tensor, report), (*(_cell(run, "loss") for run in runs), number(truth)))
+    rest = [(label, (*(_cell(run, name) for run in runs), "")) for label, name in _MEASURES]
+    return Comparison((*IMPLEMENTATIONS, "truth"), (loss, *rest), tuple(_remarks(tensor)))
+
+
+_MEASURES = (
+    ("NaN-probability rows", "nan_probability_rows"),
+    ("zero target p, rows", "zero_target_probability_rows"),
+    ("infinite-loss rows", "inf_loss_rows"),
+    ("NaN-loss rows", "nan_loss_rows"),
+    ("bad-gradient rows", "nonfinite_gradient_rows"),
+    ("largest loss error", "max_loss_error"),
+)
+
+
+def _cell(run: Implementation | None, name: str) -> str:
+    value = None if run is None else getattr(run, name)
+    return number(value) if value is None or isinstance(value, float) else count(value)
+
+
+def _loss_label(tensor: TensorReport, report: Report) -> str:
+    reduction = {"mean": "mean loss", "sum": "summed loss"}.get(str(report.options.get("reduction")), "loss")
+    return reduction if tensor.targets else f"{reduction}, worst label"
+
+
+def _remarks(tensor: TensorReport) -> Iterable[str]:
+    if not tensor.targets:
+        yield "No labels: the losses are for each row's worst label, its least likely unmasked class."
+    cast = tensor.truth.cast_loss_error if tensor.truth else None
+    if cast:
+        yield f"Casting the logits to {tensor.dtype} alone moves a true row loss by up to {error_bound(cast)}."
+
+
+# ---------------------------------------------------------------------------------------------- the whole report
+
+
+def groups(report: Report) -> list[list[TensorReport]]:
+    """Tensors in natural order, those on the same tensor in several dtypes together."""
+    found: dict[tuple[str, str], list[TensorReport]] = {}
+    for tensor in report.tensors:
+        found.setdefault((tensor.file, tensor.tensor), []).append(tensor)
+    return [
+        found[key] for key in sorted(found, key=lambda key: (natural_key(key[0]), natural_key(key[1]), key))
+    ]
+
+
+def severity_counts(report: Report) -> dict[Severity, int]:
+    """New findings by severity, most severe first."""
+    found = [finding.severity for finding in report.findings if not finding.known]
+    return {severity: found.count(severity) for severity in reversed(Severity)}
+
+
+def summary(report: Report) -> str:
+    """One line on everything."""
+    tensors = {(tensor.file, tensor.tensor) for tensor in report.tensors}
+    files = {tensor.file for tensor in report.tensors}
+    found = [plural(number, severity) for severity, number in severity_counts(report).items() if number]
+    known = sum(finding.known for finding in report.findings)
+    parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else "nothing to judge")]
+    parts += [f"{count(known)} known"] if known else []
+    parts += [f"{count(len(report.errors))} not read"] if report.errors else []
+    read = f"{plural(len(tensors), 'tensor')} in {plural(len(files), 'file')}"
+    return f"{read}: {'; '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class RuleCount:
+    """One line of ``--statistics``."""
+
+    code: str
+    name: str
+    severity: Severity
+    tensors: int
+    rows: int
+    """Rows, or values of tensors that are not logits, over all inputs."""
+
+
+def rule_counts(report: Report) -> list[RuleCount]:
+    """Rules by how often they hold, most rows first, then by code."""
+    found: dict[tuple[str, str, Severity], list[int]] = {}
+    for finding in report.findings:
+        found.setdefault((finding.code, finding.name, finding.severity), []).append(finding.count)
+    lines = [RuleCount(*key, tensors=len(counts), rows=sum(counts)) for key, counts in found.items()]
+    return sorted(lines, key=lambda line: (-line.rows, line.code, -line.severity.rank))

@@ -1,0 +1,262 @@
+"""``--format text``: the report for a person at a terminal, in a pipe or in a log.
+
+rich does the wrapping and the colours. Everything is a ``Text``: nothing is read as markup.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from nanhunt.render import blocks, phrases
+from nanhunt.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+HEALTHY = "green"
+_ASCII = str.maketrans({"─": "-", "…": "..."})
+
+
+def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bool = False) -> str:
+    """The report in lines of at most ``width`` columns; ANSI escapes only with ``color``."""
+    page = _Page(width, color, ascii)
+    shown: set[str] = set()
+    healthy: list[TensorReport] = []
+    for group in phrases.groups(report):
+        if any(tensor.findings or phrases.comparison(tensor, report) for tensor in group):
+            _group(page, report, group, verbosity, shown)
+        else:
+            healthy += group
+    if verbosity >= 0:
+        _healthy(page, healthy, verbosity)
+    for error in report.errors:
+        _error(page, error)
+    if verbosity >= 0 or not report.tensors:
+        page.line((phrases.summary(report), "bold"))
+    return page.text()
+
+
+def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) -> str:
+    """Rules by how often they hold, over all inputs."""
+    page = _Page(width, color, ascii)
+    counts = phrases.rule_counts(report)
+    if not counts:
+        page.line(("No rule holds anywhere.", HEALTHY))
+        return page.text()
+    header = ("code", "rule", "severity", "tensors", "rows")
+    lines = [
+        (count.code, count.name, str(count.severity), phrases.count(count.tensors), phrases.count(count.rows))
+        for count in counts
+    ]
+    page.table(header, lines, [STYLES[count.severity] for count in counts], left=3)
+    return page.text()
+
+
+class _Page:
+    """A rich console that writes to memory, deaf to its environment, so that bytes repeat."""
+
+    def __init__(self, width: int, color: bool, ascii: bool) -> None:
+        self.width = max(width, 20)
+        self.ascii = ascii
+        self._file = io.StringIO()
+        self._console = Console(
+            file=self._file,
+            width=self.width,
+            color_system="standard" if color else None,
+            force_terminal=color,
+            force_jupyter=False,
+            force_interactive=False,
+            no_color=not color,
+            legacy_windows=False,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            _environ={},
+        )
+
+    def encodable(self, text: str) -> str:
+        """``text``, in ASCII where the output cannot encode more."""
+        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
+
+    def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
+        """One paragraph of (text, style) parts, wrapped, its further lines indented like the first."""
+        text = Text(overflow="fold")
+        for part, style in parts:
+            text.append(self.encodable(part), style)
+        self._console.print(Padding(text, (0, 0, 0, indent), expand=False), soft_wrap=False)
+
+    def gap(self) -> None:
+        """An empty line."""
+        self._console.print()
+
+    def table(
+        self, header: Sequence[str], lines: Sequence[Sequence[str]], styles: Sequence[str], left: int = 1
+    ) -> None:
+        """A table whose first ``left`` columns are text and the rest numbers; a list where it is too wide."""
+        widths = [max(map(cell_len, column)) for column in zip(header, *lines, strict=True)]
+        if sum(widths) + 2 * len(widths) > self.width:
+            self._list(header, lines, styles)
+            return
+        self._cells(header, widths, left, "bold")
+        self.line(("─" * (sum(widths) + 2 * len(widths) - 2), "dim"), indent=2)
+        for line, style in zip(lines, styles, strict=True):
+            self._cells(line, widths, left, style)
+
+    def _cells(self, cells: Sequence[str], widths: Sequence[int], left: int, style: str) -> None:
+        parts = []
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            blank = " " * (width - cell_len(cell))
+            gap = "" if index == 0 else "  "
+            padded = f"{gap}{cell}{blank}" if index < left else f"{gap}{blank}{cell}"
+            parts.append((padded, _loud(cell) or style))
+        self.line(*parts, indent=2)
+
+    def _list(self, header: Sequence[str], lines: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
+        wide = max(map(cell_len, header[1:]))
+        for line, style in zip(lines, styles, strict=True):
+            self.line((line[0], style or "bold"), indent=1)
+            for title, cell in zip(header[1:], line[1:], strict=True):
+                if cell:
+                    self.line((f"{title:<{wide}}  ", ""), (cell, _loud(cell)), indent=3)
+
+    def text(self) -> str:
+        """Everything written so far, without the blanks with which rich fills lines."""
+        return "".join(line.rstrip() + "\n" for line in self._file.getvalue().splitlines())
+
+
+def _loud(cell: str) -> str:
+    return "bold red" if cell in ("nan", "inf", "-inf") else ""
+
+
+def _group(
+    page: _Page, report: Report, group: Sequence[TensorReport], verbosity: int, shown: set[str]
+) -> None:
+    """One tensor in all the dtypes it was judged in: first every verdict, then the evidence."""
+    _what_was_read(page, group[0])
+    for tensor in group:
+        _verdict(page, tensor)
+    for note in dict.fromkeys(note for tensor in group for note in tensor.notes):
+        page.line((phrases.literal(note), "dim"), indent=2)
+    if verbosity >= 0:
+        _numbers(page, group, verbosity)
+    for tensor in group:
+        _evidence(page, report, tensor, len(group) > 1, verbosity, shown)
+    page.gap()
+
+
+def _what_was_read(page: _Page, tensor: TensorReport) -> None:
+    read = f"  {phrases.shape(tensor.shape)} {tensor.stored_dtype}"
+    if tensor.targets:
+        ignored = f", {phrases.count(tensor.targets.ignored)} ignored" if tensor.targets.ignored else ""
+        read += f", labels from {phrases.literal(tensor.targets.source)}{ignored}"
+    elif tensor.role == "logits":
+        read += ", no labels"
+    page.line((phrases.place(tensor), "bold"), (read, ""))
+
+
+def _verdict(page: _Page, tensor: TensorReport) -> None:
+    verdict = phrases.verdict(tensor)
+    style = STYLES[verdict.severity] if verdict.severity else HEALTHY
+    page.line((verdict.word, f"{style} bold"), (f" {tensor.dtype}: {verdict.sentence}", style), indent=2)
+
+
+def _numbers(page: _Page, group: Sequence[TensorReport], verbosity: int) -> None:
+    """The values themselves: counts, and where they live by power of two."""
+    first = group[0]
+    health = phrases.health(first)
+    if health and (first.role == "values" or verbosity > 0):
+        page.line((health, ""), indent=2)
+    histogram = next((tensor.histogram for tensor in group if tensor.histogram), None)
+    if histogram and (verbosity > 0 or any(tensor.findings for tensor in group)):
+        page.gap()
+        dtypes = [tensor.dtype for tensor in group]
+        for line in blocks.histogram(histogram, dtypes, first.role, page.width - 4, page.ascii):
+            page.line((line, ""), indent=2)
+
+
+def _evidence(
+    page: _Page, report: Report, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]
+) -> None:
+    """The side-by-side table and the findings of one tensor in one dtype."""
+    table = phrases.comparison(tensor, report) if verbosity >= 0 else None
+    if table:
+        page.gap()
+        if several:
+            page.line((tensor.dtype, "bold"), indent=2)
+        page.table(
+            ("", *table.columns), [(label, *cells) for label, cells in table.rows], [""] * len(table.rows)
+        )
+        for remark in table.remarks:
+            page.line((remark, "dim"), indent=2)
+    for finding in phrases.by_severity(tensor.findings):
+        page.gap()
+        _finding(page, finding, tensor, several, shown)
+
+
+def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
+    style = "dim" if finding.known else STYLES[finding.severity]
+    where = f" in {tensor.dtype}" if several else ""
+    page.line((phrases.heading(finding, tensor) + where, style), indent=2)
+    if len(finding.rows) > 1 or finding.count > 1:
+        page.line((phrases.rows_named(finding, tensor), ""), indent=4)
+    page.line((phrases.message(finding, tensor), ""), indent=4)
+    working = [remedy for remedy in finding.remedies if remedy.works]
+    for remedy in working:
+        _remedy(page, remedy, tensor, shown)
+    fix = "" if working else phrases.explanation(finding)
+    if fix:
+        page.line(("What to do: ", "bold"), (fix, ""), indent=4)
+    for remedy in finding.remedies:
+        if not remedy.works:
+            told = f"{phrases.literal(remedy.title)}, {phrases.proof(remedy, tensor)}"
+            page.line(("Does not help: ", ""), (told, "dim"), indent=4)
+
+
+def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
+    page.line(
+        ("Fix: ", "bold green"),
+        (f"{phrases.literal(remedy.title)}, {phrases.proof(remedy, tensor)}", ""),
+        indent=4,
+    )
+    # The same fix for fifty dumps is printed once as code.
+    if remedy.snippet and remedy.snippet not in shown:
+        shown.add(remedy.snippet)
+        for line in remedy.snippet.splitlines():
+            page.line((phrases.literal(line), "bold"), indent=8)
+
+
+def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> None:
+    """Healthy tensors: a line each while they are few or asked for, else one line for all."""
+    if len(tensors) > 8 and verbosity == 0:
+        page.line(
+            ("HEALTHY", f"{HEALTHY} bold"),
+            (f" {phrases.plural(len(tensors), 'tensor')} without a finding", HEALTHY),
+            (" (--verbose lists them)", "dim"),
+        )
+        page.gap()
+        return
+    for tensor in tensors:
+        verdict = phrases.verdict(tensor)
+        read = f" {phrases.shape(tensor.shape)} {tensor.dtype}: {verdict.text}"
+        page.line((verdict.word, f"{HEALTHY} bold"), (f" {phrases.place(tensor)}", "bold"), (read, ""))
+        if verbosity > 0:
+            _numbers(page, [tensor], verbosity)
+        for note in tensor.notes:
+            page.line((phrases.literal(note), "dim"), indent=2)
+    if tensors:
+        page.gap()
+
+
+def _error(page: _Page, error: ReadError) -> None:
+    page.line(
+        ("NOT READ ", STYLES[Severity.ERROR]),
+        (phrases.literal(error.file), "bold"),
+        (f": {phrases.literal(error.message)}", ""),
+    )
+    if error.hint:
+        page.line((phrases.literal(error.hint), ""), indent=2)
+    page.gap()
