@@ -51,8 +51,12 @@ def _tally(
     """The tally over all rows; the job that comes back knows whether the sum of losses overflows float16."""
     if not every_row:
         tally = screen_all(job, advance)
-        if not _may_overflow(job, tally):
+        overflows = _overflows(job, tally)
+        if overflows is False:
             return job, tally
+        if overflows:
+            job = replace(job, sum_overflows=True)
+            return job, screen_all(job)
     watches = _half_labels(job) and table is None
     losses = RowTable(frozenset({"fused_loss"})) if watches else table
     tally = run_all(job, losses, advance)
@@ -66,9 +70,14 @@ def _half_labels(job: Job) -> bool:
     return job.half and job.targets is not None and job.rows.count > 0
 
 
-def _may_overflow(job: Job, tally: Tally) -> bool:
-    """Whether the row losses might add up past the largest float16, for all that the bounds tell."""
-    return _half_labels(job) and not tally.loss_bound < 0.9 * FORMATS["float16"].max
+def _overflows(job: Job, tally: Tally) -> bool | None:
+    """Whether the row losses add up past the largest float16; None where the bounds leave that open.
+
+    The partial sums are rounded to float16 too, which 10 and 25 % cover.
+    """
+    if not _half_labels(job) or tally.loss_high < 0.9 * FORMATS["float16"].max:
+        return False
+    return True if tally.loss_low > 1.25 * FORMATS["float16"].max else None
 
 
 def _sum_overflows(table: RowTable, job: Job) -> bool:

@@ -94,7 +94,7 @@ def _try_block(
     case = Case(job, x, labels, options, job.divisor)
     losses = remedy.losses(case)
     share = 1.0 / job.divisor if job.divisor else 1.0 if remedy.guards else math.inf
-    upstream = torch.full_like(losses, remedy.scale * share)
+    upstream = torch.tensor(remedy.scale * share, dtype=torch.float64).to(losses.dtype).expand_as(losses)
     (gradient,) = torch.autograd.grad(losses, x, upstream)
     if remedy.clips:
         gradient = _clipped(gradient)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +15,10 @@ import numpy.typing as npt
 
 from nanhunt.job import Job
 from nanhunt.numerics import health
+from nanhunt.numerics.extremes import extremes
+from nanhunt.numerics.facts import select
 from nanhunt.numerics.formats import Array, to_floats
+from nanhunt.numerics.screen import Screen, screen
 from nanhunt.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
 
 if TYPE_CHECKING:
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 
 BLOCK_VALUES = 1 << 18
 """Values in a block that is run: its temporaries stay in cache."""
+
+SCREEN_VALUES = 1 << 22
+"""Values in a block that is screened; it is read in smaller parts, and judged in one."""
+THREADS = min(4, os.cpu_count() or 1)
 
 Numbers = npt.NDArray[np.intp]
 
@@ -67,6 +78,7 @@ def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
 def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -> Tally:
     excluded = confirmed.facts.bad_label
     sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
+    finite = confirmed.losses["fused"][np.isfinite(confirmed.losses["fused"])]
     sums["truth"] = float(confirmed.truth[~excluded].sum())
     errors = {
         name: _largest_error(loss, confirmed.truth if name == "fused" else confirmed.handwritten_truth)
@@ -77,6 +89,8 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
     return replace(
         tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
         sums=sums,
+        loss_low=float(finite.sum()),
+        loss_high=float(finite.sum()),
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
         strip_max=_strip_max(numbers, to_floats(block, job.tensor.dtype).max(axis=-1), job.rows.count),
@@ -108,5 +122,98 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
 
 
 def screen_all(job: Job, advance: Callable[[int], None] = lambda _: None) -> Tally:
-    """Every row, proven from bounds where they suffice."""
-    return run_all(job, None, advance)
+    """Proves what it can from bounds, then runs the rows that were not proven."""
+    if not _can_screen(job):
+        return run_all(job, None, advance)
+    how = Screen(
+        job.tensor.dtype,
+        job.dtype,
+        job.rows.classes,
+        -math.log(job.kept) if job.options.reduction == "mean" and job.kept else 0.0,
+        job.targets is not None,
+    )
+    total = Tally(behaviour=empty_behaviour())
+    doubtful: list[Numbers] = []
+    for part, unproven in _side_by_side(
+        lambda first, block: _screen_block(job, how, first, block), job, advance
+    ):
+        total += part
+        doubtful.append(unproven)
+    numbers = np.concatenate(doubtful) if doubtful else np.zeros(0, np.intp)
+    step = max(1, BLOCK_VALUES // job.rows.classes)
+    for start in range(0, len(numbers), step):
+        chosen = numbers[start : start + step]
+        block = job.rows.take(chosen)
+        total += _run_tally(job, chosen, block, run_block(job, chosen, block))
+    return total
+
+
+def _can_screen(job: Job) -> bool:
+    """Whether the bounds speak of this loss: plain, on labels or none, over some rows, in a cast they know."""
+    labels = job.targets is None or job.targets.labels is not None
+    whole = job.options.reduction == "sum" or 0 < job.kept < (6e4 if job.half else math.inf)
+    float8 = job.dtype.startswith("float8") and job.dtype != job.tensor.dtype
+    return job.plain and labels and whole and job.last_axis and not float8
+
+
+def _screen_block(job: Job, how: Screen, first: int, block: Array) -> tuple[Tally, Numbers]:
+    """(tally over the rows that were proven, numbers of the others)."""
+    rows = slice(first, first + len(block))
+    targets = job.targets
+    if targets is None or targets.labels is None or targets.ignored is None or targets.bad is None:
+        found = screen(block, None, None, None, how)
+    else:
+        found = screen(block, targets.labels[rows], targets.ignored[rows], targets.bad[rows], how)
+    proven = np.flatnonzero(found.proven)
+    numbers = np.arange(first, first + len(block))
+    job.mark_whole_tensor(found.facts, numbers)
+    top, bottom = found.extremes.max[proven], found.extremes.min[proven]
+    tally = tally_facts(select(found.facts, proven), numbers[proven], job.rows.count, job.judged)
+    tally = replace(
+        tally,
+        health=health.Counts(
+            neginf=found.extremes.masked
+            if len(proven) == len(block)
+            else _masked(block[proven], job.tensor.dtype),
+            min=float(bottom.min(initial=np.inf)),
+            max=float(top.max(initial=-np.inf)),
+        ),
+        loss_low=float(found.loss_low[proven].clip(0.0).sum()),
+        loss_high=float(found.loss_high[proven].sum()),
+        strip_max=_strip_max(numbers[proven], top, job.rows.count),
+    )
+    return tally, numbers[~found.proven]
+
+
+def _masked(block: Array, dtype: str) -> int:
+    return extremes(block, dtype).masked if len(block) else 0
+
+
+def _side_by_side(
+    work: Callable[[int, Array], tuple[Tally, Numbers]], job: Job, advance: Callable[[int], None]
+) -> Iterator[tuple[Tally, Numbers]]:
+    """Results in the order of the rows, from threads: NumPy's reductions run outside the interpreter's lock.
+
+    Only a few blocks are under way at a time, so that a layout whose blocks are copies stays in bounded memory.
+    """
+    pending: deque[tuple[int, Future[tuple[Tally, Numbers]]]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for first, block in job.rows.blocks(SCREEN_VALUES // job.rows.classes):
+                pending.append((block.nbytes, pool.submit(work, first, block)))
+                while len(pending) > 2 * THREADS:
+                    yield _next(pending, advance)
+            while pending:
+                yield _next(pending, advance)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _next(
+    pending: deque[tuple[int, Future[tuple[Tally, Numbers]]]], advance: Callable[[int], None]
+) -> tuple[Tally, Numbers]:
+    size, future = pending.popleft()
+    result = future.result()
+    advance(size)
+    return result

@@ -38,8 +38,10 @@ class Tally:
     errors: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute row loss error where both are finite; "cast" for the cast alone."""
     health: Counts = field(default_factory=Counts)
-    loss_bound: float = 0.0
-    """At least the sum of the row losses of ``fused`` over rows that were proven, not run."""
+    loss_low: float = 0.0
+    """At most, and ..."""
+    loss_high: float = 0.0
+    """... at least the sum of the row losses of ``fused`` that are finite."""
     strip_max: Mapping[int, float] = field(default_factory=dict)
     """Largest logit by bin."""
     strip_causes: Mapping[tuple[int, str], int] = field(default_factory=dict)
@@ -55,7 +57,8 @@ class Tally:
             sums=_added(self.sums, other.sums),
             errors=_largest(self.errors, other.errors),
             health=self.health + other.health,
-            loss_bound=self.loss_bound + other.loss_bound,
+            loss_low=self.loss_low + other.loss_low,
+            loss_high=self.loss_high + other.loss_high,
             strip_max=_largest(self.strip_max, other.strip_max),
             strip_causes=_added(self.strip_causes, other.strip_causes),
         )

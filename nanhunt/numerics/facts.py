@@ -91,10 +91,11 @@ def nothing_wrong(rows: int) -> RowFacts:
     return facts
 
 
-def scatter(into: RowFacts, where: npt.NDArray[np.intp], part: RowFacts) -> None:
-    """Writes the facts on some rows into those on the whole block."""
+def select(facts: RowFacts, where: npt.NDArray[np.intp]) -> RowFacts:
+    """The facts on some of the rows."""
+    part = nothing_wrong(0)
     for name in ROW_FIELDS:
-        getattr(into, name)[where] = getattr(part, name)
-    for name, behaviour in part.by.items():
-        for item in BEHAVIOUR_FIELDS:
-            getattr(into.by[name], item)[where] = getattr(behaviour, item)
+        setattr(part, name, getattr(facts, name)[where])
+    for name, behaviour in facts.by.items():
+        part.by[name] = Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
+    return part
