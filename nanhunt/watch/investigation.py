@@ -189,8 +189,9 @@ class _Story:
             slot = next((one for one, tensor in self.look.inputs.items() if tensor is copy), None)
         if slot is None:
             return None, None
-        entries = (entry for entry in self.tape.entries if slot in set(slots_in([entry.args, entry.kwargs])))
-        return slot, next(entries, None)
+        readers = [entry for entry in self.tape.entries if slot in set(slots_in([entry.args, entry.kwargs]))]
+        # Of a parameter the forward pass is the last reader: initialisation and loading come before it.
+        return slot, (readers[-1] if item.op == "parameter" else readers[0]) if readers else None
 
     def _feeding(self, entry: Entry | None, depth: int = 12) -> list[Entry]:
         """The calls that made an entry's arguments, and theirs, nearest first."""

@@ -117,12 +117,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not (name in _SWALLOW or name in _KEEP_ZEROS or _is_view(func)):
             return
         known = [self.of(item) for item in tensors_in([args, kwargs]) if checkable(item)]
-        sources = [
-            item
-            for item in known
-            if item is not None and not _legal(item) and (item.out.finite or name in _SWALLOW)
-        ]
-        if sources:
+        sources = [item for item in known if item is not None and not _legal(item)]
+        if sources and not bool(out.all()):
             self._remember(func, out, (), sources, (), ())
 
     def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
@@ -131,7 +127,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = out.untyped_storage().data_ptr()
         given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
         # An operation that works in place has overwritten its input; what it was is known if it was bad before.
-        inputs = [item for item in given if item.untyped_storage().data_ptr() != key or _is_view(func)]
+        inputs = [item for item in given if item is not out]
         overwritten = self.by_memory.get(key) if any(item is out for item in given) else None
         stats = tuple(numbers(item) for item in inputs)
         parents = [self._source(item) for item, stat in zip(inputs, stats, strict=True) if not stat.finite]

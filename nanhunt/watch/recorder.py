@@ -18,6 +18,9 @@ _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, tor
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
 _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 """Calls that return None and still change a tensor."""
+_set = torch.Tensor.set_
+_VALUES = frozenset({bool, float})
+_READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
 _GIVEN = frozenset(
     {
         torch.tensor,
@@ -58,8 +61,10 @@ class Recorder(TorchFunctionMode):
     The metadata lives exactly as long as the node. Records the thread that entered it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
         super().__init__()
+        self.value_read = value_read
+        """Called where the script itself reads one number."""
         self.tape = Tape()
         self.paused = False
         self.aside = False
@@ -76,7 +81,15 @@ class Recorder(TorchFunctionMode):
             self.tape.random_state = RandomState()
         out = func(*args, **kwargs) if kwargs else func(*args)
         kind = type(out)
-        if kind in _PLAIN or self.paused or (out is None and func not in _WRITERS) or func in _GIVEN:
+        if self.paused or (out is None and func not in _WRITERS):
+            return out
+        if kind in _PLAIN:
+            if kind in _VALUES and func in _READERS:
+                self.value_read(args[0], out)
+            return out
+        if func in _GIVEN:
+            if func is _set:
+                self.tape.slots.pop(id(out), None)
             return out
         frame = sys._getframe(1)
         while frame.f_back is not None and foreign[frame.f_code.co_filename]:
@@ -114,7 +127,8 @@ class Recorder(TorchFunctionMode):
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
         )
         tape.entries.append(entry)
-        _mark(out, entry)
+        if entry.grad:
+            _mark(out, entry)
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import mmap
 import os
 import sys
@@ -20,12 +21,13 @@ from . import capture
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
 from .investigation import Evidence, Exhibits, Solved, investigate
-from .names import Names
-from .numbers import checkable, numbers, tensors_in
+from .names import Names, operation
+from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
 from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
+from .tape import Tape, slots_in
 from .tripwire import Roots, TripWire
 
 
@@ -57,7 +59,7 @@ class Session:
     def __init__(self, settings: Settings, report: Callable[[Incident], None]) -> None:
         self.settings = settings
         self.report = report
-        self.recorder = Recorder()
+        self.recorder = Recorder(self.value_read)
         self.observer = Observer() if settings.every_op else None
         self.wire = TripWire(self.recorder, self)
         self.incidents: list[Incident] = []
@@ -108,6 +110,21 @@ class Session:
         value = roots[0][0].detach()
         first = value.flatten()[(~torch.isfinite(value)).flatten()][0].item()
         self._incident(Evidence(f"the loss is {first:g}", roots))
+
+    def value_read(self, tensor: torch.Tensor, value: bool | float) -> None:
+        """The script has read a number: a loss that is not finite, or a test that says so.
+
+        A script that skips bad losses never calls backward on them. Only what gradients would flow through counts;
+        a metric may be NaN.
+        """
+        if isinstance(value, bool):
+            losses = _tested(self.recorder.tape, tensor)
+        else:
+            losses = [] if math.isfinite(value) else [tensor]
+        with self.recorder.pause():
+            bad = [loss for loss in losses if loss.requires_grad and not loss.is_leaf and not finite(loss)]
+        if bad and not self.wire.is_scaled(bad[0]):
+            self.bad_loss([(bad[0], None)])
 
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
         """Gradients are not finite though the loss was."""
@@ -211,6 +228,19 @@ class Session:
             sys.stderr.flush()
             os._exit(1)
         raise Stopped
+
+
+def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:
+    """The single number whose isnan, isinf or isfinite was asked, if that is what made the answer."""
+    slot = tape.find(answer)
+    for entry in reversed(tape.entries[-4:]):
+        if entry.out is slot and slot is not None:
+            asked = next(slots_in(entry.args), None)
+            if operation(entry.func) in ("isnan", "isinf", "isfinite"):
+                tensor = asked.tensor if asked else None
+                return [tensor] if tensor is not None and tensor.numel() == 1 else []
+            slot = asked
+    return []
 
 
 def _noticed(evidence: Evidence) -> Site | None:

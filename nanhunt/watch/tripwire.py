@@ -107,7 +107,7 @@ class TripWire:
             self.leaves = leaves = self._leaves()
             self._check_loss(roots)
             result = original(tensors, grad_tensors, *args, **kwargs)
-            self._check_gradients(roots, leaves, self._scaler_of(tensors))
+            self._check_gradients(roots, leaves, tensors)
             self.judge.healthy(roots)
             if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or any(args[:2])):
                 self.recorder.tape.cut()
@@ -143,6 +143,10 @@ class TripWire:
         pairs = zip(roots, given, strict=False)
         return [(self._unscaled(root), seed) for root, seed in pairs if isinstance(root, torch.Tensor)]
 
+    def is_scaled(self, tensor: torch.Tensor) -> bool:
+        """Whether GradScaler made it: its infinities are by design."""
+        return self._unscaled(tensor) is not tensor
+
     def _unscaled(self, tensor: torch.Tensor) -> torch.Tensor:
         return next((item.loss for item in self.scaled if item.scaled() is tensor), tensor)
 
@@ -162,9 +166,8 @@ class TripWire:
         if not all_finite(values):
             self.judge.bad_loss([(root, seed) for root, seed in roots if _bad(root)])
 
-    def _check_gradients(
-        self, roots: Roots, leaves: list[torch.Tensor], scaler: torch.amp.GradScaler | None
-    ) -> None:
+    def _check_gradients(self, roots: Roots, leaves: list[torch.Tensor], tensors: Any) -> None:
+        scaler = self._scaler_of(tensors)
         self.scaled.clear()
         grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
         if all_finite(grads):
@@ -172,16 +175,15 @@ class TripWire:
             self.checked = {id(grad): grad._version for grad in grads}
             return
         bad = [leaf for leaf in leaves if leaf.grad is not None and _bad(leaf.grad)]
-        if scaler is None:
+        if scaler is None or not self.judge.scaled_to_infinity(roots, bad, len(grads)):
             self.judge.bad_gradients(roots, bad, len(grads), "")
             return
         self.skips += 1
         scale = scaler.get_scale()
-        if not self.judge.scaled_to_infinity(roots, bad, len(grads)):
-            self.judge.bad_gradients(roots, bad, len(grads), "")
-        elif self.skips >= SKIPS_WITHOUT_END or scale <= 1:
+        if self.skips >= SKIPS_WITHOUT_END or scale <= 1:
             what = f"GradScaler has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
-            self.judge.bad_gradients(roots, bad, len(grads), what)
+            # Without the scale there is nothing to be seen: the scaled loss is what went bad.
+            self.judge.bad_gradients(self._roots(tensors, None), bad, len(grads), what)
 
     # GradScaler ----------------------------------------------------------------------------------------------
 
