@@ -287,27 +287,25 @@ def _module(item: Observation) -> str:
 
 
 def _chain(roots: Sequence[Observation], guilty: Sequence[Observation]) -> tuple[Link, ...]:
-    """The first few operations after the culprits, one for each line."""
+    """The first few lines the bad values went through after the culprits, each with what it made of them."""
     blamed = {id(item) for item in guilty}
     later = sorted(
         {id(item): item for root in roots for item in ancestors(root)}.values(), key=lambda one: one.order
     )
-    seen = {(site.file, site.line) for site in map(_site, guilty) if site}
-    links: list[Link] = []
+    lines: dict[Site, Observation] = {}
     for item in later:
         site = _site(item)
-        if (
-            site is None
-            or id(item) in blamed
-            or (site.file, site.line) in seen
-            or item.order < guilty[0].order
-        ):
+        if site is None or id(item) in blamed or item.out.finite or item.order < guilty[0].order:
             continue
-        seen.add((site.file, site.line))
-        called = operation(item.where.func) if isinstance(item.where, Entry) else plain(item.op)
-        kind = "NaN" if item.out.nan else "inf" if item.out.posinf else "-inf"
-        links.append(Link(called, site, kind))
-    return tuple(links[:MAX_LINKS])
+        if site not in lines or (item.out.nan and not lines[site].out.nan):
+            lines[site] = item
+    links = [Link(_called(item), site, item.out.kind) for site, item in lines.items()]
+    blamed_lines = {_site(item) for item in guilty}
+    return tuple([link for link in links if link.site not in blamed_lines][:MAX_LINKS])
+
+
+def _called(item: Observation) -> str:
+    return operation(item.where.func) if isinstance(item.where, Entry) else plain(item.op)
 
 
 def _terms(evidence: Evidence, names: Names) -> tuple[Term, ...]:
@@ -319,11 +317,10 @@ def _terms(evidence: Evidence, names: Names) -> tuple[Term, ...]:
     if len(summands) < 2:
         return ()
     variables = _scalars(evidence.frame)
-    return tuple(
-        Term(name, value.item())
-        for name, value in variables.items()
-        if value is not loss and value.grad_fn in summands
-    )
+    terms = [
+        (name, value) for name, value in variables.items() if value is not loss and value.grad_fn in summands
+    ]
+    return tuple(Term(name, value.item()) for name, value in terms) if len(terms) > 1 else ()
 
 
 def _summands(node: Any, depth: int = 8) -> set[Any]:

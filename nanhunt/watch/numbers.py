@@ -35,6 +35,11 @@ class Numbers:
         """Whether no value is NaN or infinite."""
         return not (self.nan or self.posinf or self.neginf)
 
+    @property
+    def kind(self) -> str:
+        """The worst it holds: "NaN", "inf", "-inf" or "finite"."""
+        return "NaN" if self.nan else "inf" if self.posinf else "-inf" if self.neginf else "finite"
+
 
 def checkable(tensor: torch.Tensor) -> bool:
     """Whether it has floating values that can be looked at (not meta, sparse, fake or empty)."""

@@ -18,16 +18,15 @@ _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, tor
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
 _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 """Calls that return None and still change a tensor."""
-_set = torch.Tensor.set_
 _VALUES = frozenset({bool, float})
 _READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
+_OVERWRITERS = frozenset(
+    "normal_ uniform_ random_ exponential_ bernoulli_ log_normal_ cauchy_ geometric_ zero_ fill_ copy_".split()
+)
 _GIVEN = frozenset(
     {
-        torch.tensor,
-        torch.as_tensor,
-        torch.from_numpy,
-        torch.frombuffer,
-        torch.asarray,
+        *(torch.tensor, torch.as_tensor, torch.from_numpy, torch.frombuffer, torch.asarray),
+        *(torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty),
         _accessors.grad.__get__,
     }
 )
@@ -88,8 +87,6 @@ class Recorder(TorchFunctionMode):
                 self.value_read(args[0], out)
             return out
         if func in _GIVEN:
-            if func is _set:
-                self.tape.slots.pop(id(out), None)
             return out
         frame = sys._getframe(1)
         while frame.f_back is not None and foreign[frame.f_code.co_filename]:
@@ -107,7 +104,7 @@ class Recorder(TorchFunctionMode):
         instruction: int,
     ) -> None:
         tape = self.tape
-        if args and (out is args[0] or out is None) and tape.find(args[0]) is None:
+        if args and (out is args[0] or out is None) and tape.find(args[0]) is None and not _overwrites(func):
             # Written into before anything read it (a hand-written update, a counter): it will be an input
             # with the value it has by then. To write into it once more would be no repetition.
             return
@@ -166,6 +163,12 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             self.paused = before
+
+
+def _overwrites(func: Callable[..., Any]) -> bool:
+    """Whether an in-place call leaves nothing of what was there, so that doing it again gives the same."""
+    name = getattr(func, "__name__", "")
+    return name in _OVERWRITERS or getattr(func, "__module__", "") == torch.nn.init.__name__
 
 
 def _made_all(tape: Tape, out: Any) -> Any:

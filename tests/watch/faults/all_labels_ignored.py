@@ -8,7 +8,8 @@ model = torch.nn.Linear(4, 3)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(3):
     labels = torch.randint(0, 3, (5,)) if step < 2 else torch.full((5,), -100)
-    loss = F.cross_entropy(model(torch.randn(5, 4)), labels)  # <- fault: op=cross_entropy rule=NH007 phase=forward
+    out = model(torch.randn(5, 4))
+    loss = F.cross_entropy(out, labels)  # <- fault: op=cross_entropy rule=NH007 phase=forward
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

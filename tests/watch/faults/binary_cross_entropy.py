@@ -10,7 +10,6 @@ with torch.no_grad():
     model.weight.fill_(1.0)
 p = torch.sigmoid(model(x))
 loss = -(
-    labels * torch.log(p)
-    + (1 - labels) * torch.log(1 - p)  # <- fault: op=log phase=forward
+    labels * torch.log(p) + (1 - labels) * torch.log(1 - p)  # <- fault: op=log phase=forward
 ).mean()
 loss.backward()

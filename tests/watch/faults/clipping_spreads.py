@@ -7,6 +7,7 @@ model = torch.nn.ModuleDict({"body": torch.nn.Linear(4, 4), "scale": torch.nn.Li
 with torch.no_grad():
     model["scale"].weight.zero_()
 loss = model["body"](torch.randn(2, 4)).mean()
-loss = loss + model["scale"].weight.abs().sqrt().sum()  # <- fault: op=sqrt gradient=scale.weight phase=backward
+root = model["scale"].weight.abs().sqrt()  # <- fault: op=sqrt gradient=scale.weight phase=backward
+loss = loss + root.sum()
 loss.backward()
 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
