@@ -48,7 +48,7 @@ def mapped(
             flat = _map(stream, stored, math.prod(shape), offset)
         except (OSError, ValueError):
             hint = "Copy the file, or wait until the program that writes it has finished."
-            raise NanhuntError(f"{source.name} became shorter while it was read", hint) from None
+            raise NanhuntError(f"{source.name} became shorter while it was read.", hint) from None
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
 
 
@@ -68,7 +68,7 @@ def unpacked(
     count = math.prod(shape)
     flat = _through_file(source, count * stored.itemsize, copy, stored)
     if flat.size != count:
-        raise NanhuntError(f"{source.name} is damaged: it unpacks to less than it claims", "Write it again.")
+        raise NanhuntError(f"{source.name} is damaged: it unpacks to less than it claims.", "Write it again.")
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
 
 
@@ -102,13 +102,15 @@ def _through_file(
     free = shutil.disk_usage(folder).free
     if needed > free:
         hint = "Set TMPDIR to a folder with room, or store the tensor uncompressed, in native byte order."
-        raise NanhuntError(f"{source.name} needs {needed:,} bytes in {folder}, which has {free:,} free", hint)
+        raise NanhuntError(
+            f"{source.name} needs {needed:,} bytes in {folder}, which has {free:,} free.", hint
+        )
     with tempfile.TemporaryFile() as stream:
         try:
             copy(stream)
             stream.flush()
         except OSError as error:
             hint = "Set TMPDIR to a folder with room."
-            raise NanhuntError(f"{source.name} could not be unpacked into {folder}: {error}", hint) from None
+            raise NanhuntError(f"{source.name} could not be unpacked into {folder}: {error}.", hint) from None
         written = os.fstat(stream.fileno()).st_size // dtype.itemsize
         return _map(stream, dtype, written, 0) if written else np.empty(0, dtype)

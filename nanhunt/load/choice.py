@@ -116,7 +116,7 @@ def _named_logits(container: Container, pattern: str) -> list[Tensor]:
     if wrong is None:
         raise _not_found(container, pattern, "--logits")
     hint = f"Logits are floating-point numbers. {_contents(container)}"
-    raise NanhuntError(f"{printable(wrong.label)} is {wrong.dtype}, which cannot be logits", hint)
+    raise NanhuntError(f"{printable(wrong.label)} is {wrong.dtype}, which cannot be logits.", hint)
 
 
 def _inside(container: Container, spec: str) -> Tensor | None:
@@ -149,7 +149,7 @@ def _targets_beside(container: Container, logits: tuple[Tensor, ...], class_axis
         candidates = next((few for few in (fitting, beside) if len(few) == 1), candidates)
     if len(candidates) > 1:
         names = listed(described(tensor) for tensor in candidates)
-        message = f"{printable(container.file)} holds several tensors that could be the labels: {names}"
+        message = f"{printable(container.file)} holds several tensors that could be the labels: {names}."
         raise NanhuntError(
             message, "Choose with --targets NAME (and the logits they belong to with --logits NAME)."
         )
@@ -211,7 +211,7 @@ def _resolved(
             return tensor
         if name is not None:
             raise _not_found(other, name, option)
-        message = f"{printable(file)} holds several tensors, and it is not clear which are the {role}"
+        message = f"{printable(file)} holds several tensors, and it is not clear which are the {role}."
         raise NanhuntError(message, f"Name one: {option} {printable(file)}:NAME. {_contents(other)}")
     raise _no_such_tensor_or_file(container, spec, option)
 
@@ -248,18 +248,18 @@ def _nothing_floating(container: Container) -> NanhuntError:
         if not (isinstance(error, NotNumbers) and container.tensors):
             return error
     message = (
-        f"{printable(container.file)} holds no floating-point tensor: {_list(container.tensors.values())}"
+        f"{printable(container.file)} holds no floating-point tensor: {_list(container.tensors.values())}."
     )
     return NothingToCheck(message, "Logits are floating-point numbers; labels are given with --targets.")
 
 
 def _not_found(container: Container, name: str, option: str) -> NanhuntError:
-    message = f'{printable(container.file)} holds no tensor "{printable(name)}" ({option})'
+    message = f'{printable(container.file)} holds no tensor "{printable(name)}" ({option}).'
     return NanhuntError(message, did_you_mean(name, container.tensors) + _contents(container))
 
 
 def _no_such_tensor_or_file(container: Container, spec: str, option: str) -> NanhuntError:
-    message = f'"{printable(spec)}" ({option}) is neither a file nor a tensor in {printable(container.file)}'
+    message = f'"{printable(spec)}" ({option}) is neither a file nor a tensor in {printable(container.file)}.'
     return NanhuntError(
         message, did_you_mean(spec, [*container.tensors, *_neighbours(spec)]) + _contents(container)
     )

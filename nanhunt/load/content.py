@@ -60,7 +60,7 @@ def recognise(source: Source) -> Recognised:
         return Recognised(Format.INDEX)
     if head.startswith(b"version https://git-lfs"):
         raise NanhuntError(
-            f"{source.name} is a git LFS pointer, not the file itself", "Fetch it: git lfs pull"
+            f"{source.name} is a git LFS pointer, not the file itself.", "Fetch it: git lfs pull"
         )
     raise _unknown(source, head)
 
@@ -76,7 +76,7 @@ def _zip(source: Source) -> Recognised:
     if any(name.endswith(".npy") for name in names) or not names:
         return Recognised(Format.NPZ, entries)
     hint = f"Unzip it and name the files in it; nanhunt reads {FORMATS}."
-    raise UnknownContent(f"{source.name} is a zip archive without .npy files or a torch checkpoint", hint)
+    raise UnknownContent(f"{source.name} is a zip archive without .npy files or a torch checkpoint.", hint)
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -129,11 +129,13 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
 def _unknown(source: Source, head: bytes) -> UnknownContent:
     for name, pattern, hint in _FOREIGN:
         if re.match(pattern, head):
-            return UnknownContent(f"{source.name} is not a tensor file: it looks like {name}", hint)
+            return UnknownContent(f"{source.name} is not a tensor file: it looks like {name}.", hint)
     if _is_text(head):
         hint = "Convert a table of numbers: numpy.save('logits.npy', numpy.loadtxt(PATH, delimiter=','))."
-        return UnknownContent(f"{source.name} is not a tensor file: it looks like text", hint)
-    return UnknownContent(f"{source.name} is in no format that nanhunt knows", f"It reads {FORMATS}. {_SAVE}")
+        return UnknownContent(f"{source.name} is not a tensor file: it looks like text.", hint)
+    return UnknownContent(
+        f"{source.name} is in no format that nanhunt knows.", f"It reads {FORMATS}. {_SAVE}"
+    )
 
 
 def _is_text(head: bytes) -> bool:

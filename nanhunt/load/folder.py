@@ -29,7 +29,7 @@ def find(paths: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        found.extend(_in_folder(path) if path != STDIN and _is_folder(path) else [path])
+        found.extend(_in_folder(path) if path not in ("", STDIN) and _is_folder(path) else [path])
     return list(dict.fromkeys(found))
 
 
@@ -44,7 +44,7 @@ def _in_folder(folder: str) -> list[str]:
     files = list(_files(folder))
     if not files:
         hint = f"It reads {FORMATS}, hidden files left out."
-        raise NanhuntError(f"{printable(folder)} holds no file that nanhunt reads", hint)
+        raise NanhuntError(f"{printable(folder)} holds no file that nanhunt reads.", hint)
     return files
 
 

@@ -25,7 +25,7 @@ def open_index(source: Source, open_shard: Callable[[str], Container]) -> Contai
     ``open_shard`` opens a path that is no index. Raises NanhuntError when a shard or a tensor is missing.
     """
     if source.file == STDIN:
-        raise NanhuntError("an index on standard input cannot lead to its shards", "Name its path instead.")
+        raise NanhuntError("An index on standard input cannot lead to its shards.", "Name its path instead.")
     weight_map = read_weight_map(source)
     shards = {name: _shard(source, name, open_shard) for name in dict.fromkeys(weight_map.values())}
     tensors: dict[str, Tensor] = {}
@@ -36,7 +36,7 @@ def open_index(source: Source, open_shard: Callable[[str], Container]) -> Contai
         elif name in shards[shard].tensors:
             tensors[name] = dataclasses.replace(shards[shard].tensors[name], file=source.file)
         else:
-            message = f"{source.name}: {printable(shard)} does not hold {printable(name)}"
+            message = f"{source.name}: {printable(shard)} does not hold {printable(name)}."
             guess = did_you_mean(name, shards[shard].tensors)
             raise NanhuntError(message, f"{guess}Download or save index and shards together.")
     return Container(source.file, tensors, "index", refused)
@@ -45,18 +45,18 @@ def open_index(source: Source, open_shard: Callable[[str], Container]) -> Contai
 def read_weight_map(source: Source) -> dict[str, str]:
     """Tensor name to shard's file name. Raises NanhuntError when the file is JSON, and no index."""
     if source.size > LARGEST:
-        raise NanhuntError(f"{source.name} is JSON of {source.size:,} bytes, no index of shards", _HINT)
+        raise NanhuntError(f"{source.name} is JSON of {source.size:,} bytes, no index of shards.", _HINT)
     with source.open() as stream:
         try:
             body = json.loads(stream.read())
         except (ValueError, RecursionError):
             hint = "Download or write it again."
             raise NanhuntError(
-                f"{source.name} looks like an index of shards and is not valid JSON", hint
+                f"{source.name} looks like an index of shards and is not valid JSON.", hint
             ) from None
     weight_map = body.get(KEY) if isinstance(body, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise NanhuntError(f'{source.name} is JSON without a "{KEY}" from tensors to shards', _HINT)
+        raise NanhuntError(f'{source.name} is JSON without a "{KEY}" from tensors to shards.', _HINT)
     return weight_map
 
 
@@ -66,13 +66,13 @@ _HINT = "Name the files that hold tensors."
 def _shard(source: Source, name: str, open_shard: Callable[[str], Container]) -> Container:
     # A name from a downloaded file must not lead out of the folder it was downloaded to.
     if not name or Path(name).name != name:
-        message = f'{source.name} names the shard "{printable(name)}", which is not in its folder'
+        message = f'{source.name} names the shard "{printable(name)}", which is not in its folder.'
         raise NanhuntError(message, "Put shards beside their index.")
     path = Path(source.file).parent / name
     if not path.exists():
         hint = "Download it again, or check the shards that are there one by one."
         raise NanhuntError(
-            f"{source.name} needs the shard {printable(str(path))}, which does not exist", hint
+            f"{source.name} needs the shard {printable(str(path))}, which does not exist.", hint
         )
     try:
         return open_shard(str(path))

@@ -89,7 +89,7 @@ def _header_text(stream: IO[bytes], size: int, name: str) -> tuple[str, int]:
         raise _damaged(name, "its header is cut off")
     if start[6] not in (1, 2, 3):
         hint = "Write it with numpy.save of a released NumPy."
-        raise NanhuntError(f"{name} is a .npy of version {start[6]}.{start[7]}; there are 1, 2 and 3", hint)
+        raise NanhuntError(f"{name} is a .npy of version {start[6]}.{start[7]}; there are 1, 2 and 3.", hint)
     width = 2 if start[6] == 1 else 4
     (length,) = struct.unpack_from("<H" if width == 2 else "<I", start, 8)
     offset = 8 + width + length
@@ -120,7 +120,9 @@ def _fields(text: str, name: str) -> tuple[object, bool, tuple[int, ...]]:
 def _dtype(descr: object, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
     if isinstance(descr, list):
         hint = "Save one field: numpy.save(FILE, array['FIELD'])."
-        raise RefusedTensor(f"{name} holds records ({_field_names(descr)}), not one number per element", hint)
+        raise RefusedTensor(
+            f"{name} holds records ({_field_names(descr)}), not one number per element.", hint
+        )
     text = descr if isinstance(descr, str) else ""
     name_of_bits = _ML_DTYPES.get(text, text)
     if name_of_bits in BITS:
@@ -148,25 +150,25 @@ def _void(width: int, order: str, name: str, stored_dtype: str | None) -> tuple[
         return stored_dtype, np.dtype(f"{order}u{width}" if stored_dtype in BITS else f"{order}f{width}")
     if not fitting:
         raise RefusedTensor(
-            f"{name} holds raw pieces of {width:,} bytes (|V{width}), not numbers", "Save numbers."
+            f"{name} holds raw pieces of {width:,} bytes (|V{width}), not numbers.", "Save numbers."
         )
     hint = "Say which: " + " or ".join(f"--stored-dtype {dtype}" for dtype in fitting) + "."
     if stored_dtype is not None:
-        message = f"{name} holds {width}-byte values (|V{width}), which cannot be {stored_dtype}"
+        message = f"{name} holds {width}-byte values (|V{width}), which cannot be {stored_dtype}."
         raise RefusedTensor(message, hint)
     message = f"{name} holds {width}-byte values whose format the file does not say (|V{width})"
-    raise RefusedTensor(f"{message}: bfloat16 and float8 are written like that", hint)
+    raise RefusedTensor(f"{message}: bfloat16 and float8 are written like that.", hint)
 
 
 def _unusable(letter: str, descr: str, name: str) -> NanhuntError:
     if letter in _TEXT:
         reading = "; pickled objects are never loaded" if letter == "O" else ""
         hint = "Save the numbers alone: numpy.save(FILE, numpy.asarray(values, dtype='float32'))."
-        return NotNumbers(f"{name} holds {_TEXT[letter]} ({descr}), not numbers{reading}", hint)
+        return NotNumbers(f"{name} holds {_TEXT[letter]} ({descr}), not numbers{reading}.", hint)
     if letter in "fcg":
         hint = "Save it as float64: numpy.save(FILE, array.astype('float64'))."
         return RefusedTensor(
-            f"{name} holds extended precision ({descr}), which torch has no format for", hint
+            f"{name} holds extended precision ({descr}), which torch has no format for.", hint
         )
     return _damaged(name, f"its dtype is {descr}")
 
@@ -181,4 +183,4 @@ def _too_short(name: str, dtype: str, shape: tuple[int, ...], needed: int | None
 
 
 def _damaged(name: str, why: str) -> NanhuntError:
-    return NanhuntError(f"{name} is not a whole .npy: {why}", "Write or copy it again.")
+    return NanhuntError(f"{name} is not a whole .npy: {why}.", "Write or copy it again.")

@@ -40,7 +40,7 @@ def open_npz(source: Source, entries: Iterable[ZipInfo], stored_dtype: str | Non
 def _tensor(source: Source, entry: ZipInfo, name: str, stored_dtype: str | None) -> Tensor:
     label = f"{source.name}:{printable(name)}"
     if problem := zipped.problem(entry):
-        raise RefusedTensor(f"{label} {problem[0]}", problem[1])
+        raise RefusedTensor(f"{label} {problem[0]}.", problem[1])
     with zipped.opened(source, entry) as plain:
         header = npy.read_header(plain, entry.file_size, label, stored_dtype)
     start = zipped.stored_at(source, entry)

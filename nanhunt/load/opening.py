@@ -20,7 +20,7 @@ def open_path(path: str, stored_dtype: str | None = None) -> Container:
     source = open_source(path)
     container = _read(source, recognise(source), stored_dtype)
     if not container.tensors and not container.refused:
-        raise NothingToCheck(f"{source.name} holds no tensors", "Name a file that does.")
+        raise NothingToCheck(f"{source.name} holds no tensors.", "Name a file that does.")
     return container
 
 
@@ -48,6 +48,6 @@ def _open_shard(path: str) -> Container:
     recognised = recognise(source)
     if recognised.format is Format.INDEX:
         raise NanhuntError(
-            f"{source.name} is itself an index, not a shard", "Download or write the shards again."
+            f"{source.name} is itself an index, not a shard.", "Download or write the shards again."
         )
     return _read(source, recognised, None)

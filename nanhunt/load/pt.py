@@ -12,7 +12,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a pickle of torch.save's magic number ends, in every binary pickle protocol."""
 MOST_OBJECTS = 2_000_000
-"""Visited while looking for tensors: a few lists that hold each other spell out more than any file."""
+"""Tensors and containers visited: a few lists that hold each other spell out more than any file."""
 DEEPEST = 100
 """Levels of containers."""
 
@@ -55,12 +55,11 @@ def open_pt(source: Source, entries: Sequence[zipfile.ZipInfo]) -> Container:
     if any(re.fullmatch(r"([^/]+/)?constants\.pkl", name) for name in names):
         hint = "Save its tensors: torch.save(torch.jit.load(PATH).state_dict(), 'weights.pt')."
         raise NanhuntError(
-            f"{source.name} is a TorchScript program, and nanhunt runs nothing in a file", hint
+            f"{source.name} is a TorchScript program, and nanhunt runs nothing in a file.", hint
         )
     storages = [entry for entry in entries if _STORAGE.fullmatch(entry.filename)]
-    if (
-        not storages
-    ):  # a scheduler's state, training arguments: not worth importing torch, or refusing a class
+    if not storages:
+        # A scheduler's state, training arguments: not worth importing torch for, or refusing a class in.
         return Container(source.file, {}, "pt")
     # Mapping a compressed entry would read its packed bytes as values.
     plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in storages)
@@ -80,7 +79,7 @@ def _pickle_of(source: Source, entries: Sequence[zipfile.ZipInfo]) -> IO[bytes]:
     entry = next(entry for entry in entries if _PICKLE.fullmatch(entry.filename))
     if problem := zipped.problem(entry):
         raise NanhuntError(
-            f"{source.name}:{printable(entry.filename)} {problem[0]}", "Save it with torch.save."
+            f"{source.name}:{printable(entry.filename)} {problem[0]}.", "Save it with torch.save."
         )
     with zipped.opened(source, entry) as stream:
         return io.BytesIO(stream.read())
@@ -111,7 +110,7 @@ def _failure(source: Source, pickled: IO[bytes]) -> NanhuntError:
     start = pickled.read(2)
     if start[:1] == b"\x80" and start[1] > 2:
         message = (
-            f"{source.name} was saved with pickle protocol {start[1]}, and torch reads protocol 2 safely"
+            f"{source.name} was saved with pickle protocol {start[1]}, and torch reads protocol 2 safely."
         )
         return NanhuntError(message, "Save it again, without pickle_protocol.")
     return _damaged(source)
@@ -155,7 +154,7 @@ def _globals(pickled: IO[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _needs_classes(source: Source, refused: list[str]) -> NanhuntError:
-    message = f"{source.name} needs more than tensors, and nothing in it was run: {listed(refused)}"
+    message = f"{source.name} needs more than tensors, and nothing in it was run: {listed(refused)}."
     hint = (
         "If you trust it, save its tensors alone:"
         " torch.save(torch.load(PATH, weights_only=False)['state_dict'], 'weights.pt')."
@@ -165,7 +164,7 @@ def _needs_classes(source: Source, refused: list[str]) -> NanhuntError:
 
 
 def _damaged(source: Source) -> NanhuntError:
-    message = f"{source.name} is a torch checkpoint that is truncated or damaged: torch.load gives up on it"
+    message = f"{source.name} is a torch checkpoint that is truncated or damaged: torch.load gives up on it."
     return NanhuntError(message, "Copy, download or save it again.")
 
 
@@ -193,20 +192,20 @@ def _walk(source: Source, content: object) -> Iterator[tuple[tuple[str, ...], to
         visited += 1
         if visited > MOST_OBJECTS or len(path) > DEEPEST:
             hint = "Save its tensors alone: torch.save(model.state_dict(), 'weights.pt')."
-            raise NanhuntError(f"{source.name} nests its contents absurdly, {len(path):,} levels deep", hint)
+            raise NanhuntError(f"{source.name} nests its contents absurdly, {len(path):,} levels deep.", hint)
         if isinstance(value, torch.Tensor):
             yield path, value
         elif id(value) not in above:
             inside = above | {id(value)}
-            waiting.extend(((*path, key), item, inside) for key, item in reversed(_items(value)))
+            kinds = (torch.Tensor, Mapping, list, tuple)
+            items = [(str(key), item) for key, item in _items(value) if isinstance(item, kinds)]
+            waiting.extend(((*path, key), item, inside) for key, item in reversed(items))
 
 
-def _items(value: object) -> list[tuple[str, object]]:
+def _items(value: object) -> Iterable[tuple[object, object]]:
     if isinstance(value, Mapping):
-        return [(str(key), item) for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return [(str(index), item) for index, item in enumerate(value)]
-    return []
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
 
 
 def _unused(name: str, *taken: Mapping[str, object]) -> str:
@@ -221,7 +220,7 @@ def _tensor(source: Source, name: str, value: torch.Tensor) -> Tensor:
     dtype = str(value.dtype).removeprefix("torch.")
     label = f"{source.name}:{printable(name)}" if name else source.name
     if problem := _problem(value, dtype):
-        raise RefusedTensor(f"{label} {problem[0]}", problem[1])
+        raise RefusedTensor(f"{label} {problem[0]}.", problem[1])
 
     def read() -> npt.NDArray[Any]:
         values = value.detach()

@@ -124,9 +124,9 @@ def _tensor(source: Source, name: str, code: str, shape: tuple[int, ...], offset
 
 
 def _unknown_dtype(source: Source, name: str, code: str) -> RefusedTensor:
-    message = f"{source.name}:{printable(name)} is {printable(code)[:40]}, which nanhunt cannot judge"
+    message = f"{source.name}:{printable(name)} is {printable(code)[:40]}, which nanhunt cannot judge."
     return RefusedTensor(message, f"Convert it to one of {', '.join(_DTYPES)}.")
 
 
 def _damaged(source: Source, why: str) -> NanhuntError:
-    return NanhuntError(f"{source.name} is not a whole .safetensors: {why}", "Copy or download it again.")
+    return NanhuntError(f"{source.name} is not a whole .safetensors: {why}.", "Copy or download it again.")

@@ -77,10 +77,12 @@ def open_source(path: str) -> Source:
 
     Raises NanhuntError for what is missing, a folder, empty, not a regular file, or not allowed.
     """
+    if not path:
+        raise NanhuntError("A path is empty.", "Name a file, or - for standard input.")
     source = _standard_input() if path == STDIN else _regular_file(path)
     if source.size == 0:
         hint = "The program that wrote it stopped early: write it again."
-        raise NanhuntError(f"{source.name} is empty (0 bytes)", hint)
+        raise NanhuntError(f"{source.name} is empty (0 bytes).", hint)
     return source
 
 
@@ -90,10 +92,10 @@ def _regular_file(path: str) -> Source:
     except (OSError, ValueError) as error:
         raise cannot_read(path, error) from None
     if stat.S_ISDIR(info.st_mode):
-        raise _is_folder(path)
+        raise _folder_refused(path)
     if not stat.S_ISREG(info.st_mode):
         hint = f"Readers need to seek; pipe its bytes instead: nanhunt check - < {printable(path)}"
-        raise NanhuntError(f"{printable(path)} is {_kind(info.st_mode)}, not a file", hint)
+        raise NanhuntError(f"{printable(path)} is {_kind(info.st_mode)}, not a file.", hint)
     return Source(path, info.st_size)
 
 
@@ -103,10 +105,10 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _is_folder(path: str) -> NanhuntError:
+def _folder_refused(path: str) -> NanhuntError:
     if not os.access(path, os.R_OK | os.X_OK):
         return cannot_read(path, PermissionError(errno.EACCES, ""))
-    return NanhuntError(f"{printable(path)} is a folder, and a file is needed here", "Name a file in it.")
+    return NanhuntError(f"{printable(path)} is a folder, and a file is needed here.", "Name a file in it.")
 
 
 def cannot_read(path: str, error: OSError | ValueError) -> NanhuntError:
@@ -116,11 +118,11 @@ def cannot_read(path: str, error: OSError | ValueError) -> NanhuntError:
     if code in (errno.ENOENT, errno.ENOTDIR):
         return _missing(path)
     if code in (errno.EACCES, errno.EPERM):
-        return NanhuntError(f"no permission to read {name}", f"Make it readable for you: chmod u+r {name}")
+        return NanhuntError(f"No permission to read {name}.", f"Make it readable for you: chmod u+r {name}")
     if code == errno.ELOOP:
-        return NanhuntError(f"{name} is a symbolic link that leads back to itself", "Link it to a file.")
+        return NanhuntError(f"{name} is a symbolic link that leads back to itself.", "Link it to a file.")
     reason = printable(os.strerror(code)) if code else printable(str(error))
-    return NanhuntError(f"{name} cannot be read: {reason}", "Check the disk and the path.")
+    return NanhuntError(f"{name} cannot be read: {reason}.", "Check the disk and the path.")
 
 
 def _missing(path: str) -> NanhuntError:
@@ -128,26 +130,26 @@ def _missing(path: str) -> NanhuntError:
     if "\0" not in path and Path(path).is_symlink():
         target = printable(str(Path(path).readlink()))
         return NanhuntError(
-            f"{name} is a symbolic link to {target}, which does not exist", "Restore the target."
+            f"{name} is a symbolic link to {target}, which does not exist.", "Restore the target."
         )
     folder = Path(path).parent
     try:
         siblings = sorted(entry.name for entry in folder.iterdir())
     except (OSError, ValueError):
-        return NanhuntError(f"{name} does not exist", "Its folder does not either: check the path.")
+        return NanhuntError(f"{name} does not exist.", "Its folder does not either: check the path.")
     guess = did_you_mean(Path(path).name, siblings)
     return NanhuntError(
-        f"{name} does not exist", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
+        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
     )
 
 
 def _standard_input() -> Source:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None or stream.closed:
-        raise NanhuntError("standard input is closed", "Pipe a file into nanhunt, or name one.")
+        raise NanhuntError("Standard input is closed.", "Pipe a file into nanhunt, or name one.")
     if stream.isatty():
         raise NanhuntError(
-            'standard input ("-") is the terminal', "Pipe a file: nanhunt check - < logits.npy"
+            'Standard input ("-") is the terminal.', "Pipe a file: nanhunt check - < logits.npy"
         )
     unnamed = _redirected(stream) or _spooled(stream)
     return Source(STDIN, os.fstat(unnamed.descriptor).st_size, unnamed)
@@ -176,5 +178,5 @@ def _spooled(stream: IO[bytes]) -> Unnamed:
         reason = os.strerror(error.errno or errno.EIO)
         hint = "Set TMPDIR to a folder with room, or name the file instead of piping it."
         raise NanhuntError(
-            f"standard input could not be spooled to a temporary file: {reason}", hint
+            f"Standard input could not be spooled to a temporary file: {reason}.", hint
         ) from None

@@ -32,7 +32,7 @@ def whole_zip(source: Source) -> Iterator[None]:
             raise  # the disk that is unpacked to, not the archive
         hint = "Copy or write it again: a zip's table of contents is at its end, so a cut file has none."
         raise NanhuntError(
-            f"{source.name} is a zip archive (.npz, .pt) that is truncated or damaged", hint
+            f"{source.name} is a zip archive (.npz, .pt) that is truncated or damaged.", hint
         ) from None
 
 

@@ -67,7 +67,7 @@ def test_links_to_files_are_followed_and_loops_reported(tmp_path, logits):
 
 
 def test_files_and_standard_input_stay_as_they_are(tmp_path):
-    assert find(["b.npy", "-", "a.npy", "b.npy", "\0"]) == ["b.npy", "-", "a.npy", "\0"]
+    assert find(["b.npy", "-", "a.npy", "b.npy", "\0", ""]) == ["b.npy", "-", "a.npy", "\0", ""]
 
 
 def test_a_folder_without_anything_to_read(tmp_path):
@@ -84,5 +84,5 @@ def test_folders_that_may_not_be_read_are_named(tmp_path, logits, monkeypatch):
         os, "access", lambda path, mode: not str(path).endswith("locked")
     )  # root may read all
     assert names(tmp_path) == ["logits.npy", "locked"]
-    with pytest.raises(NanhuntError, match="no permission to read"):
+    with pytest.raises(NanhuntError, match="No permission to read"):
         open_path(str(tmp_path / "locked"))

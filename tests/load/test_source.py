@@ -73,7 +73,7 @@ def test_no_permission(tmp_path, refusal, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", deny)  # root may read everything
     error = refusal(path)
-    assert "no permission" in error.message
+    assert "No permission" in error.message
     assert "chmod" in error.hint
 
 
