@@ -7,6 +7,7 @@ from nanhunt.load.choice import Chosen, choose
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers, RefusedTensor
 from nanhunt.load.folder import find
 from nanhunt.load.opening import open_path
+from nanhunt.load.reference import tensor_at
 from nanhunt.load.tensor import Tensor
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "choose",
     "find",
     "open_path",
+    "tensor_at",
 ]

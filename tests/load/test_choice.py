@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path
+from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path, tensor_at
 from nanhunt.options import Options
 
 
@@ -70,6 +70,12 @@ def test_labels_that_could_be_either_are_not_guessed():
         choose(two, Options())
     assert "--targets NAME" in caught.value.hint
     assert roles(choose(two, Options(logits=("a.logits",)))) == (["a.logits"], [], "a.labels")
+
+
+def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
+    scalar = container(loss=("float32", ()), labels=LABELS, y=LABELS)
+    with pytest.raises(NanhuntError, match="several tensors"):
+        choose(scalar, Options(logits=("loss",)))
 
 
 def test_class_axis_decides_which_labels_fit():
@@ -185,7 +191,7 @@ def test_targets_by_name_and_file(dump, asked, source):
         ("a:b.npz", "not clear which are the targets", "--targets a:b.npz:NAME"),
         ("notes.txt", "looks like text", "numpy.loadtxt"),
         (".", "is a folder", "Name a file"),
-        ("", "neither a file nor a tensor", "The file holds"),
+        ("", "neither a file nor a tensor", "The file holds these"),
     ],
 )
 def test_targets_that_lead_nowhere(dump, asked, says, way_out):
@@ -213,3 +219,17 @@ def test_class_weights(dump, asked, label):
 def test_targets_are_not_looked_for_where_no_logits_are(dump):
     weights = container(lm_head__weight=FLOAT)
     assert choose(weights, Options(targets="gold", class_weights="w")).targets is None
+
+
+def test_a_tensor_at_a_path_without_a_container(dump):
+    assert tensor_at("labels.npy", "targets").data.tolist() == [0, 2, 1]
+    assert tensor_at("other.npz:rows", "targets").name == "rows"
+    assert tensor_at("other.npz", "class weights").name == "weights"
+    with pytest.raises(NanhuntError, match="is not a file") as caught:
+        tensor_at("label.npy", "targets")
+    assert 'Did you mean "labels.npy"' in caught.value.hint
+
+
+def test_an_unnamed_tensor_is_not_its_own_target(dump):
+    with pytest.raises(NanhuntError, match="neither a file nor a tensor"):
+        tensor_at("", "targets", None, open_path("labels.npy"))

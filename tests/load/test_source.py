@@ -77,6 +77,11 @@ def test_no_permission(tmp_path, refusal, monkeypatch):
     assert "chmod" in error.hint
 
 
+def test_an_empty_path():
+    with pytest.raises(source.NanhuntError, match="path is empty"):
+        open_path("")
+
+
 def test_names_too_long_or_with_control_characters(refusal):
     assert "too long" in refusal("x" * 5000).message
     with pytest.raises(source.NanhuntError, match=r"\\x1b\[31mred"):

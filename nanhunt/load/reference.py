@@ -1,0 +1,131 @@
+"""FILE, NAME or FILE:NAME as a user writes it, and the tensor it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container, NothingToCheck
+from nanhunt.load.opening import open_path
+from nanhunt.load.source import STDIN
+from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.wording import described, did_you_mean, listed, printable
+
+Role = Literal["targets", "class weights"]
+TARGETS = r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index))?|y|y_true"
+_CLASS_WEIGHTS = r"((class|ce|loss)[_-]?)?weights?"
+
+
+def tensor_at(
+    spec: str, role: Role, stored_dtype: str | None = None, container: Container | None = None
+) -> Tensor:
+    """The tensor that FILE, NAME or FILE:NAME means; a name in ``container`` comes first, then a file.
+
+    A file without a name given: its only tensor, the only one named like the role, or the only one of its kind.
+    Raises NanhuntError, with a guess at what was meant, when that is none or several.
+    """
+    tensor = inside(container, spec) if container else None
+    if tensor is not None:
+        return tensor
+    file, name = next(_readings(spec), (None, None))
+    if file is None:
+        raise _neither_file_nor_tensor(spec, role, container)
+    other = _opened(file, stored_dtype)
+    tensor = _lone(other, role) if name is None else inside(other, name)
+    if tensor is not None:
+        return tensor
+    if name is not None:
+        raise not_found(other, name, _option(role))
+    message = f"{printable(file)} holds several tensors, and it is not clear which are the {role}."
+    raise NanhuntError(message, f"Name one: {_option(role)} {printable(file)}:NAME. {contents(other)}")
+
+
+def inside(container: Container, spec: str) -> Tensor | None:
+    """The tensor of that name (or FILE:NAME with this file); None when there is none.
+
+    Raises why when it is there and cannot be read.
+    """
+    name = spec.removeprefix(f"{container.file}:")
+    if name in container.refused:
+        raise container.refused[name]
+    return container.tensors.get(name) if name else None
+
+
+def is_called(pattern: str, name: str) -> bool:
+    """Whether the innermost name matches: "logits" for outputs.logits, logits.0 and logits_1."""
+    parts = [part for part in re.split(r"[./]", name.lower()) if part and not part.isdigit()]
+    return bool(parts) and re.fullmatch(pattern, re.sub(r"[_-]?[0-9]+$", "", parts[-1])) is not None
+
+
+def _option(role: Role) -> str:
+    return "--" + role.replace(" ", "-")
+
+
+def _lone(container: Container, role: Role) -> Tensor | None:
+    tensors = list(container.tensors.values())
+    pattern, kinds = (TARGETS, INTEGER) if role == "targets" else (_CLASS_WEIGHTS, FLOATING)
+    named = [tensor for tensor in tensors if is_called(pattern, tensor.name)]
+    fitting = [tensor for tensor in tensors if tensor.dtype in kinds]
+    return next((group[0] for group in (tensors, named, fitting) if len(group) == 1), None)
+
+
+def _readings(spec: str) -> Iterator[tuple[str, str | None]]:
+    """FILE, then FILE:NAME at every colon, where such a file exists: both may hold colons themselves."""
+    if _exists(spec):
+        yield spec, None
+    for colon in re.finditer(":", spec):
+        if _exists(spec[: colon.start()]):
+            yield spec[: colon.start()], spec[colon.end() :]
+
+
+def _exists(file: str) -> bool:
+    try:
+        return file == STDIN or (file != "" and Path(file).exists())
+    except (OSError, ValueError):
+        return False
+
+
+def _opened(file: str, stored_dtype: str | None) -> Container:
+    try:
+        container = open_path(file, stored_dtype)
+    except NothingToCheck as error:  # of no concern in a search, but this file was named
+        raise NanhuntError(error.message, error.hint) from None
+    if not container.tensors:
+        raise next(iter(container.refused.values()))
+    return container
+
+
+def not_found(container: Container, name: str, option: str) -> NanhuntError:
+    """What to say about a name that ``option`` asked for and ``container`` does not hold."""
+    message = f'{printable(container.file)} holds no tensor "{printable(name)}" ({option}).'
+    return NanhuntError(message, did_you_mean(name, container.tensors) + contents(container))
+
+
+def _neither_file_nor_tensor(spec: str, role: Role, container: Container | None) -> NanhuntError:
+    if container is None:
+        return NanhuntError(
+            f'"{printable(spec)}" ({role}) is not a file.',
+            did_you_mean(spec, _neighbours(spec)) + "Name a file.",
+        )
+    message = f'"{printable(spec)}" ({_option(role)}) is neither a file nor a tensor in {printable(container.file)}.'
+    return NanhuntError(
+        message, did_you_mean(spec, [*container.tensors, *_neighbours(spec)]) + contents(container)
+    )
+
+
+def _neighbours(spec: str) -> list[str]:
+    folder = Path(spec.partition(":")[0]).parent
+    try:
+        return sorted(str(path) for path in folder.iterdir() if path.is_file())
+    except (OSError, ValueError):
+        return []
+
+
+def contents(container: Container) -> str:
+    """The tensors in ``container`` as a sentence."""
+    tensors = listed(described(tensor) for tensor in container.tensors.values())
+    unnamed = list(container.tensors) == [""]
+    return f"The file holds {'one tensor without a name' if unnamed else 'these'}: {tensors}."
