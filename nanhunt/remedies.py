@@ -58,14 +58,17 @@ class Remedy:
     """Replaces a divisor of 0 by 1."""
     clips: bool = False
     """Clips the norm of the gradient afterwards."""
+    tempting: bool = False
+    """Hides the fault where it seems to work: never recommended, only shown where it does not help."""
 
 
 def prove(job: Job, code: str, numbers: tuple[int, ...]) -> tuple[RemedyResult, ...]:
     """Runs the remedies of that rule on the rows with those numbers; those that work come first."""
     most = max(1, MOST_VALUES // max(1, job.rows.classes))
     rows = np.array(numbers[:most], dtype=np.intp)
-    tried = [_try(job, code, remedy, rows) for remedy in _remedies(job, code)] if len(rows) else []
-    return tuple(sorted(tried, key=lambda result: not result.works))
+    tried = [(remedy, _try(job, code, remedy, rows)) for remedy in _remedies(job, code)] if len(rows) else []
+    told = [result for remedy, result in tried if not (remedy.tempting and result.works)]
+    return tuple(sorted(told, key=lambda result: not result.works))
 
 
 def _try(
@@ -348,17 +351,22 @@ _SCALE = Remedy(
     'scaler = torch.amp.GradScaler("cuda")\nscaler.scale(loss).backward()\nscaler.step(optimizer)\nscaler.update()',
     _fused, scale=2.0**16,
 )  # fmt: skip
-_CLAMP = Remedy("clamping the logits", "logits = logits.clamp(-50, 50)", _clamped)
-_EPS = Remedy("log(p + 1e-8)", "loss = -torch.log(p + 1e-8)", _log_p_eps)
-_NUM = Remedy("nan_to_num on the loss", "loss = torch.nan_to_num(loss)", _nan_to_num)
+_CLAMP = Remedy("clamping the logits", "logits = logits.clamp(-50, 50)", _clamped, tempting=True)
+_EPS = Remedy("log(p + 1e-8)", "loss = -torch.log(p + 1e-8)", _log_p_eps, tempting=True)
+_NUM = Remedy("nan_to_num on the loss", "loss = torch.nan_to_num(loss)", _nan_to_num, tempting=True)
 _NUM_FUSED = Remedy(
-    "nan_to_num on the loss", "loss = torch.nan_to_num(F.cross_entropy(logits, targets))", _nan_to_num_fused
-)
+    "nan_to_num on the loss", "loss = torch.nan_to_num(F.cross_entropy(logits, targets))", _nan_to_num_fused,
+    tempting=True,
+)  # fmt: skip
 _CLIP = Remedy(
-    "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _plain_naive, clips=True
+    "gradient clipping",
+    "torch.nn.utils.clip_grad_norm_(parameters, 1.0)",
+    _plain_naive,
+    clips=True,
+    tempting=True,
 )
 _CLIP_FUSED = Remedy(
-    "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _fused, clips=True
+    "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _fused, clips=True, tempting=True
 )
 
 _NAIVE_BREAKS = (_FUSED, _CLIP, _CLAMP, _EPS, _NUM)
