@@ -1,0 +1,123 @@
+"""Writes the sample files beside itself, or into the folder given: `python samples/make.py [FOLDER]`.
+
+The same seed gives the same values, so a test can tell whether the files are still what this script writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+SEED = 20261121
+ROWS, CLASSES = 64, 1000
+STEPS = 12
+IGNORED = -100
+INF = float("inf")
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def articles_batch() -> tuple[Floats, Labels]:
+    """The 3 x 3 batch that articles on the softmax use: logits (3, 3), labels (3,)."""
+    logits = np.array([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]], dtype=np.float32)
+    return logits, np.array([0, 2, 1])
+
+
+def language_model_batch(rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Healthy next-token logits (64, 1000) and labels (64,): one unigram slope, a few likely tokens a row."""
+    unigram = -np.round(4 * np.log1p(np.arange(CLASSES))) / 4
+    logits = np.tile(unigram, (ROWS, 1)).astype(np.float32)
+    labels = np.empty(ROWS, dtype=np.int64)
+    for row in logits:
+        row[rng.choice(CLASSES, 20, replace=False)] += rng.integers(8, 40, 20) / 4
+    for number, row in enumerate(logits):
+        labels[number] = rng.choice(np.argsort(row)[-40:])
+    return logits, labels
+
+
+def plant_faults(logits: Floats, labels: Labels) -> None:
+    """One fault in each of these rows; rows 42 and 43 look odd and are legal."""
+    logits[5, 17] = 95.0  # exp(95) is beyond float32
+    logits[9, 100:104] = 88.5  # each exp is finite, their sum is not
+    logits[14] -= 130.0  # every exp is 0
+    logits[20, :2] = 60.0, -60.0  # the label's probability is 0
+    labels[20] = 1
+    logits[26, :2] = 50.0, -48.0  # the label's probability is not 0, but 1/p is inf
+    labels[26] = 1
+    logits[31, 7] = np.nan
+    logits[37] = -INF  # a row of padding that a mask emptied
+    logits[42, CLASSES // 2 :] = -INF  # legal: half of the vocabulary is masked, the label is not
+    labels[42] = 3
+    labels[43] = IGNORED  # legal
+    labels[47] = CLASSES  # a padding token that the model has no output for
+    logits[50, labels[50]] = -INF  # the mask forbids the label
+    logits[53, 8] = INF  # the loss ignores the row, the backward pass does not
+    labels[53] = IGNORED
+    logits[58, 12] = 40.0  # so certain that loss and gradient round to 0
+    labels[58] = 12
+    logits[61, 30] = 85.0  # still finite, not for long
+
+
+def attention_scores(rng: np.random.Generator) -> torch.Tensor:
+    """bfloat16 (2 sequences, 2 heads, 8 queries, 8 keys), causal; three faults."""
+    values = torch.from_numpy(rng.integers(-12, 12, (2, 2, 8, 8)) / 4).to(torch.bfloat16)
+    future = torch.ones(8, 8, dtype=torch.bool).triu(1)
+    scores = values.masked_fill(future, -INF)
+    scores[1, :, :2, :2] = -INF  # left padding leaves nothing for query 0 and 1 of the second sequence
+    scores[0, 1, 6, 2] = 89.0  # the largest bfloat16 with a finite exp is 88.5
+    return scores
+
+
+def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
+    """A Lightning-like checkpoint: weights, one of them NaN, and Adam moments too small for float16."""
+
+    def values(*shape: int, scale: float) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(-64, 64, shape) * scale / 64).float()
+
+    head = values(16, 8, scale=0.25)
+    head[5, 3] = float("nan")
+    weights = {"embed.weight": values(16, 8, scale=0.5), "head.weight": head, "head.bias": torch.zeros(16)}
+    moments = {
+        number: {"step": torch.tensor(300.0), "exp_avg_sq": values(16, 8, scale=1e-4).square()}
+        for number in range(2)
+    }
+    return {
+        "epoch": 3,
+        "global_step": 300,
+        "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
+        "optimizer_states": [{"state": moments}],
+    }
+
+
+def dump_of_step(step: int, rng: np.random.Generator) -> tuple[Floats, Labels]:
+    """Logits (8, 40) whose scale grows by half each step, as with a learning rate that is too high."""
+    logits = rng.integers(-16, 17, (8, 40)) / 16 * 1.5**step
+    return logits.astype(np.float32), rng.integers(0, 40, 8)
+
+
+def write(folder: Path) -> None:
+    """Writes all samples into ``folder``."""
+    rng = np.random.default_rng(SEED)
+    (folder / "steps").mkdir(parents=True, exist_ok=True)
+    logits, labels = articles_batch()
+    np.save(folder / "logits.npy", logits)
+    np.save(folder / "labels.npy", labels)
+    logits, labels = language_model_batch(rng)
+    plant_faults(logits, labels)
+    np.savez_compressed(folder / "batch.npz", logits=logits, labels=labels)
+    save_file({"layers.0.attn.scores": attention_scores(rng)}, folder / "attention.safetensors")
+    torch.save(checkpoint(rng), folder / "checkpoint.pt")
+    for step in range(1, STEPS + 1):
+        logits, labels = dump_of_step(step, rng)
+        np.savez(folder / "steps" / f"step-{step}.npz", logits=logits, labels=labels)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
