@@ -88,19 +88,30 @@ def _blocks(data: Array) -> Iterator[tuple[int, Array]]:
 
 def _cast(block: Array, stored: str, dtype: str, start: int, most: int) -> Casting:
     values, target = to_floats(block, stored), FORMATS[dtype]
-    size = np.abs(values)
-    finite = np.isfinite(values)
-    beyond = size > target.overflow if dtype == "float8_e4m3fn" else size >= target.overflow
+    nonzero, finite = values != 0, np.isfinite(values)
+    was_normal = np.abs(values) >= FORMATS[stored].smallest_normal
+    size = _before_rounding(values, dtype)
+    with np.errstate(over="ignore"):  # no float32 reaches the limit of float32 itself, which becomes inf here
+        limit = size.dtype.type(target.overflow)
+    beyond = size > limit if dtype == "float8_e4m3fn" else size >= limit
     overflow = beyond & finite
-    # Half the smallest subnormal is a tie and rounds to even, which is 0.
-    flushed = (size <= target.smallest_subnormal / 2) & (size > 0)
-    was_normal = size >= FORMATS[stored].smallest_normal
-    subnormal = (size < target.smallest_normal) & ~flushed & was_normal
+    # Halfway is a tie and rounds to even: to 0 at the bottom, to the smallest normal below that.
+    flushed = (size <= target.smallest_subnormal / 2) & nonzero
+    subnormal = (size < target.smallest_normal - target.smallest_subnormal / 2) & ~flushed & was_normal
     where = np.flatnonzero(overflow | flushed)[:most] + start
     return Casting(
         int(np.count_nonzero(overflow)), int(np.count_nonzero(flushed)), int(np.count_nonzero(subnormal)),
         tuple(where.tolist()),
     )  # fmt: skip
+
+
+def _before_rounding(values: Array, dtype: str) -> Array:
+    """Magnitudes as the last rounding to ``dtype`` sees them: PyTorch takes float64 to narrow formats by float32."""
+    size = np.abs(values)
+    if size.dtype != np.float64 or dtype in ("float64", "float32"):
+        return size
+    with np.errstate(over="ignore", invalid="ignore"):
+        return size.astype(np.float32)
 
 
 def _nonfinite(tensor: Tensor, counts: health.Counts, bad: list[int]) -> Iterator[Finding]:
