@@ -17,8 +17,6 @@ from nanhunt.sweep import RowTable, run_all, screen_all
 from nanhunt.tally import Tally, strip
 from nanhunt.values import as_health
 
-BROKEN_INPUT = ("NH001", "NH002", "NH003", "NH006")
-
 
 def diagnose(
     job: Job,
@@ -113,18 +111,11 @@ def _finding(job: Job, rule: Rule, tally: Tally) -> report.Finding:
     from nanhunt.remedies import prove
 
     rows = tally.rows[rule.code]
-    mendable = rows if rule.severity is report.Severity.ERROR else _without_broken_input(rows, tally)
     severity = rule.targetless if job.targets is None and rule.targetless else rule.severity
     return report.Finding(
         rule.code, rule.name, severity, tally.counts[rule.code], rows[: job.options.max_rows],
-        explain(job, rule.code, rows[0]), prove(job, rule.code, mendable),
+        explain(job, rule.code, rows[0]), prove(job, rule.code, rows),
     )  # fmt: skip
-
-
-def _without_broken_input(rows: tuple[int, ...], tally: Tally) -> tuple[int, ...]:
-    """Rows whose input is sound: no way of writing the loss mends the others, so they would disprove every fix."""
-    broken = {row for code in BROKEN_INPUT for row in tally.rows.get(code, ())}
-    return tuple(row for row in rows if row not in broken)
 
 
 def _worst_rows(job: Job, findings: tuple[report.Finding, ...]) -> tuple[report.WorstRow, ...]:

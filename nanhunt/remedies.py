@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from nanhunt.numerics.confirm import cast, heated, labels_of
 from nanhunt.numerics.formats import to_torch
 from nanhunt.numerics.losses import Labels, LossOptions, cross_entropy, naive
 from nanhunt.numerics.truth import truth
-from nanhunt.report import RemedyResult
+from nanhunt.report import RemedyResult, Severity
+from nanhunt.rules import RULES
 
 MOST_VALUES = 1 << 22
 """Remedies are run on at most 1,000 failing rows, and on no more values than this."""
@@ -66,9 +68,21 @@ def prove(job: Job, code: str, numbers: tuple[int, ...]) -> tuple[RemedyResult, 
     """Runs the remedies of that rule on the rows with those numbers; those that work come first."""
     most = max(1, MOST_VALUES // max(1, job.rows.classes))
     rows = np.array(numbers[:most], dtype=np.intp)
+    if len(rows) and RULES[code].severity is not Severity.ERROR:
+        rows = rows[_sound(job, rows)]
     tried = [(remedy, _try(job, code, remedy, rows)) for remedy in _remedies(job, code)] if len(rows) else []
     told = [result for remedy, result in tried if not (remedy.tempting and result.works)]
     return tuple(sorted(told, key=lambda result: not result.works))
+
+
+def _sound(job: Job, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Rows whose input is not at fault: no way of writing the loss mends the others, so they would disprove all."""
+    x = cast(to_torch(job.rows.take(rows), job.tensor.dtype), job.dtype)
+    labels, _ = labels_of(x, job.row_targets(rows))
+    sound = x.amax(-1).isfinite()
+    if labels.classes is not None:
+        sound &= ~labels.kept | (x.gather(-1, labels.classes[:, None])[:, 0] != -math.inf)
+    return sound.numpy()
 
 
 def _try(
