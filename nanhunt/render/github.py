@@ -1,0 +1,77 @@
+r"""``--format github``: workflow commands, which GitHub shows as annotations.
+
+Escaping as in actions/toolkit's command.ts: "%", "\r" and "\n" in the text, ":" and "," too in properties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanhunt.render import phrases
+from nanhunt.report import Finding, ReadError, Report, Severity, TensorReport
+
+MOST = 10
+"""GitHub shows this many annotations of a level per step and drops the rest in silence."""
+LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    file: str
+    title: str
+    text: str
+
+
+def render(report: Report) -> str:
+    """At most ten commands a level, most severe first, and a summary line that is no command."""
+    found: dict[str, list[_Annotation]] = {level: [] for level in LEVELS.values()}
+    found["error"] += [_unread(error) for error in report.errors]
+    for group in phrases.groups(report):
+        for tensor in group:
+            for finding in tensor.findings:
+                level = "notice" if finding.known else LEVELS[finding.severity]
+                found[level].append(_finding(finding, tensor))
+    lines = [line for level, annotations in found.items() for line in _commands(level, annotations)]
+    return "\n".join([*lines, f"nanhunt: {phrases.summary(report)}"]) + "\n"
+
+
+def _unread(error: ReadError) -> _Annotation:
+    return _Annotation(error.file, "nanhunt: not read", f"{error.message}\n{error.hint}".strip())
+
+
+def _finding(finding: Finding, tensor: TensorReport) -> _Annotation:
+    fixes = [remedy for remedy in finding.remedies if remedy.works]
+    advice = [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}" for remedy in fixes[:1]]
+    advice = advice or [line for line in [phrases.explanation(finding)] if line]
+    lines = [f"{phrases.place(tensor)} in {tensor.dtype}", phrases.message(finding, tensor), *advice]
+    return _Annotation(tensor.file, f"nanhunt: {phrases.heading(finding, tensor)}", "\n".join(lines))
+
+
+def _commands(level: str, annotations: Sequence[_Annotation]) -> list[str]:
+    """The tenth of more than ten says how many more there are."""
+    shown = list(annotations)
+    if len(shown) > MOST:
+        more = len(shown) - MOST + 1
+        text = f"and {phrases.count(more)} more of level {level}: the whole list is in the report"
+        shown = [*shown[: MOST - 1], _Annotation("", f"nanhunt: {phrases.count(more)} more", text)]
+    return [_command(level, annotation) for annotation in shown]
+
+
+def _command(level: str, annotation: _Annotation) -> str:
+    properties = {"file": annotation.file, "title": annotation.title}
+    named = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
+    return f"::{level} {named}::{_data(_lines(annotation.text))}"
+
+
+def _lines(text: str) -> str:
+    """Our own line breaks stay, all other control characters are spelled out."""
+    return "\n".join(phrases.literal(line) for line in text.split("\n"))
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(phrases.literal(text)).replace(":", "%3A").replace(",", "%2C")

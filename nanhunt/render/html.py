@@ -1,0 +1,153 @@
+"""``--format html``: one self-contained page. Jinja2 with autoescape, a strict content security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nanhunt.floats import FORMATS, compute_format
+from nanhunt.render import phrases, steps, svg
+from nanhunt.report import IMPLEMENTATIONS, Finding, Report, RowBin, TensorReport, WorstRow
+
+HERE = Path(__file__).parent
+FEW = 6
+"""Up to this many healthy verdicts get their pictures too; of more, only the sick ones do."""
+BINS = 256
+"""Bins of a strip at most: one column each on a phone."""
+
+
+def render(report: Report) -> str:
+    """The page. It loads nothing: styles and script are inside, allowed by their hashes alone."""
+    style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    page = _environment().get_template("page.html.jinja")
+    return page.render(
+        report=report,
+        sections=_sections(report),
+        verdicts=[tensor for group in phrases.groups(report) for tensor in group],
+        series=steps.series(report),
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_literal,
+    )
+    environment.globals.update(phrases=phrases, svg=svg, implementations=IMPLEMENTATIONS)
+    return environment
+
+
+def _literal(value: Any) -> Any:
+    """Controls and bidi marks of untrusted names are spelled out; line breaks of snippets stay."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(phrases.literal, value.split("\n")))
+    return value
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """One line under the histogram: a format, its numbers, and whether these values fit."""
+
+    name: str
+    judged: bool
+    fits: bool | None
+    """None where the extremes were not counted."""
+    exp_limit: str
+    zero_cliff: str
+    max: str
+    smallest_normal: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One tensor in one dtype, laid out."""
+
+    id: str
+    tensor: TensorReport
+    verdict: phrases.Verdict
+    comparison: phrases.Comparison | None
+    findings: Sequence[Finding]
+    histogram: Markup | None
+    limits: Sequence[Limits]
+    strip: svg.Strip | None
+    worst: Sequence[WorstRow]
+
+
+def _sections(report: Report) -> dict[int, Section]:
+    """The tensors that get a section, by their place among the verdicts."""
+    tensors = [tensor for group in phrases.groups(report) for tensor in group]
+    few = len(tensors) <= FEW
+    return {
+        index: _section(index, tensor, report)
+        for index, tensor in enumerate(tensors)
+        if few or tensor.findings or phrases.comparison(tensor, report)
+    }
+
+
+def _section(index: int, tensor: TensorReport, report: Report) -> Section:
+    histogram = tensor.histogram
+    return Section(
+        id=f"t{index + 1}",
+        tensor=tensor,
+        verdict=phrases.verdict(tensor),
+        comparison=phrases.comparison(tensor, report),
+        findings=phrases.by_severity(tensor.findings),
+        histogram=svg.histogram(histogram, tensor.dtype, tensor.role) if histogram else None,
+        limits=[_limits(name, tensor) for name in FORMATS] if histogram else [],
+        strip=svg.strip(_coarser(tensor.strip), tensor) if tensor.strip else None,
+        worst=tensor.worst_rows,
+    )
+
+
+def _limits(name: str, tensor: TensorReport) -> Limits:
+    found, exp = FORMATS[name], compute_format(name)
+    low, high = tensor.health.min, tensor.health.max
+    fits = None
+    if low is not None and high is not None:
+        within = max(abs(low), abs(high)) < found.overflow
+        fits = within and (tensor.role != "logits" or high <= exp.exp_limit)
+    return Limits(
+        name=name,
+        judged=name == tensor.dtype,
+        fits=fits,
+        exp_limit=f"{exp.exp_limit:.4g}",
+        zero_cliff=f"{exp.exp_zero:.4g}",
+        max=f"{found.max:.4g}",
+        smallest_normal=f"{found.smallest_normal:.3g}",
+    )
+
+
+def _coarser(strip: Sequence[RowBin]) -> list[RowBin]:
+    """At most ``BINS`` bins, neighbours joined."""
+    step = math.ceil(len(strip) / BINS)
+    return [_joined(strip[start : start + step]) for start in range(0, len(strip), step)]
+
+
+def _joined(bins: Sequence[RowBin]) -> RowBin:
+    causes: dict[str, int] = {}
+    for item in bins:
+        for code, number in item.causes:
+            causes[code] = causes.get(code, 0) + number
+    largest = max((item.max for item in bins if item.max is not None), default=None)
+    return RowBin(bins[0].first, bins[-1].last, largest, tuple(sorted(causes.items())))
