@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nanhunt.floats import FORMATS, compute_format
-from nanhunt.render import phrases, steps, svg
-from nanhunt.report import IMPLEMENTATIONS, Finding, Report, RowBin, TensorReport, WorstRow
+from nanhunt.render import phrases, scales, steps, svg
+from nanhunt.report import Finding, Report, RowBin, TensorReport, WorstRow
 
 HERE = Path(__file__).parent
 FEW = 6
@@ -50,7 +50,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_literal,
     )
-    environment.globals.update(phrases=phrases, svg=svg, implementations=IMPLEMENTATIONS)
+    environment.globals.update(phrases=phrases, svg=svg, remark=scales.remark)
     return environment
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from nanhunt.floats import FORMATS, compute_format
 from nanhunt.render import phrases, scales
 from nanhunt.render.steps import Series, Step
-from nanhunt.report import Histogram, RowBin, RowView, TensorReport, WorstRow
+from nanhunt.report import Histogram, RowBin, TensorReport, WorstRow
 
 UP, DOWN = 96, 64
 """Heights in pixels of the positive and negative half of the histogram."""
@@ -267,11 +267,6 @@ def slope(value: float, row: WorstRow) -> Markup:
     return _picture(
         4, "", element("rect", x=f"{x:.4g}%", width=f"{wide:.4g}%", height=4, class_="bar"), class_="gauge"
     )
-
-
-def view_named(row: WorstRow, name: str) -> RowView | None:
-    """What that implementation does with the row; None where it was not run."""
-    return next((view for view in row.views if view.name == name), None)
 
 
 # ---------------------------------------------------------------------------------------------- steps
