@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +53,25 @@ def series(report: Report) -> list[Series]:
 
 def _series(name: str, dtype: str, tensors: Sequence[TensorReport]) -> Series:
     files = [tensor.file for tensor in tensors]
-    start = len(os.path.commonprefix(files).rstrip("0123456789"))
-    end = len(os.path.commonprefix([file[start:][::-1] for file in files]).rstrip("0123456789"))
-    labels = [file[start : len(file) - end] or file for file in files]
+    labels = _distinct(files)
     limit = compute_format(dtype).exp_limit
     dumps = [_step(label, tensor, limit) for label, tensor in zip(labels, tensors, strict=True)]
     return Series(name, dtype, limit, tuple(dumps))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names without what they begin and end with alike; a number is never cut in two."""
+    start = _alike(names)
+    end = _alike([name[start:][::-1] for name in names])
+    return [name[start : len(name) - end] or name for name in names]
+
+
+def _alike(names: Sequence[str]) -> int:
+    letters = zip(*names, strict=False)
+    alike = "".join(
+        column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, letters)
+    )
+    return len(alike.rstrip("0123456789"))
 
 
 def _step(label: str, tensor: TensorReport, limit: float) -> Step:

@@ -6,6 +6,7 @@ screen and a phone's alike without its letters being scaled.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -306,7 +307,7 @@ def _line(found: Series, what: str, value: Callable[[Step], float | None], limit
     points = [(_x(index, found), at(y), found.steps[index]) for index, y in known if math.isfinite(y)]
     joints = [
         element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="joint")
-        for (x1, y1, _), (x2, y2, _) in zip(points, points[1:], strict=False)
+        for (x1, y1, _), (x2, y2, _) in itertools.pairwise(points)
     ]
     dots = [
         element(
