@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ SCREEN_VALUES = 1 << 22
 THREADS = min(4, os.cpu_count() or 1)
 
 Numbers = npt.NDArray[np.intp]
+Advance = Callable[[int], None]
+"""Told how many bytes are done."""
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -51,19 +55,51 @@ class RowTable:
             column[first : first + len(value)] = value
 
 
-def run_all(
-    job: Job, table: RowTable | None = None, advance: Callable[[int], None] = lambda _: None
-) -> Tally:
+def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _: None) -> Tally:
     """Runs every row; what the losses add up to is known afterwards."""
-    total = Tally(behaviour=empty_behaviour())
-    for first, block in job.rows.blocks(BLOCK_VALUES // max(1, job.rows.classes)):
+
+    def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
         numbers = np.arange(first, first + len(block))
         confirmed = run_block(job, numbers, block)
-        total += _run_tally(job, numbers, block, confirmed)
-        if table is not None:
-            table.fill(first, job.rows.count, _columns(job, confirmed))
-        advance(block.nbytes)
+        return _run_tally(job, numbers, block, confirmed), confirmed
+
+    total, first = Tally(behaviour=empty_behaviour()), 0
+    with _one_torch_thread():
+        for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
+            total += tally
+            if table is not None:
+                table.fill(first, job.rows.count, _columns(job, confirmed))
+            first += len(confirmed.truth)
     return total
+
+
+def _run_rows(job: Job, numbers: Numbers) -> Tally:
+    """Runs the rows with those numbers."""
+    step = max(1, BLOCK_VALUES // job.rows.classes)
+    total = Tally()
+    with _one_torch_thread(), ThreadPoolExecutor(THREADS) as pool:
+
+        def work(start: int) -> Tally:
+            chosen = numbers[start : start + step]
+            block = job.rows.take(chosen)
+            return _run_tally(job, chosen, block, run_block(job, chosen, block))
+
+        for tally in pool.map(work, range(0, len(numbers), step)):
+            total += tally
+    return total
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
@@ -121,7 +157,7 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def screen_all(job: Job, advance: Callable[[int], None] = lambda _: None) -> Tally:
+def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
     """Proves what it can from bounds, then runs the rows that were not proven."""
     if not _can_screen(job):
         return run_all(job, None, advance)
@@ -134,18 +170,15 @@ def screen_all(job: Job, advance: Callable[[int], None] = lambda _: None) -> Tal
     )
     total = Tally(behaviour=empty_behaviour())
     doubtful: list[Numbers] = []
-    for part, unproven in _side_by_side(
-        lambda first, block: _screen_block(job, how, first, block), job, advance
-    ):
+
+    def work(first: int, block: Array) -> tuple[Tally, Numbers]:
+        return _screen_block(job, how, first, block)
+
+    for part, unproven in _side_by_side(work, job, SCREEN_VALUES, advance):
         total += part
         doubtful.append(unproven)
     numbers = np.concatenate(doubtful) if doubtful else np.zeros(0, np.intp)
-    step = max(1, BLOCK_VALUES // job.rows.classes)
-    for start in range(0, len(numbers), step):
-        chosen = numbers[start : start + step]
-        block = job.rows.take(chosen)
-        total += _run_tally(job, chosen, block, run_block(job, chosen, block))
-    return total
+    return total + _run_rows(job, numbers) if len(numbers) else total
 
 
 def _can_screen(job: Job) -> bool:
@@ -190,18 +223,19 @@ def _masked(block: Array, dtype: str) -> int:
 
 
 def _side_by_side(
-    work: Callable[[int, Array], tuple[Tally, Numbers]], job: Job, advance: Callable[[int], None]
-) -> Iterator[tuple[Tally, Numbers]]:
-    """Results in the order of the rows, from threads: NumPy's reductions run outside the interpreter's lock.
+    work: Callable[[int, Array], Result], job: Job, values: int, advance: Advance
+) -> Iterator[Result]:
+    """``work`` on blocks of about ``values`` values, results in the order of the rows.
 
-    Only a few blocks are under way at a time, so that a layout whose blocks are copies stays in bounded memory.
+    Threads serve, since NumPy's reductions and torch's operations run outside the interpreter's lock. Only a few
+    blocks are under way at a time: where the layout makes a block a copy, memory stays bounded all the same.
     """
-    pending: deque[tuple[int, Future[tuple[Tally, Numbers]]]] = deque()
+    pending: deque[tuple[int, Future[Result]]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for first, block in job.rows.blocks(SCREEN_VALUES // job.rows.classes):
+            for first, block in job.rows.blocks(values // max(1, job.rows.classes)):
                 pending.append((block.nbytes, pool.submit(work, first, block)))
-                while len(pending) > 2 * THREADS:
+                if len(pending) > 2 * THREADS:
                     yield _next(pending, advance)
             while pending:
                 yield _next(pending, advance)
@@ -210,9 +244,7 @@ def _side_by_side(
                 future.cancel()
 
 
-def _next(
-    pending: deque[tuple[int, Future[tuple[Tally, Numbers]]]], advance: Callable[[int], None]
-) -> tuple[Tally, Numbers]:
+def _next(pending: deque[tuple[int, Future[Result]]], advance: Advance) -> Result:
     size, future = pending.popleft()
     result = future.result()
     advance(size)

@@ -6,6 +6,7 @@ Nothing here is predicted: exps, sums, losses and gradients are the ones that Py
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from nanhunt.floats import FORMATS, compute_format
 from nanhunt.numerics.facts import Behaviour, Bools, RowFacts
 from nanhunt.numerics.formats import Array, to_torch, torch_dtype
 from nanhunt.numerics.losses import IMPLEMENTATIONS, Implementation, Labels, LossOptions, Outcome, fused
-from nanhunt.numerics.truth import TrueRows, truth
+from nanhunt.numerics.truth import TrueRows, largest_outside, truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -138,16 +139,17 @@ def _input_facts(
     base = _base(stored)
     false = np.zeros(len(x), bool)
     later: dict[str, Any] = {name: false.copy() for name in _FILLED_LATER}
-    top = base.amax(-1)
-    given = labels.classes is not None and targets.labels is not None
+    top, bottom = base.amax(-1), base.amin(-1)  # both are NaN where a row holds one
+    given = targets.labels is not None or labels.probabilities is not None
+    casts = batch.dtype != batch.stored
     return RowFacts(
         nan_logit=top.isnan().numpy(),
-        inf_logit=(base == math.inf).any(-1).numpy(),
+        inf_logit=_where(~top.isfinite(), lambda rows: (base[rows] == math.inf).any(-1)),
         fully_masked=(top == -math.inf).numpy(),
-        cast_overflow=_cast_overflow(base, x, batch.dtype) if batch.dtype != batch.stored else false,
+        cast_overflow=_cast_overflow(base, x, top, bottom, batch.dtype) if casts else false.copy(),
         bad_label=bad.copy(),
-        ignored=false if targets.ignored is None else targets.ignored.copy(),
-        masked_target=_masked_target(base, labels) if given or labels.probabilities is not None else false,
+        ignored=false.copy() if targets.ignored is None else targets.ignored.copy(),
+        masked_target=_masked_target(base, bottom, labels) if given else false.copy(),
         low_headroom=_low_headroom(x, batch),
         **later,
     )
@@ -159,33 +161,62 @@ _FILLED_LATER = (
 )  # fmt: skip
 
 
-def _cast_overflow(base: torch.Tensor, x: torch.Tensor, dtype: str) -> Bools:
-    if dtype == "float8_e4m3fn":  # torch saturates; 464 still rounds to 448
-        return ((base.abs() > FORMATS[dtype].overflow) & (base.abs() != math.inf)).any(-1).numpy()
-    return (x.isinf() & base.isfinite()).any(-1).numpy()
+def _where(suspects: torch.Tensor, fact: Callable[[torch.Tensor], torch.Tensor]) -> Bools:
+    """``fact`` of the suspect rows, False for the rest: a closer look costs only where it can say yes."""
+    found = np.zeros(len(suspects), bool)
+    if bool(suspects.any()):
+        rows = suspects.nonzero()[:, 0]
+        found[rows.numpy()] = fact(rows).numpy()
+    return found
 
 
-def _masked_target(base: torch.Tensor, labels: Labels) -> Bools:
-    masked = base == -math.inf
-    if labels.classes is None:
-        assert labels.probabilities is not None
-        return (masked & (labels.probabilities > 0)).any(-1).numpy()
-    return (masked.gather(-1, labels.classes[:, None])[:, 0] & labels.kept).numpy()
+def _cast_overflow(
+    base: torch.Tensor, x: torch.Tensor, top: torch.Tensor, bottom: torch.Tensor, dtype: str
+) -> Bools:
+    limit = FORMATS[dtype].overflow
+
+    def beyond(rows: torch.Tensor) -> torch.Tensor:
+        if dtype == "float8_e4m3fn":  # torch saturates; 464 still rounds to 448
+            return ((base[rows].abs() > limit) & (base[rows].abs() != math.inf)).any(-1)
+        return (x[rows].isinf() & base[rows].isfinite()).any(-1)
+
+    # A float64 goes through float32 on its way to half precision, and may be rounded up to the limit there.
+    near = min(limit * (1 - 2.0**-20), torch.finfo(base.dtype).max)
+    return _where(~((top.abs() < near) & (bottom.abs() < near)), beyond)
+
+
+def _masked_target(base: torch.Tensor, bottom: torch.Tensor, labels: Labels) -> Bools:
+    def masked(rows: torch.Tensor) -> torch.Tensor:
+        if labels.classes is None:
+            assert labels.probabilities is not None
+            return ((base[rows] == -math.inf) & (labels.probabilities[rows] > 0)).any(-1)
+        at_label = base[rows].gather(-1, labels.classes[rows, None])[:, 0]
+        return (at_label == -math.inf) & labels.kept[rows]
+
+    return _where(~bottom.isfinite(), masked)
 
 
 def _low_headroom(x: torch.Tensor, batch: Batch) -> Bools:
     limit, largest = compute_format(batch.dtype).exp_limit, FORMATS[batch.dtype].max
-    top = heated(x, batch.options).amax(-1).double()
-    size = x.abs().masked_fill(x == -math.inf, 0.0).amax(-1).double()
-    near_limit = (top >= 0.9 * limit) & (top <= limit)
-    return (near_limit | ((size >= 0.9 * largest) & (size <= largest))).numpy()
+    highest, lowest = x.amax(-1), x.amin(-1)
+    top = (highest if batch.options.temperature > 0 else lowest).double() / batch.options.temperature
+
+    def near(rows: torch.Tensor) -> torch.Tensor:
+        z = heated(x[rows], batch.options).amax(-1).double()
+        size = x[rows].abs().masked_fill(x[rows] == -math.inf, 0.0).amax(-1).double()
+        return ((z >= 0.9 * limit) & (z <= limit)) | ((size >= 0.9 * largest) & (size <= largest))
+
+    # Far from both limits, whatever the rounding of the temperature's division.
+    far = (top < 0.89 * limit) & (highest.double() < 0.89 * largest) & (lowest.double() > -0.89 * largest)
+    return _where(~far, near)
 
 
 def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, targets: RowTargets) -> None:
     z = heated(x, batch.options)
     e = torch.exp(z)
     total = e.sum(-1)
-    exp_inf = (e == math.inf).any(-1)
+    # A sum that is finite has no infinite term.
+    exp_inf = torch.from_numpy(_where(~total.isfinite(), lambda rows: (e[rows] == math.inf).any(-1)))
     facts.exp_inf = exp_inf.numpy()
     facts.sum_inf = ((total == math.inf) & ~exp_inf).numpy()
     facts.sum_zero = (total == 0).numpy()
@@ -196,13 +227,14 @@ def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, targets: RowTar
 
 def _behaviour(outcome: Outcome, gradient: torch.Tensor, labels: Labels, bad: Bools) -> Behaviour:
     p, losses = outcome.probabilities, outcome.losses
-    finite = gradient.amax(-1).isfinite() & gradient.amin(-1).isfinite()
+    # A finite sum has no term that is not finite; a sum that is not may have overflowed by itself.
+    broken = _where(~gradient.sum(-1).isfinite(), lambda rows: ~gradient[rows].isfinite().all(-1))
     return Behaviour(
-        nan_probability=p.amax(-1).isnan().numpy(),
+        nan_probability=p.sum(-1).isnan().numpy(),
         zero_target_probability=_zero_target(p, labels).numpy(),
         inf_loss=losses.isinf().numpy() & ~bad,
         nan_loss=losses.isnan().numpy() & ~bad,
-        bad_gradient=~finite.numpy() & ~bad,
+        bad_gradient=broken & ~bad,
     )
 
 
@@ -226,16 +258,30 @@ def _fused_facts(
     ).numpy()
     if labels.classes is None:
         return
-    t = labels.classes[:, None]
-    at_label = gradient.gather(-1, t)[:, 0]
-    outside = gradient.scatter(-1, t, 0.0)
-    silent = (outside.amax(-1) == 0) & (outside.amin(-1) == 0)
-    truly = true.others > 0 if not batch.options.label_smoothing else torch.tensor(x.shape[-1] > 1)
-    if batch.options.weights is not None:
-        truly = truly & (batch.options.weights[labels.classes] != 0)
-    zero_loss = (losses["fused"] == 0) & (true.losses != 0)
-    facts.collapsed = (labels.kept & zero_loss & (at_label == 0)).numpy()
-    facts.vanished = (labels.kept & silent & truly).numpy()
+    zero_loss = (losses["fused"] == 0) & (true.losses != 0) & labels.kept
+    at_label = gradient.gather(-1, labels.classes[:, None])[:, 0]
+    facts.collapsed = (zero_loss & (at_label == 0)).numpy()
+    facts.vanished = _vanished(x, labels, gradient, batch.options)
+
+
+def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: LossOptions) -> Bools:
+    classes = labels.classes
+    assert classes is not None
+    # Outside the label, entries are g p >= 0 (less the smoothing), so most rows show one by their maximum.
+    at_label = gradient.gather(-1, classes[:, None])[:, 0]
+    suspects = labels.kept & ~(gradient.amax(-1) > at_label.clamp_min(0.0))
+
+    def silent(rows: torch.Tensor) -> torch.Tensor:
+        label = classes[rows, None]
+        nothing = (gradient[rows].scatter(-1, label, 0.0) == 0).all(-1)
+        truly = largest_outside(x[rows], classes[rows], options) > 0
+        if options.label_smoothing:
+            truly = torch.full_like(truly, x.shape[-1] > 1)
+        if options.weights is not None:
+            truly &= options.weights[classes[rows]] != 0
+        return nothing & truly
+
+    return _where(suspects, silent)
 
 
 def _wrong(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,8 @@ def _lifted_min(bits: npt.NDArray[np.uint16], hidden: npt.NDArray[np.bool_], dty
 
 def _value(bits: npt.NDArray[np.uint16], dtype: str) -> Floats:
     stored = bits.view(np.float16) if dtype == "float16" else bits
-    return to_floats(stored, dtype).astype(np.float64)
+    values: Floats = to_floats(stored, dtype).astype(np.float64)
+    return values
 
 
 def runner_up(block: Array, dtype: str, labels: npt.NDArray[np.int64]) -> Floats:
@@ -118,7 +119,8 @@ def runner_up(block: Array, dtype: str, labels: npt.NDArray[np.int64]) -> Floats
     values = to_floats(block, dtype)
     values = values.copy() if np.shares_memory(values, block) else values
     values[np.arange(len(values)), labels] = -np.inf
-    return values.max(axis=-1).astype(np.float64)
+    other: Floats = values.max(axis=-1).astype(np.float64)
+    return other
 
 
 def log_sum_exp(block: Array, dtype: str, top: Floats) -> Floats:

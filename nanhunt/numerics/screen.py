@@ -246,5 +246,6 @@ def _mark_ignored(facts: RowFacts, ignored: Bools | None) -> None:
     facts.ignored = ignored.copy()
     facts.vanished &= ~ignored
     naive = facts.by["naive"]
-    for outcome in (naive.zero_target_probability, naive.inf_loss, naive.nan_loss):
-        outcome &= ~ignored
+    naive.zero_target_probability &= ~ignored
+    naive.inf_loss &= ~ignored
+    naive.nan_loss &= ~ignored

@@ -21,8 +21,6 @@ class TrueRows:
     """(rows,): what ``F.cross_entropy`` would give in exact arithmetic."""
     handwritten: torch.Tensor
     """(rows,): the same for the handwritten forms; differs only with weights and smoothing together."""
-    others: torch.Tensor
-    """(rows,): the largest probability outside the label (nan-propagating); 0 without labels."""
 
 
 def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
@@ -38,13 +36,15 @@ def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
 
     if labels.probabilities is not None:
         losses = _soft(neg_log(None), labels.probabilities, options)
-        return TrueRows(losses, losses, torch.zeros_like(losses))
+        return TrueRows(losses, losses)
     assert labels.classes is not None
-    t = labels.classes[:, None]
-    losses, handwritten = _hard(neg_log, labels, options)
-    # Over the classes outside the label, exp(z - top) peaks at the row maximum unless that is the label itself.
-    peak = rest.scatter_(-1, where, 1.0).scatter_(-1, t, 0.0).amax(-1)
-    return TrueRows(losses, handwritten, peak * torch.exp(-log_sum[:, 0]))
+    return TrueRows(*_hard(neg_log, labels, options))
+
+
+def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """The largest true probability outside the label, float64 (rows,); NaN where the row holds one."""
+    z = x.double() / options.temperature
+    return torch.softmax(z, -1).scatter(-1, classes[:, None], 0.0).amax(-1)
 
 
 def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch.Tensor:
