@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nanhunt import __version__, invocation
+from nanhunt.watch.command import register
 
 app = typer.Typer(
     name="nanhunt",
@@ -172,6 +173,9 @@ def rule(
 ) -> None:
     """Explain a rule: what, why, how to fix."""
     invocation.explain_rules(name, every=every)
+
+
+register(app)
 
 
 def _version(asked: bool) -> None:
