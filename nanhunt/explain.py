@@ -235,6 +235,8 @@ def _reciprocal(n: Numbers) -> str:
     total = n.e.sum()
     at = 0 if n.label is None or n.label not in range(len(n.z)) else n.label
     p = float(n.e[at] / total)
+    if math.isnan(p) or p == 0:
+        return f"the row is left out of the loss, but p = {p:.3g}: 0 * {_g(-p if p else math.inf)} in the backward pass"
     return (
         f"loss {_g(n.losses['naive'])} is finite, but p = {p:.3g} (sum {float(total):.4g}): its reciprocal "
         f"overflows {n.format.name} in the backward pass"

@@ -101,11 +101,17 @@ class Job:
         if self.targets is None:
             return
         mean = self.options.reduction == "mean"
-        facts.mean_of_none |= mean and self.kept == 0
+        facts.mean_of_none |= mean and self._all_ignored
         # The divisor of the mean is a float16 scalar inside F.cross_entropy: inf from 65,520 rows on.
         too_many = mean and self.kept >= FORMATS["float16"].overflow and self.targets.labels is not None
         if self.half and (self.sum_overflows or too_many):
             facts.half_reduction |= self.targets.kept[numbers]
+
+    @functools.cached_property
+    def _all_ignored(self) -> bool:
+        """Whether every label is ignored; with one that is out of range there is no mean, but an IndexError."""
+        ignored = None if self.targets is None else self.targets.ignored
+        return ignored is not None and bool(ignored.all())
 
     @functools.cached_property
     def batch(self) -> Batch:

@@ -198,7 +198,10 @@ def _decide(n: _Numbers, sound: Bools, how: Screen) -> _Verdict:
     if how.has_targets:
         stable &= np.abs(n.top) <= MODERATE * max(1.0, math.log(how.classes))
         stable &= (n.label < n.top) | (n.other - n.top > math.log(16 * form.unit_roundoff))
-        facts.vanished, certain = _vanishing(n, how)
+        with np.errstate(
+            invalid="ignore"
+        ):  # all but the label masked: -inf + inf, which compares as not certain
+            facts.vanished, certain = _vanishing(n, how)
         stable &= certain
     fine = (n.top < 0.9 * form.exp_limit) & (n.high < log_max - MARGIN) & (n.top > log_normal + MARGIN)
     fine &= (n.label > floor + MARGIN) & (how.log_gradient - n.label < log_max - 3 * MARGIN)
