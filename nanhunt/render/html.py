@@ -27,11 +27,15 @@ BINS = 256
 def render(report: Report) -> str:
     """The page. It loads nothing: styles and script are inside, allowed by their hashes alone."""
     style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    sections, verdicts = _sections(report), list(enumerate(_tensors(report)))
+    fold = len(verdicts) - len(sections) > FEW
     page = _environment().get_template("page.html.jinja")
     return page.render(
         report=report,
-        sections=_sections(report),
-        verdicts=[tensor for group in phrases.groups(report) for tensor in group],
+        sections=sections,
+        verdicts=verdicts,
+        listed=[(index, tensor) for index, tensor in verdicts if not fold or index in sections],
+        folded=[(index, tensor) for index, tensor in verdicts if fold and index not in sections],
         series=steps.series(report),
         style=style,
         script=script,
@@ -55,10 +59,8 @@ def _environment() -> Environment:
 
 
 def _literal(value: Any) -> Any:
-    """Controls and bidi marks of untrusted names are spelled out; line breaks of snippets stay."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(phrases.literal, value.split("\n")))
-    return value
+    """Controls and bidi marks of untrusted names are spelled out; our own markup passes."""
+    return phrases.literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _hash(text: str) -> str:
@@ -94,9 +96,13 @@ class Section:
     worst: Sequence[WorstRow]
 
 
+def _tensors(report: Report) -> list[TensorReport]:
+    return [tensor for group in phrases.groups(report) for tensor in group]
+
+
 def _sections(report: Report) -> dict[int, Section]:
     """The tensors that get a section, by their place among the verdicts."""
-    tensors = [tensor for group in phrases.groups(report) for tensor in group]
+    tensors = _tensors(report)
     few = len(tensors) <= FEW
     return {
         index: _section(index, tensor, report)

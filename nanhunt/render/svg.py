@@ -18,7 +18,7 @@ from nanhunt.render import phrases, scales
 from nanhunt.render.steps import Series, Step
 from nanhunt.report import Histogram, RowBin, TensorReport, WorstRow
 
-UP, DOWN = 96, 64
+UP, DOWN = 112, 84
 """Heights in pixels of the positive and negative half of the histogram."""
 COLORS = 8
 """Classes k0 to k7 of the style sheet colour the causes."""
@@ -75,14 +75,15 @@ def _half(counts: Sequence[int], view: range, top: int, limit: float | None, up:
         if count
     ]
     words = f"{'positive' if up else 'negative'} values: " + _spread(counts, view)
-    return _picture(height, words, *bars, *_cliff(limit, view, height, up))
+    floor = element("line", x1=0, x2="100%", y1=height, y2=height, class_="floor")
+    return _picture(height, words, *bars, *([floor] if up else []), *_cliff(limit, view, height, up))
 
 
 def _bar(
     count: int, exponent: int, index: int, bins: int, top: int, height: int, limit: float | None, up: bool
 ) -> Markup:
     # Logarithmic, and never below two pixels: one value among millions must show.
-    tall = max(round((height - 4) * math.log1p(count) / math.log1p(top), 1), 2)
+    tall = max(round((height - 20) * math.log1p(count) / math.log1p(top), 1), 2)
     beyond = limit is not None and 2.0**exponent > limit
     title = (
         f"{phrases.count(count)} values with {scales.power(exponent)} ≤ |x| < {scales.power(exponent + 1)}"
@@ -332,7 +333,7 @@ def _columns(found: Series) -> Markup:
             tall = max(round(40 * step.bad_rows / most, 1), 3)
             number = phrases.count(step.bad_rows)
             count = len(found.steps)
-            x, width = _percent(index + 0.2, count), _percent(0.6, count)
+            x, width = _percent(index + 0.3, count), _percent(0.4, count)
             bar = element(
                 "rect",
                 element("title", told(step)),
@@ -342,7 +343,12 @@ def _columns(found: Series) -> Markup:
                 height=tall,
                 class_="over",
             )
-            columns += [bar, element("text", number, x=_x(index, found), y=56 - tall, text_anchor="middle")]
+            columns += [
+                bar,
+                element(
+                    "text", number, x=_x(index, found), y=56 - tall, text_anchor="middle", class_="over-name"
+                ),
+            ]
     words = "bad rows by step: " + ", ".join(f"{step.label} {step.bad_rows}" for step in found.steps)
     base = element("line", x1="0", x2="100%", y1=60, y2=60, class_="tick")
     return _picture(62, words, *_first_bad(found, 62), base, *columns)
