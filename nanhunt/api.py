@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Chosen
+from nanhunt.load import Chosen, tensor_at
+from nanhunt.load.reference import Role
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
 from nanhunt.options import Options
 from nanhunt.report import Report, merge
@@ -107,20 +108,14 @@ def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chose
     return Chosen(
         (logits,), (),
         None if targets is None else (_other(targets, "targets", options), "argument"),
-        None if class_weights is None else _other(class_weights, "class_weights", options),
+        None if class_weights is None else _other(class_weights, "class weights", options),
     )  # fmt: skip
 
 
-def _other(value: Any, name: str, options: Options) -> Tensor:
-    if not isinstance(value, str | os.PathLike):
-        return _tensor(value, name)
-    from nanhunt.load import open_path
-
-    path, _, inner = os.fspath(value).partition(":")
-    tensors = open_path(path, options.stored_dtype).tensors
-    if inner not in tensors and len(tensors) != 1:
-        raise NanhuntError(f"{path} holds several tensors.", f"Name one: FILE:NAME, of {', '.join(tensors)}.")
-    return tensors[inner] if inner in tensors else next(iter(tensors.values()))
+def _other(value: Any, role: Role, options: Options) -> Tensor:
+    if isinstance(value, str | os.PathLike):
+        return tensor_at(os.fspath(value), role, options.stored_dtype)
+    return _tensor(value, role)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

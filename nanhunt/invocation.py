@@ -92,6 +92,10 @@ def _judged(
             for report in survey.paths(paths):
                 done.append(report)
         except KeyboardInterrupt:
+            print(
+                f"nanhunt: interrupted after {progress.done:,} bytes; this is what was known.",
+                file=sys.stderr,
+            )
             return merge(done), True
     return merge(done), False
 

@@ -20,7 +20,8 @@ class Progress:
     def __init__(self) -> None:
         self._wanted = sys.stderr.isatty()
         self._began = time.monotonic()
-        self._done = 0
+        self.done = 0
+        """Bytes so far."""
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Progress:
@@ -29,14 +30,14 @@ class Progress:
 
     def advance(self, size: int) -> None:
         """``size`` more bytes are done."""
-        self._done += size
+        self.done += size
         if not self._wanted or time.monotonic() - self._began < PATIENCE:
             return
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()
             self._bar.add_task("judging", total=None)
-        self._bar.update(self._bar.task_ids[0], completed=self._done)
+        self._bar.update(self._bar.task_ids[0], completed=self.done)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

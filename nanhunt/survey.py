@@ -12,7 +12,7 @@ from nanhunt import rules
 from nanhunt.diagnose import diagnose
 from nanhunt.errors import NanhuntError
 from nanhunt.job import Job
-from nanhunt.load import Chosen, NothingToCheck, choose, find, open_path
+from nanhunt.load import Chosen, Container, NothingToCheck, NotNumbers, choose, find, open_path
 from nanhunt.load.tensor import Tensor
 from nanhunt.options import Options
 from nanhunt.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
@@ -51,11 +51,20 @@ class Survey:
         """One file; in a search, a file without floating tensors is passed over."""
         options = self.options_for(file) if self.options_for else self.options
         try:
-            return self.chosen(choose(open_path(file, options.stored_dtype), options), options)
+            container = open_path(file, options.stored_dtype)
+            return self.chosen(choose(container, options), options) + self._refused(container, options)
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
         except NanhuntError as error:
             return self._failed(file, error)
+
+    def _refused(self, container: Container, options: Options) -> Report:
+        """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
+        if options.logits:
+            return Report()
+        refused = container.refused.items()
+        tensors = [(name, error) for name, error in refused if not isinstance(error, NotNumbers)]
+        return merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
 
     def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors whose roles are known."""
