@@ -115,7 +115,7 @@ def write_rows(path: str, tables: Mapping[tuple[str, str], RowTable]) -> None:
 
 def _csv(stream: io.BufferedWriter, tables: Mapping[tuple[str, str], RowTable]) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator="\n")
     names = list(next(iter(tables.values())).columns) if tables else []
     writer.writerow(["tensor", "dtype", "row", *names])
     for (label, dtype), table in tables.items():

@@ -151,10 +151,23 @@ def worst(tensor: TensorReport) -> Severity | None:
 
 def affected(tensor: TensorReport, *severities: Severity) -> tuple[int, bool]:
     """Rows with a finding of these severities, and whether that is exact or only a lower bound."""
-    counts = [finding.count for finding in tensor.findings if finding.severity in severities]
-    if len(counts) == len(tensor.findings) and tensor.affected_rows:
+    found = [finding for finding in tensor.findings if finding.severity in severities]
+    if len(found) == len(tensor.findings) and tensor.affected_rows:
         return tensor.affected_rows, True
-    return max(counts, default=0), len(counts) <= 1 or max(counts) == units(tensor)
+    most = max((finding.count for finding in found), default=0)
+    if len(found) <= 1 or most == units(tensor):
+        return most, True
+    # A row's cause is its first rule: one of these, unless a finding of another severity comes before one of them.
+    last = max(finding.code for finding in found)
+    hidden = any(each.code < last for each in tensor.findings if each.severity not in severities)
+    by_cause = sum(caused(tensor, severity) for severity in severities)
+    return max(most, by_cause), bool(tensor.strip) and not hidden
+
+
+def caused(tensor: TensorReport, severity: Severity) -> int:
+    """Rows whose cause, the first rule that holds for them, is of that severity; 0 where it was not counted."""
+    codes = {finding.code for finding in tensor.findings if finding.severity is severity}
+    return sum(number for item in tensor.strip for code, number in item.causes if code in codes)
 
 
 def bad_rows(tensor: TensorReport) -> int:
@@ -204,9 +217,10 @@ def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
         verb = _verb(tensor, severity, "breaks", "break")
         return f"{breaks_naive} {verb} naive code; F.cross_entropy survives."
     text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with F.cross_entropy"
-    if any(finding.severity is Severity.WARNING for finding in tensor.findings):
-        text += f"; {breaks_naive} {_verb(tensor, Severity.WARNING, 'breaks', 'break')} naive code"
-    return text + "."
+    more = caused(tensor, Severity.WARNING)
+    return (
+        f"{text}; {count(more)} more {'breaks' if more == 1 else 'break'} naive code." if more else f"{text}."
+    )
 
 
 def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
@@ -226,10 +240,15 @@ def _verb(tensor: TensorReport, severity: Severity, one: str, many: str) -> str:
 
 
 def _cause(tensor: TensorReport) -> str:
-    """The gravest rules: by severity, then the one with most rows; notes only where nothing is graver."""
+    """The gravest rules: by severity, then the cause of most rows; notes only where nothing is graver."""
+    rows: dict[str, int] = {}
+    for item in tensor.strip:
+        for code, number in item.causes:
+            rows[code] = rows.get(code, 0) + number
     graver = [finding for finding in tensor.findings if finding.severity is not Severity.NOTE]
     order = sorted(
-        graver or tensor.findings, key=lambda found: (-found.severity.rank, -found.count, found.code)
+        graver or tensor.findings,
+        key=lambda found: (-found.severity.rank, -rows.get(found.code, 0), -found.count, found.code),
     )
     named = " and ".join(f"{finding.name} ({finding.code})" for finding in order[:2])
     return f"{named}, {len(order) - 2} more" if len(order) > 2 else named
@@ -258,6 +277,9 @@ def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.rules import RULES
 
+    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")) and not finding.remedies:
+        # Remedies of these are run on rows with sound input only; here there was no such row.
+        return "Mend the input of these rows first: each has a graver finding."
     rule = RULES.get(finding.code)
     return rule.fix if rule else ""
 
@@ -298,6 +320,8 @@ _MEASURES = (
 
 def _cell(run: Implementation | None, name: str) -> str:
     value = None if run is None else getattr(run, name)
+    if name == "max_loss_error" and value is not None:
+        return error_bound(value)
     return number(value) if value is None or isinstance(value, float) else count(value)
 
 
