@@ -248,7 +248,11 @@ def _cause(tensor: TensorReport) -> str:
     graver = [finding for finding in tensor.findings if finding.severity is not Severity.NOTE]
     order = sorted(
         graver or tensor.findings,
-        key=lambda found: (-found.severity.rank, -rows.get(found.code, 0), -found.count, found.code),
+        key=lambda found: (
+            -found.severity.rank,
+            -rows.get(found.code, 0) if rows else -found.count,
+            found.code,
+        ),
     )
     named = " and ".join(f"{finding.name} ({finding.code})" for finding in order[:2])
     return f"{named}, {len(order) - 2} more" if len(order) > 2 else named
