@@ -259,7 +259,9 @@ class Report:
     def to_json(self, indent: int | None = 2) -> str:
         """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
         body = {"format_version": FORMAT_VERSION, **_encode(self)}
-        return json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        # A file name that is no UTF-8 holds lone surrogates, which only an escape can carry into a file.
+        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -292,9 +294,9 @@ def merge(reports: Iterable[Report]) -> Report:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts step-2 before step-10."""
-    return tuple(
-        (0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text)
-    )
+    parts = re.split("0*([0-9]+)", text)
+    # Of two numbers the longer one is larger, which needs no int() and its limit of 4,300 digits.
+    return tuple((1, 0, part) if index % 2 == 0 else (0, len(part), part) for index, part in enumerate(parts))
 
 
 def _tensor_key(tensor: TensorReport) -> tuple[Any, ...]:
@@ -314,8 +316,12 @@ def _common(one: Mapping[str, Any], two: Mapping[str, Any]) -> Mapping[str, Any]
     """Options on which both agree; "various" where they differ. The empty mapping is neutral."""
     if not one or not two:
         return one or two
-    names = sorted({*one, *two})
-    return {name: one.get(name) if one.get(name) == two.get(name) else _VARIOUS for name in names}
+    return {name: _agreed(one.get(name), two.get(name)) for name in sorted({*one, *two})}
+
+
+def _agreed(one: Any, two: Any) -> Any:
+    # As JSON: a tuple of a fresh report and the list of one read again are the same, 1 and True are not.
+    return one if json.dumps(_encode(one)) == json.dumps(_encode(two)) else _VARIOUS
 
 
 _FLOAT_NAMES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}

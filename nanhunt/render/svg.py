@@ -214,10 +214,10 @@ def _totals(bins: Iterable[RowBin]) -> dict[str, int]:
 
 
 def _segments(item: RowBin, first: int, rows: int, colors: dict[str, str]) -> Iterable[Markup]:
-    """A bin's causes stacked from the bottom, each at least six pixels tall."""
+    """A bin's causes stacked from the bottom, each tall enough to be seen."""
     bottom = 48.0
     for code, number in item.causes:
-        tall = min(max(48 * number / (item.last + 1 - item.first), 6), bottom)
+        tall = min(max(48 * number / (item.last + 1 - item.first), 14), bottom)
         bottom -= tall
         yield element(
             "rect",
