@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 import torch
 
-from .numbers import Numbers, checkable, finite, numbers
-from .tape import METADATA_KEY, Entry
+from .numbers import checkable, finite
+from .tape import Entry, Tape
 
 Node = Any
 """A ``grad_fn``: torch gives these no common type in Python."""
@@ -23,11 +24,11 @@ class Finding:
     entry: Entry | None
     certain: bool
     """Whether all its inputs were seen, and were finite."""
-    out: Numbers | None
-    inputs: list[Numbers] = field(default_factory=list)
+    out: torch.Tensor
+    inputs: list[torch.Tensor] = field(default_factory=list)
 
 
-def autopsy(loss: torch.Tensor) -> list[Finding]:
+def autopsy(loss: torch.Tensor, tape: Tape) -> list[Finding]:
     """The nodes to blame for a bad loss, in forward order. Empty where the graph says nothing."""
     if loss.grad_fn is None:
         return []
@@ -37,20 +38,27 @@ def autopsy(loss: torch.Tensor) -> list[Finding]:
     for node in nodes:
         given[node] = _saved(node, seen)
     bad = {node for node, tensor in seen.items() if not finite(tensor)}
-    found = [_finding(node, seen, given[node], bad) for node in nodes if node in bad and _earliest(node, bad)]
-    return found[::-1]
+    downstream: set[Node] = set()
+    found = []
+    for node in reversed(nodes):
+        fed_badly = any(below in downstream for below, _ in node.next_functions)
+        if node in bad and not fed_badly:
+            found.append(_finding(node, seen, given[node], tape))
+        if node in bad or fed_badly:
+            downstream.add(node)
+    return found
 
 
 def _nodes(root: Node) -> Iterator[Node]:
     """Every node once, the last of the forward pass first."""
-    seen, waiting = {root}, [root]
+    seen, waiting = {root}, [(-root._sequence_nr(), 0, root)]
     while waiting:
-        waiting.sort(key=lambda node: node._sequence_nr() % 2**64)
-        node = waiting.pop()
+        node = heappop(waiting)[2]
         yield node
-        fresh = [below for below, _ in node.next_functions if below is not None and below not in seen]
-        seen.update(fresh)
-        waiting.extend(fresh)
+        for below, _ in node.next_functions:
+            if below is not None and below not in seen:
+                seen.add(below)
+                heappush(waiting, (-below._sequence_nr(), len(seen), below))
 
 
 def _saved(node: Node, seen: dict[Node, torch.Tensor]) -> list[torch.Tensor]:
@@ -80,31 +88,18 @@ def _saved_tensors(node: Node) -> Iterator[tuple[str, torch.Tensor]]:
                     yield name, tensor
 
 
-def _earliest(node: Node, bad: set[Node]) -> bool:
-    """Whether no node above it (nearer to the inputs) is known to be bad."""
-    return not any(below in bad for below in list(_nodes(node))[1:])
-
-
-def _finding(
-    node: Node, seen: dict[Node, torch.Tensor], given: list[torch.Tensor], bad: set[Node]
-) -> Finding:
+def _finding(node: Node, seen: dict[Node, torch.Tensor], given: list[torch.Tensor], tape: Tape) -> Finding:
     feeding = [below for below, _ in node.next_functions if below is not None]
     certain = all(below in seen or _finite_leaf(below) for below in feeding) and all(map(finite, given))
-    out = seen.get(node)
     return Finding(
         node=node,
-        entry=_entry(node),
+        entry=tape.entry_of(node),
         certain=certain and bool(feeding or given),
-        out=numbers(out) if out is not None else None,
-        inputs=[numbers(tensor) for tensor in given],
+        out=seen[node],
+        inputs=given,
     )
 
 
 def _finite_leaf(node: Node) -> bool:
     variable = getattr(node, "variable", None)
     return variable is not None and (not checkable(variable) or finite(variable))
-
-
-def _entry(node: Node) -> Entry | None:
-    entry = node.metadata.get(METADATA_KEY)
-    return entry if isinstance(entry, Entry) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -13,7 +13,7 @@ from .autopsy import Finding, autopsy
 from .causes import cause_of
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
 from .names import Names, module_path, operation, plain
-from .numbers import checkable, finite, tensors_in
+from .numbers import Signs, checkable, finite, numbers, tensors_in
 from .observer import Observation, Observer, ancestors, culprits
 from .recorder import Recorder
 from .second_look import CannotRepeat, Repetition, repeat
@@ -63,9 +63,9 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     try:
         look, roots, found_by = _look(evidence, tape, live)
     except CannotRepeat as reason:
-        return _from_graph(evidence, names, str(reason))
+        return _from_graph(evidence, tape, names, str(reason))
     guilty = culprits(roots)[:MAX_CULPRITS]
-    if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, guilty):
+    if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, tape, guilty):
         found_by = FoundBy.GRAPH
     story = _Story(names, tape, look)
     incident = Incident(
@@ -112,9 +112,9 @@ def _bad(tensor: torch.Tensor) -> bool:
     return checkable(tensor) and not finite(tensor)
 
 
-def _confirmed(evidence: Evidence, guilty: Sequence[Observation]) -> bool:
+def _confirmed(evidence: Evidence, tape: Tape, guilty: Sequence[Observation]) -> bool:
     """Whether the failing step's own graph shows the same operations going bad from finite inputs."""
-    seen = [finding for root, _ in evidence.roots for finding in autopsy(root)]
+    seen = [finding for root, _ in evidence.roots for finding in autopsy(root, tape)]
     shown = {id(finding.entry) for finding in seen if finding.certain and finding.entry is not None}
     return bool(guilty) and all(id(item.where) in shown for item in guilty)
 
@@ -364,47 +364,54 @@ def _first_bad(
     return tuple(names.of(leaf) for leaf in ranked)
 
 
-def _from_graph(evidence: Evidence, names: Names, reason: str) -> Solved:
+def _from_graph(evidence: Evidence, tape: Tape, names: Names, reason: str) -> Solved:
     """What can be said without a repetition."""
-    findings = [] if evidence.gradients else [item for root, _ in evidence.roots for item in autopsy(root)]
+    findings = (
+        [] if evidence.gradients else [item for root, _ in evidence.roots for item in autopsy(root, tape)]
+    )
     guilty = tuple(_found_culprit(item) for item in findings if item.entry is not None)
     certain = bool(guilty) and all(item.certain for item in findings)
-    return Solved(
-        Incident(
-            step=evidence.step,
-            what=evidence.what,
-            noticed=evidence.noticed,
-            culprits=guilty,
-            chain=(),
-            terms=_terms(evidence, names),
-            bad_gradients=tuple(names.of(leaf) for leaf in evidence.gradients),
-            parameters=evidence.parameters,
-            found_by=FoundBy.GRAPH if certain else FoundBy.NARROWED if guilty else FoundBy.NOTICED,
-            notes=(f"the step could not be repeated: {reason}",),
-        ),
-        Exhibits(),
+    solved = unexplained(evidence, names, f"the step could not be repeated: {reason}")
+    found_by = FoundBy.GRAPH if certain else FoundBy.NARROWED if guilty else FoundBy.NOTICED
+    incident = replace(solved.incident, culprits=guilty, terms=_terms(evidence, names), found_by=found_by)
+    return Solved(incident, Exhibits())
+
+
+def unexplained(evidence: Evidence, names: Names, note: str) -> Solved:
+    """An incident of which only the noticing is known."""
+    incident = Incident(
+        step=evidence.step,
+        what=evidence.what,
+        noticed=evidence.noticed,
+        culprits=(),
+        chain=(),
+        terms=(),
+        bad_gradients=tuple(names.of(leaf) for leaf in evidence.gradients),
+        parameters=evidence.parameters,
+        found_by=FoundBy.NOTICED,
+        notes=(note,),
     )
+    return Solved(incident, Exhibits())
 
 
 def _found_culprit(item: Finding) -> Culprit:
     assert item.entry is not None
-    out = item.out
-    seen = (
-        Observation(0, plain(_node_op(item.node)), item.entry, None, out, tuple(item.inputs)) if out else None
-    )
-    cause = cause_of(seen, frozenset()) if seen else None
+    inputs = tuple(numbers(tensor) for tensor in item.inputs)
+    signs = Signs.of(item.out)
+    seen = Observation(0, _node_op(item.node), item.entry, None, item.out, signs, False, inputs)
+    cause = cause_of(seen, frozenset())
     return Culprit(
         operation=operation(item.entry.func),
         phase=Phase.FORWARD,
         site=resolve(item.entry.code, item.entry.instruction),
         module=module_path(item.entry.module),
         detail="",
-        out=out,
-        inputs=tuple(item.inputs),
-        reason=cause.reason if cause else "",
-        rule=cause.rule if cause else None,
-        name=cause.name if cause else "",
-        fix=cause.fix if cause else "",
+        out=seen.out,
+        inputs=inputs,
+        reason=cause.reason,
+        rule=cause.rule,
+        name=cause.name,
+        fix=cause.fix,
     )
 
 

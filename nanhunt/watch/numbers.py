@@ -41,6 +41,34 @@ class Numbers:
         return "NaN" if self.nan else "inf" if self.posinf else "-inf" if self.neginf else "finite"
 
 
+@dataclass(frozen=True)
+class Signs:
+    """What kinds of non-finite values a tensor holds."""
+
+    nan: bool = False
+    posinf: bool = False
+    neginf: bool = False
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Signs:
+        """From the extremes, which show both infinities and pass NaN on."""
+        values = tensor.detach()
+        low, high = values.amin().item(), values.amax().item()
+        if math.isnan(high):
+            return cls(True, bool(values.isposinf().any()), bool(values.isneginf().any()))
+        return cls(False, high == math.inf, low == -math.inf)
+
+    @property
+    def finite(self) -> bool:
+        """None of them."""
+        return not (self.nan or self.posinf or self.neginf)
+
+    @property
+    def one_infinity(self) -> bool:
+        """Infinities of one sign and no NaN, as a mask holds."""
+        return not self.nan and self.posinf != self.neginf
+
+
 def checkable(tensor: torch.Tensor) -> bool:
     """Whether it has floating values that can be looked at (not meta, sparse, fake or empty)."""
     return (
@@ -59,20 +87,22 @@ def finite(tensor: torch.Tensor) -> bool:
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """``finite`` for many tensors with one wait for the device.
+    """``finite`` for many tensors, with one wait for each device.
 
-    Sums of finite values may overflow or cancel two infinities into NaN, never hide one, so only a
-    non-finite total needs the exact test.
+    Sums of finite values may overflow, and infinities may cancel into NaN, but none can hide: only a non-finite
+    total needs the exact test.
     """
-    dense = [item.detach() for item in map(_dense, tensors) if item.numel()]
-    if not dense:
-        return True
-    first = dense[0].device
-    sums = [item.sum() for item in dense]
-    if any(item.device != first or item.dtype != sums[0].dtype for item in sums):
-        sums = [item.to(first, torch.float32) for item in sums]
-    # Summing twice could cancel +inf against -inf only into NaN, which is as telling.
-    return math.isfinite(torch.stack(sums).sum().item()) or all(finite(item) for item in dense)
+    with torch.no_grad():
+        sums = [_dense(item).sum() for item in tensors]
+    totals = [total.item() for total in _gathered(sums)]
+    return all(map(math.isfinite, totals)) or all(finite(_dense(item)) for item in tensors if item.numel())
+
+
+def _gathered(sums: list[torch.Tensor]) -> list[torch.Tensor]:
+    """One number for each device and dtype."""
+    kinds = {(total.device, total.dtype) for total in sums}
+    same = [[total for total in sums if (total.device, total.dtype) == kind] for kind in kinds]
+    return [torch.stack(group).sum() for group in same]
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

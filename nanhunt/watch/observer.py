@@ -9,192 +9,224 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .numbers import Numbers, checkable, finite, numbers, tensors_in
+from .numbers import Numbers, Signs, checkable, finite, numbers, tensors_in
 from .site import caller
-from .tape import METADATA_KEY, Entry, Module
+from .tape import Entry, Module
 
-_UNINITIALISED = (
-    "aten::empty",
-    "aten::new_empty",
-    "aten::empty_like",
-    "aten::empty_strided",
-    "aten::resize_",
-)
-
-
+_UNINITIALISED = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "resize_"})
 _SWALLOW = frozenset({"div", "reciprocal", "exp", "sigmoid", "tanh", "_softmax", "softmax", "rsqrt", "pow"})
 """Operations that make a finite number of an infinity."""
 _KEEP_ZEROS = frozenset(
-    {"index", "gather", "clone", "_to_copy", "neg", "mul", "div", "index_select", "cat", "stack"}
+    {
+        "index",
+        "gather",
+        "clone",
+        "_to_copy",
+        "neg",
+        "mul",
+        "index_select",
+        "cat",
+        "stack",
+        "min",
+        "max",
+        "amin",
+    }
 )
 
 
 @dataclass(eq=False)
 class Observation:
-    """One operation whose result holds NaN or an infinity."""
+    """One operation whose result holds NaN or an infinity, or a 0 that an infinity has left."""
 
     order: int
     op: str
-    """Without overload: "exp", "_softmax"."""
+    """Without overload: "exp", "_softmax"; "input" and "parameter" for what was bad before the first operation."""
     where: Entry | tuple[Any, int, Module | None] | None
     """The taped call it belongs to; live: (code, instruction, module)."""
     node: str | None
     """Name of the autograd node, in backward."""
-    out: Numbers
-    inputs: tuple[Numbers, ...]
+    result: torch.Tensor
+    signs: Signs
+    legal: bool
+    """Whether this is an infinity brought in on purpose (a mask), or one handed on unchanged."""
+    inputs: tuple[Numbers, ...] = ()
     tensors: tuple[torch.Tensor, ...] = ()
     """The inputs themselves, kept only where all of them were finite: they become the capture."""
     parents: list[Observation] = field(default_factory=list)
     scalars: tuple[Any, ...] = ()
 
-    @property
-    def born_here(self) -> bool:
-        """Whether everything that went in was finite."""
-        return not self.parents and all(item.finite for item in self.inputs)
-
-    @property
-    def only_infinite(self) -> bool:
-        """Whether the result holds infinities of one sign and no NaN, as a mask does."""
-        return not self.out.nan and not (self.out.posinf and self.out.neginf)
-
-    @property
-    def maybe_mask(self) -> bool:
-        """Whether this may be an intended infinity: passed to the call as a constant, or given from outside."""
-        constant = any(math.isinf(item) for item in self.scalars)
-        return self.only_infinite and (constant or self.op == "input")
+    @cached_property
+    def out(self) -> Numbers:
+        """The result, looked at closely. Worked out at once for what may be a fault, later for masks."""
+        return numbers(self.result)
 
 
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Checks each operation's results with a sum, and remembers the bad ones by the memory they lie in."""
 
-    def __init__(self, where: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, entry_of: Callable[[Any], Entry | None], where: Callable[[], Any] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.entry_of = entry_of
+        """Which taped call made an autograd node."""
         self.where = where or live_caller
-        self.by_memory: dict[int, tuple[torch.Tensor, Observation]] = {}
-        """Storage address -> (the tensor, which keeps the address from being reused, its observation)."""
+        self.by_memory: dict[int, Observation] = {}
+        """Storage address -> what happened there last. An observation holds its tensor, so the address stays taken."""
         self.count = 0
+        self.faults = 0
+        """Observations that are no mask."""
         self.suspended = False
-        self.last_entry: Entry | None = None
-        """In backward: of the last node that had one. A node inside a composite call has none of its own, and
-        runs right after the call's last node."""
 
     def forget(self) -> None:
         """Drop what was noted: the step is over and was healthy."""
         self.by_memory.clear()
-        self.count = 0
+        self.count = self.faults = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then look at what came out."""
         out = func(*args, **(kwargs or {}))
-        node = torch._C._current_autograd_node()
-        if node is not None:
-            self.last_entry = _metadata(node).get(METADATA_KEY, self.last_entry)
-        if not self.suspended:
-            for tensor in tensors_in(out):
+        # A view has no numbers of its own: whoever wrote them was looked at.
+        if not self.suspended and not _views[func]:
+            for tensor in (out,) if isinstance(out, torch.Tensor) else tensors_in(out):
                 if checkable(tensor):
                     self._look(func, args, kwargs or {}, tensor)
         return out
 
     def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
-        if not finite(out):
-            self._note(func, args, kwargs, out)
-        elif self.by_memory:
-            self._swallowed(func, args, kwargs, out)
+        if finite(out):
+            if self.faults:
+                self._swallowed(func, args, kwargs, out)
+            return
+        signs = Signs.of(out)
+        given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
+        scalars = tuple(item for item in (*args, *kwargs.values()) if isinstance(item, int | float))
+        if signs.one_infinity and any(map(math.isinf, scalars)):
+            self._remember(func, out, signs, scalars=scalars, legal=True)
+            return
+        known = [item for item in map(self.of, given) if item is not None]
+        if known and all(item.legal for item in known) and any(item.signs == signs for item in known):
+            self._remember(func, out, signs, parents=known, legal=True)
+            return
+        self._note(func, given, scalars, out, signs)
+
+    def _note(
+        self, func: Any, given: list[torch.Tensor], scalars: tuple[Any, ...], out: torch.Tensor, signs: Signs
+    ) -> None:
+        # An operation that works in place has overwritten its input; what it was is known if it was bad before.
+        inputs = [item for item in given if item is not out]
+        overwritten = self.of(out) if len(inputs) < len(given) else None
+        stats = tuple(numbers(item) for item in inputs)
+        parents = [self._source(item) for item, stat in zip(inputs, stats, strict=True) if not stat.finite]
+        for item, stat in zip(inputs, stats, strict=True):
+            known = self.of(item) if stat.finite else None
+            # A finite view of a tensor that is bad elsewhere counts where its zeros may be what an inf left.
+            if known is not None and (known.signs.finite or (stat.zero and not known.legal)):
+                parents.append(known)
+        parents += [overwritten] if overwritten is not None else []
+        legal = (
+            bool(parents)
+            and all(item.legal for item in parents)
+            and any(item.signs == signs for item in parents)
+        )
+        tensors = () if parents else tuple(inputs)
+        self._remember(func, out, signs, parents, legal, stats, tensors, scalars)
 
     def _swallowed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
         """Note a finite result that an overflow has shaped: 2 / inf is 0, and log(0) later is not log's fault.
 
         Followed only through calls that keep a 0 a 0, not for ever.
         """
-        name = func._schema.name.removeprefix("aten::")
-        if not (name in _SWALLOW or name in _KEEP_ZEROS or _is_view(func)):
+        name = _name(func)
+        if name not in _SWALLOW and name not in _KEEP_ZEROS:
             return
         known = [self.of(item) for item in tensors_in([args, kwargs]) if checkable(item)]
-        sources = [item for item in known if item is not None and not _legal(item)]
+        sources = [item for item in known if item is not None and not item.legal]
         if sources and not bool(out.all()):
-            self._remember(func, out, (), sources, (), ())
-
-    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
-        if func._schema.name in _UNINITIALISED:
-            return
-        key = out.untyped_storage().data_ptr()
-        given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
-        # An operation that works in place has overwritten its input; what it was is known if it was bad before.
-        inputs = [item for item in given if item is not out]
-        overwritten = self.by_memory.get(key) if any(item is out for item in given) else None
-        stats = tuple(numbers(item) for item in inputs)
-        parents = [self._source(item) for item, stat in zip(inputs, stats, strict=True) if not stat.finite]
-        shaped = [self.of(item) for item, stat in zip(inputs, stats, strict=True) if stat.finite]
-        parents += [item for item in shaped if item is not None and item.out.finite]
-        if overwritten is not None:
-            parents.append(overwritten[1])
-        scalars = tuple(item for item in args if isinstance(item, int | float))
-        self._remember(func, out, stats, parents, () if parents else tuple(inputs), scalars)
+            self._remember(func, out, Signs(), sources)
 
     def _remember(
         self,
         func: Any,
         out: torch.Tensor,
-        inputs: tuple[Numbers, ...],
-        parents: list[Observation],
-        tensors: tuple[torch.Tensor, ...],
-        scalars: tuple[Any, ...],
+        signs: Signs,
+        parents: list[Observation] | None = None,
+        legal: bool = False,
+        inputs: tuple[Numbers, ...] = (),
+        tensors: tuple[torch.Tensor, ...] = (),
+        scalars: tuple[Any, ...] = (),
     ) -> None:
+        if _name(func) in _UNINITIALISED:
+            return
         node = torch._C._current_autograd_node()
-        self.count += 1
-        observation = Observation(
-            order=self.count,
-            op=func._schema.name.split("::")[-1],
-            where=self._place(node),
-            node=node.name() if node is not None else None,
-            out=numbers(out),
-            inputs=inputs,
-            tensors=tensors,
-            parents=parents,
-            scalars=scalars,
+        self._keep(
+            Observation(
+                order=self.count,
+                op=_name(func),
+                where=self._place(node),
+                node=node.name() if node is not None else None,
+                result=out,
+                signs=signs,
+                legal=legal,
+                inputs=inputs,
+                tensors=tensors,
+                parents=parents or [],
+                scalars=scalars,
+            )
         )
-        self.by_memory[out.untyped_storage().data_ptr()] = (out, observation)
+
+    def _keep(self, item: Observation) -> Observation:
+        self.count += 1
+        if not item.legal:
+            self.faults += 1
+            _ = item.out  # now: the tensor may be written to later
+        self.by_memory[item.result.untyped_storage().data_ptr()] = item
+        return item
 
     def _place(self, node: Any) -> Any:
         if node is not None and not hasattr(node, "_forward_cls"):
-            return self.last_entry
+            return self.entry_of(node)
         # In forward; or in the backward of a custom Function, which is the user's code as well.
         return self.where() if node is None else live_caller()
 
     def _source(self, tensor: torch.Tensor) -> Observation:
         """Who made this bad tensor; nobody seen: it was bad when it came in."""
-        known = self.by_memory.get(tensor.untyped_storage().data_ptr())
-        if known is not None:
-            return known[1]
-        return self.given(tensor, "input")
+        return self.of(tensor) or self.given(tensor, "input")
 
     def given(self, tensor: torch.Tensor, kind: str) -> Observation:
         """Note a tensor that was bad before the first operation; ``kind`` is "input" or "parameter"."""
-        self.count += 1
-        found = Observation(self.count, kind, None, None, numbers(tensor), (), (tensor,))
-        self.by_memory[tensor.untyped_storage().data_ptr()] = (tensor, found)
-        return found
+        signs = Signs.of(tensor)
+        legal = kind == "input" and signs.one_infinity
+        return self._keep(Observation(self.count, kind, None, None, tensor, signs, legal, tensors=(tensor,)))
 
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
-        known = self.by_memory.get(tensor.untyped_storage().data_ptr())
-        return known[1] if known is not None else None
+        return self.by_memory.get(tensor.untyped_storage().data_ptr())
 
 
-def _metadata(node: Any) -> dict[str, Any]:
-    found: dict[str, Any] = node.metadata
-    return found
+class _Views(dict[Any, bool]):
+    """Whether an operation only looks at its input differently. A dict, since it is asked per operation."""
+
+    def __missing__(self, func: Any) -> bool:
+        returns = [item.alias_info for item in func._schema.returns]
+        self[func] = found = any(alias is not None and not alias.is_write for alias in returns)
+        return found
 
 
-def _is_view(func: Any) -> bool:
-    return any(item.alias_info is not None and not item.alias_info.is_write for item in func._schema.returns)
+_views = _Views()
+
+
+def _name(func: Any) -> str:
+    name: str = func._schema.name
+    return name.rpartition("::")[2]
 
 
 def live_caller() -> tuple[Any, int, Module | None]:
@@ -223,23 +255,10 @@ def culprits(roots: Sequence[Observation]) -> list[Observation]:
     """
     found: dict[int, Observation] = {}
     for root in roots:
-        for item in ancestors(root):
-            converts = all(_legal(parent) for parent in item.parents) and not _same_infinity(item)
-            if converts if item.parents else not item.maybe_mask:
+        fed_by = list(ancestors(root))
+        for item in fed_by:
+            if not item.legal and all(parent.legal for parent in item.parents):
                 found[id(item)] = item
         if not found:  # nothing converted the infinity: the mask itself reached the loss
-            found.update((id(item), item) for item in ancestors(root) if not item.parents)
+            found.update((id(item), item) for item in fed_by if not item.parents)
     return sorted(found.values(), key=lambda item: item.order)
-
-
-def _legal(item: Observation) -> bool:
-    """Whether what this operation handed on is still a mask as it was brought in."""
-    if item.parents:
-        return item.only_infinite and _same_infinity(item) and all(_legal(parent) for parent in item.parents)
-    return item.maybe_mask
-
-
-def _same_infinity(item: Observation) -> bool:
-    """Whether an operation only passed its parents' infinities on: no NaN, no new sign."""
-    signs = {(bool(parent.out.posinf), bool(parent.out.neginf)) for parent in item.parents}
-    return item.only_infinite and (bool(item.out.posinf), bool(item.out.neginf)) in signs

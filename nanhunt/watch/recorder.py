@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from .site import caller, foreign
-from .tape import MAX_ENTRIES, METADATA_KEY, Entry, Module, RandomState, Tape
+from .tape import MAX_ENTRIES, Entry, Module, RandomState, Tape, sequence_number
 
 _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout})
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
@@ -21,7 +21,19 @@ _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 _VALUES = frozenset({bool, float})
 _READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
 _OVERWRITERS = frozenset(
-    "normal_ uniform_ random_ exponential_ bernoulli_ log_normal_ cauchy_ geometric_ zero_ fill_ copy_".split()
+    {
+        *(
+            "normal_",
+            "uniform_",
+            "random_",
+            "exponential_",
+            "bernoulli_",
+            "log_normal_",
+            "cauchy_",
+            "geometric_",
+        ),
+        *("zero_", "fill_", "copy_"),
+    }
 )
 _GIVEN = frozenset(
     {
@@ -55,10 +67,7 @@ class Opaque:
 
 
 class Recorder(TorchFunctionMode):
-    """Writes the tape, and into each autograd node (``grad_fn.metadata``) the entry that made it.
-
-    The metadata lives exactly as long as the node. Records the thread that entered it.
-    """
+    """Writes the tape of the thread that entered it."""
 
     def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
         super().__init__()
@@ -122,10 +131,9 @@ class Recorder(TorchFunctionMode):
             self.module,
             _grad_enabled(),
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
+            sequence_number(),
         )
         tape.entries.append(entry)
-        if entry.grad:
-            _mark(out, entry)
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
@@ -175,16 +183,6 @@ def _made_all(tape: Tape, out: Any) -> Any:
     if isinstance(out, tuple | list):
         return tuple(_made_all(tape, item) for item in out)
     return tape.made(out) if isinstance(out, torch.Tensor) else None
-
-
-def _mark(out: Any, entry: Entry) -> None:
-    if isinstance(out, torch.Tensor):
-        node: Any = out.grad_fn
-        if node is not None:
-            node.metadata[METADATA_KEY] = entry
-    elif isinstance(out, tuple | list):
-        for item in out:
-            _mark(item, entry)
 
 
 def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:

@@ -13,7 +13,7 @@ import torch
 from .numbers import checkable, finite
 from .observer import Observer, live_caller
 from .recorder import Opaque
-from .tape import METADATA_KEY, Entry, RandomState, Slot, Tape
+from .tape import Entry, RandomState, Slot, Tape, sequence_number
 
 
 class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an error of the user's
@@ -25,6 +25,8 @@ class Repetition:
     """One step, repeated."""
 
     observer: Observer
+    again: Tape
+    """The entries with the sequence numbers they have this time."""
     values: dict[Slot, torch.Tensor] = field(default_factory=dict)
     """What each slot held in the repetition; inputs are copies."""
     inputs: dict[Slot, torch.Tensor] = field(default_factory=dict)
@@ -55,7 +57,9 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     if not tape.entries or tape.random_state is None:
         raise CannotRepeat("no operation of it was recorded")
     current: list[Entry | None] = [None]
-    look = Repetition(Observer(where=lambda: _where(current[0])))
+    again = Tape()
+    look = Repetition(Observer(again.entry_of, where=lambda: _where(current[0])), again)
+    again.first_number = sequence_number()
     with _random_state_kept(tape), _compiled_regions_open(tape):
         _copy_inputs(tape, look)
         try:
@@ -126,7 +130,8 @@ def _call(entry: Entry, look: Repetition) -> None:
     args, kwargs = _filled(entry.args, look), _filled(entry.kwargs, look)
     with look.observer:
         out = entry.func(*args, **kwargs)
-    _keep(entry.out, out, entry, look)
+    look.again.entries.append(entry._replace(number=sequence_number()))
+    _keep(entry.out, out, look)
 
 
 def _filled(value: Any, look: Repetition) -> Any:
@@ -142,15 +147,12 @@ def _filled(value: Any, look: Repetition) -> Any:
     return value
 
 
-def _keep(slots: Any, out: Any, entry: Entry, look: Repetition) -> None:
+def _keep(slots: Any, out: Any, look: Repetition) -> None:
     if isinstance(slots, Slot) and isinstance(out, torch.Tensor):
         look.values[slots] = out
-        node: Any = out.grad_fn
-        if node is not None:
-            node.metadata[METADATA_KEY] = entry
     elif isinstance(slots, tuple):
         for slot, item in zip(slots, out, strict=True):
-            _keep(slot, item, entry, look)
+            _keep(slot, item, look)
 
 
 def _backward(look: Repetition, roots: Sequence[tuple[Slot, torch.Tensor | None]]) -> None:

@@ -20,7 +20,7 @@ import torch
 from . import capture
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
-from .investigation import Evidence, Exhibits, Solved, investigate
+from .investigation import Evidence, Exhibits, Solved, investigate, unexplained
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
@@ -28,7 +28,7 @@ from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .tape import Tape, slots_in
-from .tripwire import Roots, TripWire
+from .tripwire import Roots, TripWire, Update
 
 
 class Stopped(SystemExit):
@@ -60,7 +60,7 @@ class Session:
         self.settings = settings
         self.report = report
         self.recorder = Recorder(self.value_read)
-        self.observer = Observer() if settings.every_op else None
+        self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
         self.wire = TripWire(self.recorder, self)
         self.incidents: list[Incident] = []
         self.step = 1
@@ -88,7 +88,11 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.recorder.step_back()
-        self._stack.close()
+        try:
+            if exception[:1] == (None,) and not self.incidents:
+                self.wire.check_update()
+        finally:
+            self._stack.close()
         self.recorder.tape.cut()
 
     @property
@@ -141,9 +145,9 @@ class Session:
             return True
         return not look.bad_gradients()
 
-    def bad_parameters(self, optimizer: torch.optim.Optimizer, leaves: list[torch.Tensor]) -> None:
+    def bad_parameters(self, update: Update, leaves: list[torch.Tensor]) -> None:
         """The gradients were finite; the parameters are not, after the optimizer's step."""
-        self._incident(Evidence("", [], leaves), optimizer)
+        self._incident(Evidence("", [], leaves), update)
 
     def healthy(self, roots: Roots) -> None:
         """A backward pass is over."""
@@ -175,13 +179,13 @@ class Session:
 
     # incidents -----------------------------------------------------------------------------------------------
 
-    def _incident(self, evidence: Evidence, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def _incident(self, evidence: Evidence, update: Update | None = None) -> None:
         if self.stopped:
             self._stop()
         if len(self.incidents) >= (self.settings.max_reports if self.settings.keep_going else 1):
             return
         with self.recorder.pause(), _suspended(self.observer):
-            solved = self._solve(evidence, optimizer)
+            solved = self._solve(evidence, update)
             incident = self._file(solved)
         self.incidents.append(incident)
         if os.getpid() != self.pid:
@@ -193,16 +197,23 @@ class Session:
         if not self.settings.keep_going:
             self._stop()
 
-    def _solve(self, evidence: Evidence, optimizer: torch.optim.Optimizer | None) -> Solved:
+    def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
         evidence.frame = user_frame()
         evidence.step = self.step
         evidence.noticed = _noticed(evidence)
         names = Names(self.recorder.roots.values(), evidence.frame)
         if evidence.gradients and evidence.what in ("", "torch.autograd.grad"):
             evidence.what = _gradient_sentence(evidence.gradients, names)
-        if optimizer is not None:
-            return _optimizer_incident(evidence, optimizer, names)
-        return investigate(evidence, self.recorder, self.observer)
+        if update is not None:
+            evidence.step = max(self.steps, 1)
+            return _optimizer_incident(evidence, update, names)
+        try:
+            return investigate(evidence, self.recorder, self.observer)
+        except Exception as error:
+            # The script must not suffer from a fault of ours: report what is known.
+            return unexplained(
+                evidence, names, f"nanhunt failed to explain it: {type(error).__name__}: {error}"
+            )
 
     def _file(self, solved: Solved) -> Incident:
         rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
@@ -254,7 +265,8 @@ def _gradient_sentence(leaves: list[torch.Tensor], names: Names) -> str:
     return f"the loss is finite, the gradient of {names.of(leaves[0])} is {kind}"
 
 
-def _optimizer_incident(evidence: Evidence, optimizer: torch.optim.Optimizer, names: Names) -> Solved:
+def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Solved:
+    optimizer, site = update.optimizer, resolve(*update.site)
     called = f"{type(optimizer).__name__}.step"
     concerned = tuple(names.of(leaf) for leaf in evidence.gradients)
     rates = sorted({float(group["lr"]) for group in optimizer.param_groups if "lr" in group})
@@ -264,7 +276,7 @@ def _optimizer_incident(evidence: Evidence, optimizer: torch.optim.Optimizer, na
     culprit = Culprit(
         operation=called,
         phase=Phase.OPTIMIZER,
-        site=evidence.noticed,
+        site=site,
         module="",
         detail="",
         out=numbers(evidence.gradients[0]),

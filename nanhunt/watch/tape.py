@@ -8,6 +8,7 @@ From inputs and random state the step can be repeated later, whatever Python did
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, NamedTuple
@@ -18,10 +19,14 @@ MAX_ENTRIES = 20_000
 """A loop that never calls backward (inference) must not grow: the tape is cut there."""
 MAX_HELD_BYTES = 8 * 2**20
 """Of inputs that are not parameters; beyond it they are remembered weakly (a batch lives on in its variable)."""
-METADATA_KEY = "nanhunt"
+sequence_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""Of the next autograd node on this thread. It tells which call made which node without touching the node."""
 
 Module = tuple[torch.nn.Module, Any]
 """A running module and the one that called it, outwards to None."""
+
+
+_ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
 class Slot:
@@ -56,6 +61,8 @@ class Entry(NamedTuple):
     """Whether gradients were recorded."""
     autocast: tuple[tuple[str, torch.dtype], ...]
     """Device types under autocast, with its dtype."""
+    number: int
+    """The autograd sequence number after the call: its nodes have smaller ones, those of later calls have not."""
 
 
 class Tape:
@@ -68,6 +75,8 @@ class Tape:
         """Slots no entry made, in order of first use."""
         self.held_bytes = 0
         self.random_state: RandomState | None = None
+        self.first_number = 0
+        """Autograd nodes below it are older than the tape."""
         self.cut_short = False
         """Whether entries of this very step were dropped because there were too many."""
 
@@ -80,6 +89,7 @@ class Tape:
         self.inputs.clear()
         self.held_bytes = 0
         self.random_state = None
+        self.first_number = sequence_number()
         self.cut_short = False
 
     def slot(self, tensor: torch.Tensor) -> Slot:
@@ -113,14 +123,23 @@ class Tape:
 
     def symbols(self, value: Any) -> Any:
         """The argument with slots in place of tensors, inside lists, tuples and dicts too."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
         if isinstance(value, torch.Tensor):
             return self.slot(value)
-        kind = type(value)
         if kind is tuple or kind is list:
             return kind([self.symbols(item) for item in value])
         if kind is dict:
             return {key: self.symbols(item) for key, item in value.items()}
         return value
+
+    def entry_of(self, node: Any) -> Entry | None:
+        """The call that made an autograd node; None for a node older than the tape."""
+        number = node._sequence_nr()
+        if number < self.first_number or not self.entries or number >= self.entries[-1].number:
+            return None
+        return self.entries[bisect_right(self.entries, number, key=lambda entry: entry.number)]
 
     def find(self, tensor: torch.Tensor) -> Slot | None:
         """The slot of a tensor, if the tape has seen it."""

@@ -7,9 +7,11 @@ optimizer. What a bad step means is the session's affair.
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +19,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from .numbers import all_finite, checkable, finite
 from .recorder import Opaque, Recorder
+from .site import caller
 
 Roots = list[tuple[torch.Tensor, torch.Tensor | None]]
+PARAMETERS_EVERY = 10
+"""Updates between two looks at all parameters. A bad one shows at once in the next loss; only one that nothing reads
+waits for this look, or for the end."""
 SKIPS_WITHOUT_END = 20
 """Consecutive steps GradScaler may skip: from its initial 65536 that many halvings end far below 1."""
 
@@ -35,8 +41,8 @@ class Judge(Protocol):
     def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
         """Whether without GradScaler's scale the gradients would have been finite, so that it was by design."""
 
-    def bad_parameters(self, optimizer: torch.optim.Optimizer, leaves: list[torch.Tensor]) -> None:
-        """The optimizer's step has just made these parameters not finite."""
+    def bad_parameters(self, update: Update, leaves: list[torch.Tensor]) -> None:
+        """The optimizer's step has made these parameters not finite."""
 
     def healthy(self, roots: Roots) -> None:
         """Backward is over, and everything was finite."""
@@ -54,6 +60,20 @@ class _Scaled:
     scaler: torch.amp.GradScaler
 
 
+@dataclass(frozen=True)
+class Update:
+    """An optimizer's step, and the versions of the parameters after it."""
+
+    optimizer: torch.optim.Optimizer
+    site: tuple[CodeType, int]
+    versions: list[int]
+
+    def untouched(self) -> list[torch.Tensor]:
+        """The parameters nobody has written to since."""
+        leaves = zip(_parameters(self.optimizer), self.versions, strict=False)
+        return [leaf for leaf, version in leaves if leaf._version == version]
+
+
 @dataclass(eq=False)
 class TripWire:
     """Patches torch while installed; every patch is taken back by ``remove``."""
@@ -67,6 +87,8 @@ class TripWire:
     checked: dict[int, int] = field(default_factory=dict)
     """id of a gradient -> its version when it was last found finite."""
     inside_scaler: bool = False
+    updates: int = 0
+    last_update: Update | None = None
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     def install(self) -> None:
@@ -164,6 +186,7 @@ class TripWire:
     def _check_loss(self, roots: Roots) -> None:
         values = [root for root, _ in roots if checkable(root)]
         if not all_finite(values):
+            self.check_update()  # a bad parameter is the update's fault, not that of the first to read it
             self.judge.bad_loss([(root, seed) for root, seed in roots if _bad(root)])
 
     def _check_gradients(self, roots: Roots, leaves: list[torch.Tensor], tensors: Any) -> None:
@@ -229,11 +252,20 @@ class TripWire:
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         with self.recorder.pause():
             leaves = _parameters(optimizer)
-            if not all_finite(leaves):
-                self.judge.bad_parameters(optimizer, [leaf for leaf in leaves if _bad(leaf)])
+            self.updates += 1
+            self.last_update = Update(optimizer, caller(sys._getframe()), [leaf._version for leaf in leaves])
+            self.judge.stepped(optimizer)
+            if self.updates % PARAMETERS_EVERY == 1:
+                self.check_update()
         self.recorder.step_back()
         self.recorder.tape.cut()
-        self.judge.stepped(optimizer)
+
+    def check_update(self) -> None:
+        """Look at the parameters that the last update has written, and nothing since."""
+        if self.last_update is not None:
+            bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
+            if bad:
+                self.judge.bad_parameters(self.last_update, bad)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

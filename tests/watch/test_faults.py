@@ -44,6 +44,7 @@ def test_the_planted_fault_is_named(script: Path, tmp_path: Path) -> None:
     line, expected = expectation(script)
     found, _ = hunt(script, tmp_path)
     assert len(found) == 1
+    assert "nanhunt failed" not in str(found[0].notes)
     incident = found[0]
     culprit = incident.culprits[0]
     seen = {
