@@ -150,9 +150,11 @@ def _bad_options(n: Numbers) -> str:
         at = n.first(~n.z.isfinite() & n.x.isfinite())
         t = f"{options.temperature:g}"
         return f"temperature {t}: {_g(n.x[at])} / {t} = {_g(n.z[at])} in {n.format.name}"
-    if n.job.weights is not None and (not np.isfinite(n.job.weights).all() or n.job.divisor == 0):
-        weight = n.job.divisor
-        return f"class weights: those of the labels add up to {weight:g}, and the mean divides by that"
+    weights = n.job.weights
+    if weights is not None and n.label in range(len(weights)) and not math.isfinite(weights[n.label]):
+        return f"the class weight of label {n.label} is {weights[n.label]:g}"
+    if weights is not None and (n.job.divisor == 0 or not math.isfinite(n.job.divisor)):
+        return f"the class weights of the labels add up to {n.job.divisor:g}, and the mean divides by that"
     masked = int((n.x == -math.inf).sum())
     if options.label_smoothing:
         return (
