@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nanhunt.floats import compute_format
+from nanhunt.floats import FORMATS, compute_format
 from nanhunt.job import Job
 from nanhunt.numerics.confirm import cast, heated, labels_of
 from nanhunt.numerics.formats import to_torch
@@ -231,14 +231,14 @@ def _skip_zero_targets(case: Case) -> torch.Tensor:
     return -torch.where(y > 0, y * torch.where(y > 0, log_p, 0.0), 0.0).sum(-1)
 
 
-def _log1p(case: Case) -> torch.Tensor:
+def _softplus(case: Case) -> torch.Tensor:
+    """-log p = log(1 + r) with r = sum over the others of exp(x_j - x_t): neither loss nor gradient cancels."""
     z = heated(case.x, case.options)
     if case.labels.classes is None:
         return _fused(case)
-    top, where = z.max(-1, keepdim=True)
-    rest = torch.exp(z - top).scatter(-1, where, 0.0).sum(-1, keepdim=True)
-    losses = ((top - z.gather(-1, case.labels.classes[:, None])) + torch.log1p(rest))[:, 0]
-    return torch.where(case.labels.kept, losses, 0.0)
+    label = case.labels.classes[:, None]
+    others = z.scatter(-1, label, -math.inf).logsumexp(-1)
+    return torch.where(case.labels.kept, F.softplus(others - z.gather(-1, label)[:, 0]), 0.0)
 
 
 def _subtract_first(case: Case) -> torch.Tensor:
@@ -346,12 +346,12 @@ _SKIP_ZERO = Remedy(
     "log_p = F.log_softmax(logits, -1)\nloss = -(y * log_p.masked_fill(y == 0, 0)).sum(-1).mean()",
     _skip_zero_targets,
 )
-_LOG1P = Remedy(
-    "leave the maximum out of the sum and use log1p",
-    "top, where = logits.max(-1, keepdim=True)\n"
-    "rest = torch.exp(logits - top).scatter(-1, where, 0).sum(-1, keepdim=True)\n"
-    "loss = ((top - logits.gather(-1, targets[:, None])) + torch.log1p(rest)).mean()",
-    _log1p,
+_SOFTPLUS = Remedy(
+    "the log1p form: softplus of the other classes' logsumexp less the label's logit",
+    "label = targets[:, None]\n"
+    'others = logits.scatter(-1, label, -float("inf")).logsumexp(-1)\n'
+    "loss = F.softplus(others - logits.gather(-1, label)[:, 0]).mean()",
+    _softplus,
 )
 _SUBTRACT = Remedy(
     "subtract first: (x_t - m) - log(s)",
@@ -401,7 +401,7 @@ _BY_CODE: dict[str, tuple[Remedy, ...]] = {
     "NH103": _NAIVE_BREAKS,
     "NH104": (_FUSED,),
     "NH201": _NAIVE_BREAKS,
-    "NH202": (_LOG1P,),
+    "NH202": (_SOFTPLUS,),
     "NH203": (_FUSED, _SUBTRACT),
     "NH301": _NAIVE_BREAKS,
     "NH302": (_SCALE,),
@@ -418,7 +418,9 @@ def _remedies(job: Job, code: str) -> tuple[Remedy, ...]:
         return _for_options(job)
     if code == "NH302":
         return (*_BY_CODE[code], *uncast, *wider)
-    if code in ("NH202", "NH301", "NH203", "NH401"):
+    # A float16 sum over that many classes may overflow in F.cross_entropy too.
+    crowded = job.half and job.rows.classes > FORMATS["float16"].max / 2
+    if code in ("NH202", "NH301", "NH203", "NH401") or (crowded and _BY_CODE[code] is _NAIVE_BREAKS):
         return (*_BY_CODE[code], *wider)
     return _BY_CODE[code]
 
