@@ -183,8 +183,8 @@ def _exp_overflow(n: Numbers) -> str:
 
 def _sum_overflow(n: Numbers) -> str:
     total = float(torch.exp(n.z.double()).sum())
-    limit = f"{n.format.max:.4g}, the largest {n.format.name}"
-    return f"{len(n.z):,} exps add up to {total:.4g} > {limit}; max is {_g(_top(n))}"
+    limit = f"{n.format.max:.6g}, the largest {n.format.name}"
+    return f"{len(n.z):,} exps add up to {total:.6g} > {limit}; max is {_g(_top(n))}"
 
 
 def _sum_underflow(n: Numbers) -> str:
