@@ -231,12 +231,14 @@ def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
 
 
 def _share(tensor: TensorReport, severity: Severity) -> str:
+    if not units(tensor):
+        return "the empty batch"
     number, exact = affected(tensor, severity)
     return f"{'' if exact else 'at least '}{out_of(number, tensor)}"
 
 
 def _verb(tensor: TensorReport, severity: Severity, one: str, many: str) -> str:
-    return one if affected(tensor, severity)[0] == 1 else many
+    return one if affected(tensor, severity)[0] == 1 or not units(tensor) else many
 
 
 def _cause(tensor: TensorReport) -> str:

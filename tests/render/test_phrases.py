@@ -1,0 +1,109 @@
+"""Numbers and sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanhunt.render import phrases, scales
+from nanhunt.report import Severity
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.96e-4, "3e-4"), (2.91e-4, "3e-4"), (0.0031, "0.0031"), (0.03101, "0.032"), (9.99e-5, "1e-4"), (12.3, "13"),
+     (1.0, "1"), (1.2e-7, "1.2e-7"), (123456.0, "130000"), (4e9, "4e9"), (math.inf, "inf"), (0.0, "0")],
+)  # fmt: skip
+def test_error_bound(value, text):
+    assert phrases.error_bound(value) == text
+
+
+@given(st.floats(1e-300, 1e300))
+def test_an_error_bound_is_never_rounded_down_nor_far_up(value):
+    assert value * (1 - 1e-9) <= float(phrases.error_bound(value)) <= 1.2 * value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (667.2747802734375, "667.2748"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (-0.0, "0"),
+        (None, "-"),
+        (2.0, "2"),
+    ],
+)
+def test_number(value, text):
+    assert phrases.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("\r\n\t", "\\r\\n\\t"),
+        ("\u202e", "\\u202e"),
+        ("é🙂", "é🙂"),
+        ("\udce9", "\\udce9"),
+    ],
+)
+def test_literal(text, spelled):
+    assert phrases.literal(text) == spelled
+
+
+@given(st.text())
+def test_literal_is_printable_and_stable(text):
+    spelled = phrases.literal(text)
+    assert "\n" not in spelled
+    assert "\x1b" not in spelled
+    assert phrases.literal(spelled) == spelled
+
+
+def test_where_the_count_cannot_be_known_the_verdict_says_at_least(golden):
+    # Two warnings on possibly the same rows, and a note on others: the union is not in the report.
+    warnings = [dataclasses.replace(golden.EXP_OVERFLOW, code=code, count=5) for code in ("NH101", "NH201")]
+    tensor = dataclasses.replace(
+        golden.STEPS[1], findings=(*warnings, golden.HEADROOM), affected_rows=820, strip=()
+    )
+    assert phrases.affected(tensor, Severity.WARNING) == (5, False)
+    assert phrases.verdict(tensor).text.startswith("at least 5 of 4,096 rows break naive code")
+
+
+def test_all_known_is_said(golden):
+    findings = tuple(dataclasses.replace(finding, known=True) for finding in golden.ARTICLES.findings)
+    assert (
+        "known from the baseline"
+        in phrases.verdict(dataclasses.replace(golden.ARTICLES, findings=findings)).text
+    )
+
+
+def test_a_batch_wide_finding_without_rows(golden):
+    finding = dataclasses.replace(
+        golden.EXP_OVERFLOW, code="NH007", severity=Severity.ERROR, count=0, rows=()
+    )
+    tensor = dataclasses.replace(golden.ARTICLES, rows=0, shape=(0, 3), findings=(finding,), affected_rows=0)
+    assert phrases.rows_named(finding, tensor) == ""
+    assert phrases.verdict(tensor).text == "the empty batch goes wrong even with F.cross_entropy."
+
+
+def test_one_dimensional_logits_are_row_0(golden):
+    assert phrases.row_name(dataclasses.replace(golden.ARTICLES, shape=(3,)), 0) == "0"
+
+
+@given(
+    st.integers(-140, 120),
+    st.lists(st.integers(0, 100), min_size=1, max_size=40),
+    st.sampled_from(["float32", "float16", "float64"]),
+)
+def test_the_window_shows_every_value(golden, first, counts, dtype):
+    found = dataclasses.replace(
+        golden.ARTICLES.histogram, first_exponent=first, positive=tuple(counts), negative=(0,) * len(counts)
+    )
+    view = scales.window(found, [dtype], "logits")
+    assert sum(scales.total(found, found.positive, e, e + 1) for e in view) == sum(counts)
+    assert len(view) >= scales.LEAST

@@ -1,0 +1,99 @@
+"""What holds for every format."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nanhunt.errors import NanhuntError
+from nanhunt.render import FORMATS, format_for, render, statistics
+from nanhunt.report import Report
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_ends_in_one_newline_and_repeats(report, format):
+    text = render(report, format)
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert text == render(report, format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_empty_report_is_rendered(format):
+    assert render(Report(), format).strip()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_raw_control_character_comes_through(report, format):
+    text = render(report, format)
+    assert not {ord(character) for character in text if ord(character) < 32 and character != "\n"}
+    assert "\u202e" not in text or format == "json"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_are_no_utf8_can_be_written(golden, format):
+    error = golden.ReadError("caf\udce9.npy", "is \udce9 empty", "")
+    render(Report(errors=(error,)), format).encode("utf-8")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_bytes_do_not_depend_on_the_environment(report, format, monkeypatch):
+    before = render(report, format)
+    for name, value in {"NO_COLOR": "1", "COLUMNS": "33", "TERM": "dumb", "FORCE_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert render(report, format) == before
+
+
+def test_unknown_format():
+    with pytest.raises(NanhuntError) as caught:
+        render(Report(), "pdf")
+    assert "pdf" in caught.value.message
+    assert "junit" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "format"),
+    [("a.txt", "text"), ("a.json", "json"), ("x/a.XML", "junit"), ("a.md", "markdown"), ("a.b.html", "html")],
+)
+def test_the_suffix_names_the_format(path, format):
+    assert format_for(path) == format
+
+
+@pytest.mark.parametrize("path", ["report", "report.pdf", ".json/report", ""])
+def test_a_suffix_that_says_nothing(path):
+    with pytest.raises(NanhuntError) as caught:
+        format_for(path)
+    assert ".xml (junit)" in caught.value.hint
+
+
+def test_statistics_counts_rules_over_all_inputs(report):
+    lines = statistics(report).splitlines()
+    assert lines[2].split() == ["NH401", "low-headroom", "note", "2", "1,632"]
+    assert lines[3].split() == ["NH101", "exp-overflow", "warning", "2", "472"]
+    assert "No rule holds" in statistics(Report())
+
+
+def test_rendering_imports_neither_torch_nor_numpy(report):
+    script = (
+        "import sys; from nanhunt.render import FORMATS, render, statistics; from nanhunt.report import Report\n"
+        "report = Report.from_json(sys.stdin.read())\n"
+        "for format in FORMATS: render(report, format)\n"
+        "statistics(report)\n"
+        "heavy = [name for name in sys.modules if name.split('.')[0] in ('torch', 'numpy')"
+        " or name.startswith('nanhunt.numerics')]\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, input=report.to_json(), text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_format_is_imported_only_when_asked_for():
+    script = (
+        "import sys; from nanhunt.render import render; from nanhunt.report import Report; render(Report(), 'text')\n"
+        "sys.exit(any(name in sys.modules for name in ('jinja2', 'nanhunt.render.junit', 'nanhunt.render.html')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,115 @@
+"""The report in a terminal, in a pipe, in a log."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from nanhunt.render import render, statistics
+from nanhunt.report import Report
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_line_is_longer_than_the_width(report, width, ascii, verbosity):
+    text = render(report, "text", width=width, ascii=ascii, verbosity=verbosity)
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert max(map(cell_len, statistics(report, width=width).splitlines())) <= width
+
+
+def test_escapes_only_when_color_is_asked_for(report):
+    plain, color = render(report, "text"), render(report, "text", color=True)
+    assert "\x1b" not in plain
+    assert "\x1b[33m" in color
+    words = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in color.splitlines()]
+    assert words == plain.splitlines()
+
+
+def test_ascii_is_ascii(report):
+    assert render(report, "text", ascii=True, verbosity=1).isascii()
+
+
+def test_names_are_printed_literally(report):
+    text = render(report, "text").replace("\n", "")
+    assert "[bold]x[/bold]\\x1b[31m\\r\\n::error::pwned" in text
+    assert "\\u202egnp" in text
+
+
+def test_the_articles_batch_at_a_glance(golden):
+    lines = render(golden.Report(golden.OPTIONS, (golden.ARTICLES,)), "text").splitlines()
+    assert lines[1].strip() == "WARNING float32: 1 of 3 rows breaks naive code; F.cross_entropy survives."
+    assert any(
+        line.split() == ["mean", "loss", "inf", "inf", "667.2748", "667.2748", "667.2749"] for line in lines
+    )
+    assert lines[-1] == "1 tensor in 1 file: 2 warnings."
+
+
+def test_most_severe_first(report):
+    text = render(report, "text")
+    assert text.index("nan-logits (NH001), error: 3 of 4,096 rows") < text.index(
+        "exp-overflow (NH101), warning: 471 of"
+    )
+
+
+def test_proof_and_what_does_not_help(report):
+    text = " ".join(render(report, "text").split())
+    assert "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth" in text
+    assert "Does not help: gradient clipping, 471 of 471 rows still bad" in text
+    assert "What to do: Go back to an earlier checkpoint" in text
+
+
+def test_rows_are_indices_into_the_leading_dimensions(report):
+    text = render(report, "text")
+    assert "row (1, 3, 7): every logit is -inf" in text
+    assert "rows (0, 0, 0), (0, 1, 1), (0, 1, 2), (1, 3, 6)" in text
+
+
+def test_a_class_axis_in_the_middle_is_left_out_of_row_names(golden):
+    tensor = dataclasses.replace(golden.ATTENTION, shape=(2, 16, 4, 8), class_axis=1)
+    assert "row (1, 3, 7):" in render(Report(tensors=(tensor,)), "text")
+
+
+def test_sampling_is_said(report):
+    assert "sampled: 2,097,152 of 131,072,000 values" in " ".join(render(report, "text").split())
+
+
+def test_quiet_is_findings_only(report):
+    text = render(report, "text", verbosity=-1)
+    assert "HEALTHY" not in text
+    assert "|x|" not in text
+    assert "nan-logits (NH001)" in text
+    assert "NOT READ" in text
+
+
+def test_many_healthy_tensors_fold_into_a_count(golden):
+    tensors = tuple(dataclasses.replace(golden.HEALTHY, file=f"step-{step}.npy") for step in range(400))
+    text = render(Report(tensors=tensors), "text")
+    assert "HEALTHY 400 tensors without a finding" in text
+    assert len(text.splitlines()) < 5
+    assert "step-399.npy" in render(Report(tensors=tensors), "text", verbosity=1)
+
+
+def test_without_labels_the_table_says_which_loss_it_shows(golden):
+    text = render(Report(golden.OPTIONS, (dataclasses.replace(golden.ARTICLES, targets=None),)), "text")
+    assert "mean loss, worst label" in text
+    assert "its least likely unmasked class" in " ".join(text.split())
+
+
+def test_counts_are_never_rounded(golden):
+    finding = dataclasses.replace(golden.EXP_OVERFLOW, count=9_999_999)
+    tensor = dataclasses.replace(
+        golden.ARTICLES, rows=10_000_000, findings=(finding,), affected_rows=9_999_999
+    )
+    assert "9,999,999 of 10,000,000 rows" in render(Report(tensors=(tensor,)), "text")
+
+
+def test_known_findings_are_shown_as_known(report):
+    assert "cast-loss (NH502), warning, known: 40 of 65,536 values" in render(report, "text")
+
+
+def test_a_snippet_is_printed_once(report):
+    assert render(report, "text").count("loss = torch.nn.functional.cross_entropy(logits, targets)") == 1
