@@ -1,0 +1,184 @@
+"""What README.md and samples/README.md show is what the program does.
+
+``python tests/test_readme.py`` writes the outputs and the rule table anew; read the diff before committing it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nanhunt.rules import RULES, Rule
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "samples/README.md")
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RULE_TABLE = re.compile(r"(?<=<!-- rules -->\n).*?(?=<!-- end of rules -->)", re.DOTALL)
+NUMBER = re.compile(r"\d+\.\d+(?:e[-+]?\d+)?|\d+e[-+]?\d+")
+ROUNDING = 1e-3
+"""Below it a number is a rounding error, which processors with other vector units make differently."""
+PROMPT = "$ "
+NEXT = "\x01"
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of that language."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [body for found, body in FENCE.findall(text) if found == language]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A ```console block: commands at a prompt, each followed by what it writes."""
+
+    document: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        return [line.removeprefix(PROMPT) for line in self.text.splitlines() if line.startswith(PROMPT)]
+
+    def replayed(self, folder: Path) -> str:
+        """The block as running its commands in ``folder`` writes it; blanks at the end of a line are dropped."""
+        outputs = run(self.commands, folder)
+        text = "".join(
+            f"{PROMPT}{command}\n{said}" for command, said in zip(self.commands, outputs, strict=True)
+        )
+        return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).rstrip("\n") + "\n"
+
+
+def sessions() -> list[Session]:
+    return [Session(document, text) for document in DOCUMENTS for text in blocks(document, "console")]
+
+
+def run(commands: list[str], folder: Path) -> list[str]:
+    """What each command writes to a pipe 80 columns wide, both streams as they come, in one shell."""
+    # The subshell hands the status on, so that `echo $?` shows that of the command before it.
+    script = "".join(f"{command}\nkept=$?; printf '\\001'; (exit $kept)\n" for command in commands)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment(), text=True, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    return done.stdout.split(NEXT)[:-1]
+
+
+def environment() -> dict[str, str]:
+    """The terminal of the documents: 80 columns, no colour, the nanhunt of this Python."""
+    kept = {name: os.environ[name] for name in ("HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    return kept | {"PATH": path, "COLUMNS": "80", "LINES": "24", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+
+
+def playground(folder: Path) -> Path:
+    """A copy of the samples to run commands in, so that nothing they write stays."""
+    shutil.copytree(ROOT / "samples", folder / "samples", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def skeleton(text: str) -> list[str]:
+    """The lines without their decimal numbers, and without the padding that depends on their length."""
+    return [re.sub(r"[ ─━]+", " ", NUMBER.sub("#", line)).strip() for line in text.splitlines()]
+
+
+def differing_numbers(one: str, two: str) -> list[tuple[str, str]]:
+    pairs = zip(NUMBER.findall(one), NUMBER.findall(two), strict=True)
+    return [(a, b) for a, b in pairs if not close(float(a), float(b))]
+
+
+def close(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-5 * abs(a) or max(abs(a), abs(b)) < ROUNDING
+
+
+def rule_table() -> str:
+    """The catalogue as a Markdown table."""
+    rows = "".join(
+        f"| {rule.code} | {rule.name} | {severity(rule)} | {rule.what} |\n" for rule in RULES.values()
+    )
+    return f"| code | name | severity | holds when |\n|---|---|---|---|\n{rows}"
+
+
+def severity(rule: Rule) -> str:
+    return f"{rule.severity}; {rule.targetless} without labels" if rule.targetless else str(rule.severity)
+
+
+@pytest.mark.parametrize(
+    "session", sessions(), ids=lambda session: f"{session.document}: {session.commands[0]}"
+)
+def test_commands_write_what_is_shown(session, tmp_path):
+    shown, written = session.text, session.replayed(playground(tmp_path))
+    assert skeleton(shown) == skeleton(written)
+    assert differing_numbers(shown, written) == []
+
+
+def test_rule_table_is_the_catalogue():
+    (table,) = RULE_TABLE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert table == rule_table()
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))
+def test_python_runs(number, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(playground(tmp_path))
+    logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.arange(16) % 10
+    given = {"logits": logits, "labels": labels, "step": 100}
+    model = SimpleNamespace(predict=lambda _: logits)
+    exec(blocks("README.md", "python")[number], namespace := given.copy())
+    for name, value in list(namespace.items()):
+        if name.startswith("test_"):
+            value(model, (None, labels))
+
+
+def commands_in_pipelines() -> list[str]:
+    return re.findall(r"\bnanhunt (?:check|report|run) .*", "".join(blocks("README.md", "yaml")))
+
+
+@pytest.mark.parametrize("command", commands_in_pipelines())
+def test_pipeline_commands_run(command, tmp_path):
+    said, status = run([command, "echo $?"], playground(tmp_path))
+    assert status == "1\n", said  # the samples hold faults
+    for output in re.findall(r"--output (\S+)", command):
+        assert (tmp_path / output).stat().st_size > 0
+
+
+@pytest.mark.parametrize("settings", blocks("README.md", "toml"))
+def test_settings_are_read(settings, tmp_path):
+    (playground(tmp_path) / "pyproject.toml").write_text(settings, encoding="utf-8")
+    said, status = run(["nanhunt check samples/labels.npy", "echo $?"], tmp_path)
+    assert "pyproject.toml" not in said
+    assert status == "2\n"  # nothing to judge, not a wrong setting
+
+
+def test_every_option_named_exists():
+    told = "".join(run([f"nanhunt {name} --help" for name in ("", "check", "report", "rule", "run")], ROOT))
+    for document in DOCUMENTS:
+        lines = re.findall(r"nanhunt [a-z-].*|`--.*?`", (ROOT / document).read_text(encoding="utf-8"))
+        named = set(re.findall(r"(?<!\S)`?(--[a-z][a-z-]+)", "\n".join(lines)))
+        assert named - set(re.findall(r"--[a-z][a-z-]+", told)) <= {"--lr"}  # an option of the user's script
+
+
+def rewritten(document: str, folder: Callable[[], Path]) -> str:
+    text = (ROOT / document).read_text(encoding="utf-8")
+
+    def block(match: re.Match[str]) -> str:
+        language, body = match.groups()
+        if language != "console":
+            return match[0]
+        return f"```console\n{Session(document, body).replayed(playground(folder()))}```"
+
+    return RULE_TABLE.sub(lambda _: rule_table(), FENCE.sub(block, text))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    for name in DOCUMENTS:
+        (ROOT / name).write_text(rewritten(name, lambda: Path(tempfile.mkdtemp())), encoding="utf-8")
