@@ -16,6 +16,7 @@ from nanhunt.report import (
     Report,
     Severity,
     TensorReport,
+    WorstRow,
     natural_key,
 )
 
@@ -270,6 +271,8 @@ def heading(finding: Finding, tensor: TensorReport) -> str:
 def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     """What running the remedy showed: "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth"."""
     if not remedy.works:
+        if remedy.bad_rows_after == remedy.rows == 1:
+            return f"the {unit(tensor)} is still bad"
         return f"{count(remedy.bad_rows_after)} of {plural(remedy.rows, unit(tensor))} still bad"
     text = f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"
     if remedy.max_loss_error is None:
@@ -277,6 +280,21 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     if remedy.max_loss_error == 0:
         return f"{text}, loss equal to the truth"
     return f"{text}, loss within {error_bound(remedy.max_loss_error)} of the truth"
+
+
+def failing(finding: Finding, tensor: TensorReport) -> dict[str, list[str]]:
+    """Titles of the remedies that do not work, by what running them showed: most show the same."""
+    found: dict[str, list[str]] = {}
+    for remedy in finding.remedies:
+        if not remedy.works:
+            found.setdefault(proof(remedy, tensor), []).append(remedy.title)
+    return found
+
+
+def cause_name(row: WorstRow, tensor: TensorReport) -> str:
+    """E.g. "exp-overflow (NH101)"."""
+    names = {finding.code: f"{finding.name} ({finding.code})" for finding in tensor.findings}
+    return names.get(row.cause, row.cause)
 
 
 def explanation(finding: Finding) -> str:

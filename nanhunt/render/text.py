@@ -37,7 +37,8 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         _error(page, error)
     if verbosity >= 0 or not report.tensors:
         page.line((phrases.summary(report), "bold"))
-    return page.text()
+    text = page.text().rstrip("\n")
+    return f"{text}\n" if text else ""
 
 
 def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) -> str:
@@ -210,10 +211,9 @@ def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool,
     fix = "" if working else phrases.explanation(finding)
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
-    for remedy in finding.remedies:
-        if not remedy.works:
-            told = f"{phrases.literal(remedy.title)}, {phrases.proof(remedy, tensor)}"
-            page.line(("Does not help: ", ""), (told, "dim"), indent=4)
+    for proof, titles in phrases.failing(finding, tensor).items():
+        told = f"{', '.join(map(phrases.literal, titles))}{':' if len(titles) > 1 else ','} {proof}"
+        page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
 
 def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
