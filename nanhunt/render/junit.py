@@ -83,12 +83,13 @@ def _listed(report: Report, option: str) -> Sequence[str]:
 
 def _finding(case: ET.Element, finding: Finding, tensor: TensorReport, report: Report) -> None:
     lines = [phrases.rows_named(finding, tensor), phrases.message(finding, tensor)]
-    for remedy in finding.remedies:
-        what = "Fix" if remedy.works else "Does not help"
-        lines.append(f"{what}: {remedy.title}, {phrases.proof(remedy, tensor)}")
-        lines += remedy.snippet.splitlines() if remedy.works else []
-    if not any(remedy.works for remedy in finding.remedies):
+    working = [remedy for remedy in finding.remedies if remedy.works]
+    for remedy in working:
+        lines += [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}", *remedy.snippet.splitlines()]
+    if not working:
         lines.append(phrases.explanation(finding))
+    for proof, titles in phrases.failing(finding, tensor).items():
+        lines.append(f"Does not help: {', '.join(titles)}: {proof}")
     text = _legal("\n".join(line for line in lines if line))
     if _fails(finding, report):
         heading = _legal(phrases.heading(finding, tensor))

@@ -112,9 +112,10 @@ def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterato
     fix = "" if working else phrases.explanation(finding)
     if fix:
         yield f"What to do: {plain(fix)}"
-    useless = [remedy for remedy in finding.remedies if not remedy.works]
+    useless = phrases.failing(finding, tensor)
     if useless:
-        yield "\n".join(f"- Does not help: {_proven(remedy, tensor)}" for remedy in useless)
+        lines = ((", ".join(map(plain, titles)), proof) for proof, titles in useless.items())
+        yield "\n".join(f"- Does not help: {titles}: {proof}" for titles, proof in lines)
 
 
 def _remedy(remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> Iterator[str]:

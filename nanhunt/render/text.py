@@ -252,11 +252,12 @@ def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> No
 
 
 def _error(page: _Page, error: ReadError) -> None:
-    page.line(
-        ("NOT READ ", STYLES[Severity.ERROR]),
-        (phrases.literal(error.file), "bold"),
-        (f": {phrases.literal(error.message)}", ""),
+    file, message = phrases.literal(error.file), phrases.literal(error.message)
+    # Most messages begin with the file, and it should not be read twice.
+    rest = (
+        message.removeprefix(file) if message.startswith(f"{file} ") else f": {message}" if file else message
     )
+    page.line(("NOT READ ", STYLES[Severity.ERROR]), (file, "bold"), (rest, ""))
     if error.hint:
         page.line((phrases.literal(error.hint), ""), indent=2)
     page.gap()
