@@ -151,4 +151,4 @@ def builtin_batch() -> Chosen:
     labels = np.array([0, 2, 1])
     file = "the articles' 3 x 3 batch (built in)"
     targets = Tensor(file, "targets", "int64", labels.shape, lambda: labels)
-    return Chosen((Tensor(file, "", "float32", logits.shape, lambda: logits),), (), (targets, "built in"))
+    return Chosen((Tensor(file, "", "float32", logits.shape, lambda: logits),), (), (targets, "the batch"))
