@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import math
 import re
@@ -345,13 +346,18 @@ def _float_name(value: float) -> str:
     return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
 
 
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+    """Resolved once per class: a report of a long run holds a hundred thousand row bins."""
+    return get_type_hints(kind)
+
+
 def _decode(kind: Any, value: Any) -> Any:
     """The inverse of ``_encode``, led by the type hints."""
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        known = {item.name for item in dataclasses.fields(kind)}
-        return kind(**{name: _decode(hints[name], value[name]) for name in value if name in known})
+        hints = _field_types(kind)
+        return kind(**{name: _decode(hints[name], value[name]) for name in value if name in hints})
     if origin is tuple:
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(_decode(item_kind, item) for item_kind, item in zip(inner, value, strict=True))

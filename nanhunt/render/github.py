@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from nanhunt.render import phrases
 from nanhunt.report import Finding, ReadError, Report, Severity, TensorReport
@@ -59,7 +60,9 @@ def _commands(level: str, annotations: Sequence[_Annotation]) -> list[str]:
 
 
 def _command(level: str, annotation: _Annotation) -> str:
-    properties = {"file": annotation.file, "title": annotation.title}
+    # Annotations attach to a path as the repository spells it: dump.npy, not ./dump.npy.
+    file = PurePath(annotation.file).as_posix() if annotation.file else ""
+    properties = {"file": file, "title": annotation.title}
     named = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
     return f"::{level} {named}::{_data(_lines(annotation.text))}"
 

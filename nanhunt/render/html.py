@@ -22,6 +22,8 @@ FEW = 6
 """Up to this many healthy verdicts get their pictures too; of more, only the sick ones do."""
 BINS = 256
 """Bins of a strip at most: one column each on a phone."""
+ALL_BINS = 4096
+"""Bins of all strips of a page together, so that a hundred of them still open quickly."""
 
 
 def render(report: Report) -> str:
@@ -104,14 +106,16 @@ def _sections(report: Report) -> dict[int, Section]:
     """The tensors that get a section, by their place among the verdicts."""
     tensors = _tensors(report)
     few = len(tensors) <= FEW
-    return {
-        index: _section(index, tensor, report)
+    shown = [
+        index
         for index, tensor in enumerate(tensors)
         if few or tensor.findings or phrases.comparison(tensor, report)
-    }
+    ]
+    bins = min(BINS, max(ALL_BINS // max(len(shown), 1), 32))
+    return {index: _section(index, tensors[index], report, bins) for index in shown}
 
 
-def _section(index: int, tensor: TensorReport, report: Report) -> Section:
+def _section(index: int, tensor: TensorReport, report: Report, bins: int) -> Section:
     histogram = tensor.histogram
     return Section(
         id=f"t{index + 1}",
@@ -121,7 +125,7 @@ def _section(index: int, tensor: TensorReport, report: Report) -> Section:
         findings=phrases.by_severity(tensor.findings),
         histogram=svg.histogram(histogram, tensor.dtype, tensor.role) if histogram else None,
         limits=[_limits(name, tensor) for name in FORMATS] if histogram else [],
-        strip=svg.strip(_coarser(tensor.strip), tensor) if tensor.strip else None,
+        strip=svg.strip(_coarser(tensor.strip, bins), tensor) if tensor.strip else None,
         worst=tensor.worst_rows,
     )
 
@@ -144,9 +148,9 @@ def _limits(name: str, tensor: TensorReport) -> Limits:
     )
 
 
-def _coarser(strip: Sequence[RowBin]) -> list[RowBin]:
-    """At most ``BINS`` bins, neighbours joined."""
-    step = math.ceil(len(strip) / BINS)
+def _coarser(strip: Sequence[RowBin], most: int) -> list[RowBin]:
+    """At most ``most`` bins, neighbours joined."""
+    step = math.ceil(len(strip) / most)
     return [_joined(strip[start : start + step]) for start in range(0, len(strip), step)]
 
 

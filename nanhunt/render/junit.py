@@ -17,24 +17,24 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def render(report: Report) -> str:
     """The XML document. Findings at or above ``fail_on`` are failures; notes below it are in ``system-out``."""
     root = ET.Element("testsuites", name="nanhunt")
-    files = {tensor.file for tensor in report.tensors} | {error.file for error in report.errors}
-    for file in sorted(files, key=lambda name: (natural_key(name), name)):
-        _suite(root, file, report)
+    tensors: dict[str, list[TensorReport]] = {error.file: [] for error in report.errors}
+    for group in phrases.groups(report):
+        tensors.setdefault(group[0].file, []).extend(group)
+    for file in sorted(tensors, key=lambda name: (natural_key(name), name)):
+        _suite(root, file, tensors[file], report)
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _suite(root: ET.Element, file: str, report: Report) -> None:
+def _suite(root: ET.Element, file: str, tensors: Sequence[TensorReport], report: Report) -> None:
     suite = ET.SubElement(root, "testsuite", name=_legal(file))
     for error in report.errors:
         if error.file == file:
             _unread(suite, error)
-    for group in phrases.groups(report):
-        for tensor in group:
-            if tensor.file == file:
-                _tensor(suite, tensor, report)
+    for tensor in tensors:
+        _tensor(suite, tensor, report)
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))

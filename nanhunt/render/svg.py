@@ -327,31 +327,34 @@ def _line(found: Series, what: str, value: Callable[[Step], float | None], limit
 
 def _columns(found: Series) -> Markup:
     most = max(step.bad_rows for step in found.steps) or 1
-    columns = []
-    for index, step in enumerate(found.steps):
-        if step.bad_rows:
-            tall = max(round(40 * step.bad_rows / most, 1), 3)
-            number = phrases.count(step.bad_rows)
-            count = len(found.steps)
-            x, width = _percent(index + 0.3, count), _percent(0.4, count)
-            bar = element(
-                "rect",
-                element("title", told(step)),
-                x=x,
-                width=width,
-                y=60 - tall,
-                height=tall,
-                class_="over",
-            )
-            columns += [
-                bar,
-                element(
-                    "text", number, x=_x(index, found), y=56 - tall, text_anchor="middle", class_="over-name"
-                ),
-            ]
+    columns = [
+        part
+        for index, step in enumerate(found.steps)
+        if step.bad_rows
+        for part in _column(found, index, most)
+    ]
     words = "bad rows by step: " + ", ".join(f"{step.label} {step.bad_rows}" for step in found.steps)
     base = element("line", x1="0", x2="100%", y1=60, y2=60, class_="tick")
     return _picture(62, words, *_first_bad(found, 62), base, *columns)
+
+
+def _column(found: Series, index: int, most: int) -> list[Markup]:
+    """One step's bad rows, with their number where there is room for it."""
+    step, steps = found.steps[index], len(found.steps)
+    tall = max(round(40 * step.bad_rows / most, 1), 3)
+    bar = element(
+        "rect",
+        element("title", told(step)),
+        x=_percent(index + 0.3, steps),
+        width=_percent(0.4, steps),
+        y=60 - tall,
+        height=tall,
+        class_="over",
+    )
+    if steps > 12 and index != found.first_bad:
+        return [bar]
+    place = {"x": _x(index, found), "y": 56 - tall, "text_anchor": "middle", "class_": "over-name"}
+    return [bar, element("text", phrases.count(step.bad_rows), **place)]
 
 
 def _names(found: Series) -> Markup:

@@ -38,6 +38,11 @@ def test_a_finding_as_annotation(golden):
     assert "proven on 1 row: 0 bad afterwards" in message
 
 
+def test_paths_are_spelled_as_in_the_repository(golden):
+    tensor = dataclasses.replace(golden.ARTICLES, file="./dumps/step-1.npy")
+    assert parsed(render(Report(tensors=(tensor,)), "github"))[0][1]["file"] == "dumps/step-1.npy"
+
+
 def test_percent_signs_survive(report):
     messages = [message for _, _, message in parsed(render(report, "github"))]
     assert any("within 10 % of 88.72" in message for message in messages)
