@@ -129,7 +129,7 @@ def test_python_runs(number, tmp_path, monkeypatch):
     monkeypatch.chdir(playground(tmp_path))
     logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.arange(16) % 10
-    given = {"logits": logits, "labels": labels, "step": 100}
+    given = {"logits": logits, "labels": labels, "step": 100, "os": os, "torch": torch}
     model = SimpleNamespace(predict=lambda _: logits)
     exec(blocks("README.md", "python")[number], namespace := given.copy())
     for name, value in list(namespace.items()):
@@ -155,6 +155,16 @@ def test_settings_are_read(settings, tmp_path):
     said, status = run(["nanhunt check samples/labels.npy", "echo $?"], tmp_path)
     assert "pyproject.toml" not in said
     assert status == "2\n"  # nothing to judge, not a wrong setting
+
+
+def test_the_tree_is_as_drawn():
+    (tree,) = blocks("README.md", "text")
+    folder = ROOT
+    for line in tree.splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split(", ")
+        folder = folder if line.startswith(" ") else ROOT / names[0]
+        for name in names:
+            assert (folder / name if line.startswith(" ") else folder).exists(), line
 
 
 def test_every_option_named_exists():
