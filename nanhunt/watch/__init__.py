@@ -27,6 +27,7 @@ def watch(**settings: Any) -> Watch:
 
     Raises:
         NanFoundError: from the failing ``backward()`` or ``step()``, unless ``keep_going``; it holds the incident.
+
     """
     from .callbacks import Watch
 

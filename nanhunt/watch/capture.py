@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from .investigation import Exhibits
 
 MAX_BYTES = 256 * 2**20
 """Rows beyond this are left out; the bad ones are kept."""
+MAX_PROVEN = 2**22
+"""Logits on which remedies are run."""
 _PROVABLE = ("NH0", "NH1", "NH2", "NH3")
 
 
@@ -54,26 +57,44 @@ def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
         return ()
     import nanhunt
 
-    report = nanhunt.check(_rows(exhibits.logits), _labels(exhibits.targets))
+    logits = exhibits.logits.reshape(-1, exhibits.logits.shape[-1])
+    kept = _widest(logits)
+    labels = exhibits.targets.reshape(-1)[kept].cpu() if exhibits.targets is not None else None
+    report = nanhunt.check(logits[kept].cpu(), labels)
     return next((finding.remedies for finding in report.findings if finding.code == code), ())
 
 
-def _rows(logits: torch.Tensor) -> torch.Tensor:
-    return logits.reshape(-1, logits.shape[-1]).cpu()
+def _widest(logits: torch.Tensor) -> torch.Tensor:
+    """Row numbers to prove a fix on: all of them, or of a large tensor those whose logits lie furthest apart."""
+    rows = max(MAX_PROVEN // logits.shape[-1], 1)
+    if rows >= len(logits):
+        return torch.arange(len(logits), device=logits.device)
+    spread = (logits.amax(-1) - logits.amin(-1)).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return spread.topk(rows).indices.sort().values
 
 
-def _labels(targets: torch.Tensor | None) -> torch.Tensor | None:
-    return None if targets is None else targets.reshape(-1).cpu()
+def first_rank(folder: Path, since: float, patience: float) -> tuple[str, ...]:
+    """Which rank of this run went bad first, by the captures in the folder, as a note.
 
-
-def other_ranks(path: Path, since: float) -> tuple[str, ...]:
-    """Which rank of this run went bad first, by the captures in the folder; empty with one process."""
-    found = []
-    for file in path.parent.glob("step-*-rank-*.pt"):
-        numbers = re.fullmatch(r"step-(\d+)-rank-(\d+)\.pt", file.name)
-        if numbers and file.stat().st_mtime >= since:
-            found.append((int(numbers[1]), file.stat().st_mtime, int(numbers[2])))
+    A rank that was only handed the bad gradients of another writes no capture; it waits ``patience`` seconds for the
+    other's. Empty when nobody has written one.
+    """
+    deadline = time.monotonic() + patience
+    found = _captures(folder, since)
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = _captures(folder, since)
     if not found:
         return ()
     step, _, rank = min(found)
     return (f"rank {rank} was the first to go bad, at step {step}",)
+
+
+def _captures(folder: Path, since: float) -> list[tuple[int, float, int]]:
+    """(step, time, rank) of each capture written since."""
+    found = []
+    for file in folder.glob("step-*-rank-*.pt"):
+        numbers = re.fullmatch(r"step-(\d+)-rank-(\d+)\.pt", file.name)
+        if numbers and file.stat().st_mtime >= since:
+            found.append((int(numbers[1]), file.stat().st_mtime, int(numbers[2])))
+    return found

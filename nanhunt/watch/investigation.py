@@ -55,6 +55,11 @@ class Exhibits:
     logits: torch.Tensor | None = None
     targets: torch.Tensor | None = None
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.culprit_inputs and self.logits is None
+
 
 def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -> Solved:
     """Find what made the step bad."""

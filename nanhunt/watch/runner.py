@@ -62,7 +62,7 @@ def _read(target: str) -> tuple[bytes, str]:
     path = Path(target)
     file = path / "__main__.py" if path.is_dir() else path
     try:
-        return file.read_bytes(), str(file)
+        return file.read_bytes(), str(file.absolute())
     except OSError as error:
         hint = "Give the path of a Python script, or a module after -m."
         raise NanhuntError(f"cannot read the script {target}: {error.strerror}", hint) from None
@@ -141,7 +141,8 @@ def _print(error: BaseException) -> None:
     while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         trace = trace.tb_next
     with contextlib.suppress(BrokenPipeError):
-        sys.excepthook(type(error), error, trace)
+        # The hook prints the traceback that the error itself carries.
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
 
 
 def _interrupted() -> None:

@@ -49,6 +49,7 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
 
     Raises:
         CannotRepeat: an input is gone, or a call failed this time.
+
     """
     if tape.cut_short:
         raise CannotRepeat("it made too many calls for the recorder to keep")

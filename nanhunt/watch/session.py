@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import mmap
 import os
@@ -11,7 +10,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,9 @@ from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .tape import Tape, slots_in
 from .tripwire import Roots, TripWire, Update
+
+PATIENCE = 2.0
+"""Seconds a rank without a fault of its own waits for the others to say that they had one."""
 
 
 class Stopped(SystemExit):
@@ -61,7 +63,7 @@ class Session:
         self.report = report
         self.recorder = Recorder(self.value_read)
         self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
-        self.wire = TripWire(self.recorder, self)
+        self.wire = TripWire(self.recorder, self, self.observer)
         self.incidents: list[Incident] = []
         self.step = 1
         self.backwards = 0
@@ -186,6 +188,8 @@ class Session:
             return
         with self.recorder.pause(), _suspended(self.observer):
             solved = self._solve(evidence, update)
+            if self.incidents and _is_consequence(solved.incident):
+                return
             incident = self._file(solved)
         self.incidents.append(incident)
         if os.getpid() != self.pid:
@@ -216,18 +220,25 @@ class Session:
             )
 
     def _file(self, solved: Solved) -> Incident:
-        rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
-        incident = dataclasses.replace(solved.incident, rank=rank)
-        incident = dataclasses.replace(incident, remedies=capture.prove(solved.exhibits, incident))
-        path = Path(self.settings.capture_dir) / capture.file_name(incident)
+        """Prove the fix and write the capture; a folder that cannot be written to becomes a note."""
+        incident = replace(solved.incident, rank=int(os.environ["RANK"]) if "RANK" in os.environ else None)
+        folder = Path(self.settings.capture_dir)
+        notes = incident.notes
         try:
-            capture.save(path, solved.exhibits, incident)
-        except OSError as error:
-            note = f"no capture was written: {error.strerror}: {path}"
-            return dataclasses.replace(incident, notes=(*incident.notes, note))
-        return dataclasses.replace(
-            incident, capture=str(path), notes=(*incident.notes, *capture.other_ranks(path, self.started))
-        )
+            incident = replace(incident, remedies=capture.prove(solved.exhibits, incident))
+        except Exception as error:
+            # No proof is no reason to lose the report, or to break the script.
+            notes += (f"no fix could be proven: {type(error).__name__}: {error}",)
+        if not solved.exhibits.empty:
+            path = folder / capture.file_name(incident)
+            try:
+                capture.save(path, solved.exhibits, incident)
+                incident = replace(incident, capture=str(path))
+            except OSError as error:
+                notes += (f"no capture was written: {error.strerror}: {path}",)
+        if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
+            notes += capture.first_rank(folder, self.started, 0.0 if incident.culprits else PATIENCE)
+        return replace(incident, notes=notes)
 
     def _stop(self) -> None:
         self.stopped += 1
@@ -239,6 +250,11 @@ class Session:
             sys.stderr.flush()
             os._exit(1)
         raise Stopped
+
+
+def _is_consequence(incident: Incident) -> bool:
+    """Whether a later step is bad only because an earlier one has spoilt the parameters."""
+    return bool(incident.culprits) and incident.culprits[0].phase is Phase.PARAMETER
 
 
 def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:

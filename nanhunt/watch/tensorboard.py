@@ -1,4 +1,4 @@
-"""``--tensorboard DIR``: loss, gradient norm, largest logit and headroom of every step (extra ``nanhunt[tensorboard]``)."""
+"""``--tensorboard DIR``: loss, gradient norm, largest logit and headroom of every step (extra ``tensorboard``)."""
 
 from __future__ import annotations
 

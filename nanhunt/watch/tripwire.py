@@ -18,6 +18,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .numbers import all_finite, checkable, finite
+from .observer import Observer
 from .recorder import Opaque, Recorder
 from .site import caller
 
@@ -80,6 +81,7 @@ class TripWire:
 
     recorder: Recorder
     judge: Judge
+    observer: Observer | None = None
     scaled: list[_Scaled] = field(default_factory=list)
     leaves: list[torch.Tensor] = field(default_factory=list)
     """Whose gradients the last backward was to fill."""
@@ -89,6 +91,8 @@ class TripWire:
     inside_scaler: bool = False
     updates: int = 0
     last_update: Update | None = None
+    """None where the gradients were bad: the update is not to blame for what it made of them."""
+    poisoned: bool = False
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     def install(self) -> None:
@@ -127,9 +131,10 @@ class TripWire:
         with self.recorder.pause():
             roots = self._roots(tensors, grad_tensors)
             self.leaves = leaves = self._leaves()
-            self._check_loss(roots)
+            good = self._check_loss(roots)
             result = original(tensors, grad_tensors, *args, **kwargs)
-            self._check_gradients(roots, leaves, tensors)
+            if good:
+                self._check_gradients(roots, leaves, tensors)
             self.judge.healthy(roots)
             if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or any(args[:2])):
                 self.recorder.tape.cut()
@@ -183,11 +188,13 @@ class TripWire:
         known = (slot.held if slot.held is not None else slot.ref() for slot in self.recorder.tape.inputs)
         return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
 
-    def _check_loss(self, roots: Roots) -> None:
-        values = [root for root, _ in roots if checkable(root)]
-        if not all_finite(values):
+    def _check_loss(self, roots: Roots) -> bool:
+        good = all_finite([root for root, _ in roots if checkable(root)])
+        if not good:
             self.check_update()  # a bad parameter is the update's fault, not that of the first to read it
+            self.poisoned = True
             self.judge.bad_loss([(root, seed) for root, seed in roots if _bad(root)])
+        return good
 
     def _check_gradients(self, roots: Roots, leaves: list[torch.Tensor], tensors: Any) -> None:
         scaler = self._scaler_of(tensors)
@@ -197,6 +204,7 @@ class TripWire:
             self.skips = 0
             self.checked = {id(grad): grad._version for grad in grads}
             return
+        self.poisoned = scaler is None
         bad = [leaf for leaf in leaves if leaf.grad is not None and _bad(leaf.grad)]
         if scaler is None or not self.judge.scaled_to_infinity(roots, bad, len(grads)):
             self.judge.bad_gradients(roots, bad, len(grads), "")
@@ -241,6 +249,8 @@ class TripWire:
         if closure is not None or self.recorder.paused:
             return  # the closure holds the user's forward and backward: those are to be seen
         self.recorder.step_aside()
+        if self.observer is not None:
+            self.observer.suspended = True  # the parameters are looked at afterwards
         if self.inside_scaler:
             return  # GradScaler calls step only when every gradient is finite
         leaves = [leaf for leaf in _parameters(optimizer) if leaf.grad is not None]
@@ -250,10 +260,13 @@ class TripWire:
             self.judge.bad_gradients([], bad, len(leaves), "after backward")
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self.observer is not None:
+            self.observer.suspended = False
         with self.recorder.pause():
             leaves = _parameters(optimizer)
             self.updates += 1
-            self.last_update = Update(optimizer, caller(sys._getframe()), [leaf._version for leaf in leaves])
+            update = Update(optimizer, caller(sys._getframe()), [leaf._version for leaf in leaves])
+            self.last_update = None if self.poisoned else update
             self.judge.stepped(optimizer)
             if self.updates % PARAMETERS_EVERY == 1:
                 self.check_update()

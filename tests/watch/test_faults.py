@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import runpy
 from pathlib import Path
@@ -24,11 +25,8 @@ def hunt(script: Path, folder: Path) -> tuple[list[Incident], Session]:
     every_op = "# settings: every_op" in script.read_text()
     found: list[Incident] = []
     session = Session(Settings(every_op=every_op, capture_dir=str(folder)), found.append)
-    with session:
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except Stopped:
-            pass
+    with session, contextlib.suppress(Stopped):
+        runpy.run_path(str(script), run_name="__main__")
     return found, session
 
 
