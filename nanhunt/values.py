@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nanhunt.floats import FORMATS
 from nanhunt.load.tensor import Tensor
 from nanhunt.numerics import health
-from nanhunt.numerics.formats import Array, to_floats
+from nanhunt.numerics.formats import Array
+from nanhunt.numerics.rows import Rows
 from nanhunt.options import Options
 from nanhunt.report import Finding, Health, RemedyResult, TensorReport
 from nanhunt.rules import RULES
+from nanhunt.threads import in_order
 
-BLOCK_VALUES = 1 << 18
-
-
-@dataclass(frozen=True)
-class Casting:
-    """What a cast would do to finite values; adds up with ``+``."""
-
-    overflow: int = 0
-    zero: int = 0
-    """Values that are not 0 and flush to it."""
-    subnormal: int = 0
-    """Values that are not subnormal and become so."""
-    first: tuple[int, ...] = ()
-    """The first flat positions that overflow or flush, ascending."""
-
-    def __add__(self, other: Casting) -> Casting:
-        """Over both ranges; the other one comes later."""
-        return Casting(
-            self.overflow + other.overflow, self.zero + other.zero, self.subnormal + other.subnormal,
-            self.first + other.first,
-        )  # fmt: skip
+CHUNK_BYTES = 1 << 22
+"""What a thread takes at once. A tensor that is no larger is not worth starting threads for."""
 
 
 def check_values(
     tensor: Tensor, dtype: str, options: Options, codes: frozenset[str], advance: Callable[[int], None]
 ) -> TensorReport:
     """Counts, extremes and first bad positions of ``tensor``, and what casting it to ``dtype`` would lose."""
-    counts, casting, bad = health.Counts(), Casting(), list[int]()
-    for start, block in _blocks(tensor.data):
-        part = health.count(block, tensor.dtype)
-        if (part.nan or part.posinf or part.neginf) and len(bad) < options.max_rows:
-            where = np.flatnonzero(~np.isfinite(to_floats(block, tensor.dtype)))
-            bad += (where[: options.max_rows - len(bad)] + start).tolist()
-        if dtype != tensor.dtype:
-            lost = _cast(block, tensor.dtype, dtype, start, options.max_rows)
-            casting = replace(casting + lost, first=(casting.first + lost.first)[: options.max_rows])
-        counts += part
-        advance(block.nbytes)
-    findings = [*_nonfinite(tensor, counts, bad), *_lossy(tensor, dtype, counts, casting)]
+    found = _measured(tensor, dtype, options.max_rows, advance)
+    counts, casting = found.counts, found.casting
+    findings = [*_nonfinite(tensor, counts, found.first_nonfinite), *_lossy(tensor, dtype, counts, casting)]
     findings = [finding for finding in findings if finding.code in codes]
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role="values", stored_dtype=tensor.dtype, dtype=dtype,
@@ -73,48 +46,31 @@ def as_health(counts: health.Counts) -> Health:
     )  # fmt: skip
 
 
-def _blocks(data: Array) -> Iterator[tuple[int, Array]]:
-    """(flat position in C order, block) over all values."""
-    if not data.flags.c_contiguous and data.ndim > 1:
-        inner = math.prod(data.shape[1:])
-        for index in range(data.shape[0]):
-            for start, block in _blocks(data[index]):
-                yield index * inner + start, block
-        return
-    flat = data.reshape(-1)
-    for start in range(0, flat.size, BLOCK_VALUES):
-        yield start, flat[start : start + BLOCK_VALUES]
+def _measured(tensor: Tensor, dtype: str, most: int, advance: Callable[[int], None]) -> health.Measured:
+    def measure(chunk: tuple[int, Array]) -> tuple[int, health.Measured]:
+        start, values = chunk
+        return values.nbytes, health.measure(values, tensor.dtype, dtype, start, most)
+
+    total, small = health.Measured(), tensor.data.nbytes <= CHUNK_BYTES
+    for size, part in (map if small else in_order)(measure, _chunks(tensor.data)):
+        total = (total + part).keep(most)
+        advance(size)
+    return total
 
 
-def _cast(block: Array, stored: str, dtype: str, start: int, most: int) -> Casting:
-    values, target = to_floats(block, stored), FORMATS[dtype]
-    nonzero, finite = values != 0, np.isfinite(values)
-    was_normal = np.abs(values) >= FORMATS[stored].smallest_normal
-    size = _before_rounding(values, dtype)
-    with np.errstate(over="ignore"):  # no float32 reaches the limit of float32 itself, which becomes inf here
-        limit = size.dtype.type(target.overflow)
-    beyond = size > limit if dtype == "float8_e4m3fn" else size >= limit
-    overflow = beyond & finite
-    # Halfway is a tie and rounds to even: to 0 at the bottom, to the smallest normal below that.
-    flushed = (size <= target.smallest_subnormal / 2) & nonzero
-    subnormal = (size < target.smallest_normal - target.smallest_subnormal / 2) & ~flushed & was_normal
-    where = np.flatnonzero(overflow | flushed)[:most] + start
-    return Casting(
-        int(np.count_nonzero(overflow)), int(np.count_nonzero(flushed)), int(np.count_nonzero(subnormal)),
-        tuple(where.tolist()),
-    )  # fmt: skip
+def _chunks(data: Array) -> Iterator[tuple[int, Array]]:
+    """(flat position in C order, values of shape (values,)) over all of them; copies where the layout differs."""
+    step = CHUNK_BYTES // data.itemsize
+    if data.flags.c_contiguous:
+        flat = data.reshape(-1)
+        yield from ((start, flat[start : start + step]) for start in range(0, flat.size, step))
+    elif data.size:
+        rows = Rows(data, -1)
+        for row, block in rows.blocks(step // rows.classes):
+            yield row * rows.classes, block.reshape(-1)
 
 
-def _before_rounding(values: Array, dtype: str) -> Array:
-    """Magnitudes as the last rounding to ``dtype`` sees them: PyTorch takes float64 to narrow formats by float32."""
-    size = np.abs(values)
-    if size.dtype != np.float64 or dtype in ("float64", "float32"):
-        return size
-    with np.errstate(over="ignore", invalid="ignore"):
-        return size.astype(np.float32)
-
-
-def _nonfinite(tensor: Tensor, counts: health.Counts, bad: list[int]) -> Iterator[Finding]:
+def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...]) -> Iterator[Finding]:
     total = counts.nan + counts.posinf + counts.neginf
     if total:
         rule = RULES["NH501"]
@@ -125,10 +81,10 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: list[int]) -> Iterato
             if bad
             else what
         )
-        yield Finding(rule.code, rule.name, rule.severity, total, tuple(bad), message)
+        yield Finding(rule.code, rule.name, rule.severity, total, bad, message)
 
 
-def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: Casting) -> Iterator[Finding]:
+def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
     if casting.overflow or casting.zero:
         rule, target = RULES["NH502"], FORMATS[dtype]
         total = math.prod(tensor.shape)
@@ -149,12 +105,12 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: Casting) 
         )  # fmt: skip
 
 
-def _wider(tensor: Tensor, dtype: str, casting: Casting) -> tuple[RemedyResult, ...]:
+def _wider(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[RemedyResult, ...]:
     """Casting the same values to bfloat16, run on the first that were lost."""
     if dtype == "bfloat16":
         return ()
     where = np.unravel_index(np.array(casting.first, np.intp), tensor.shape) if tensor.shape else ()
-    lost = _cast(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16", 0, 0)
+    lost = health.measure(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16").casting
     after = lost.overflow + lost.zero
     rows = len(casting.first)
     return (
@@ -175,7 +131,7 @@ def position(tensor: Tensor, flat: int) -> str:
     return f"[{', '.join(str(int(index)) for index in indices)}]"
 
 
-def _notes(tensor: Tensor, dtype: str, casting: Casting) -> tuple[str, ...]:
+def _notes(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[str, ...]:
     if dtype == tensor.dtype:
         return ()
     return (

@@ -7,9 +7,16 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from nanhunt.floats import FORMATS
 from nanhunt.load.tensor import BITS
-from nanhunt.numerics.health import Counts, count
+from nanhunt.numerics import health
+from nanhunt.numerics.bits import cast_limits, layout
+from nanhunt.numerics.formats import to_floats, to_torch, torch_dtype
+from nanhunt.numerics.health import Counts, count, measure
+from nanhunt.options import DTYPES
 
 
 def reference(values: np.ndarray, smallest_normal: float) -> Counts:
@@ -60,3 +67,65 @@ def test_two_ranges_add_up_to_both() -> None:
 
 def test_nothing_has_no_extremes() -> None:
     assert count(np.zeros((0, 3), np.float32), "float32") == Counts()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_one_pass_knows_what_plain_numpy_knows(data: st.DataObject) -> None:
+    """Counts and casts of drawn bits, at part sizes that cut anywhere, against values converted one by one."""
+    stored, dtype = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(DTYPES))
+    carrier = layout(stored).carrier
+    bits = data.draw(patterns(stored, dtype))
+    flat = np.array(bits, carrier)
+    block = flat if stored in BITS else flat.view(stored)
+    size, most = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 5))
+    with np.errstate(invalid="ignore"):
+        values = to_floats(block, stored).astype(np.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "PART_BYTES", size * carrier.itemsize)
+        found = measure(block, stored, dtype, start=7, most=most)
+    assert found.counts == reference(values, FORMATS[stored].smallest_normal)
+    expected = cast_reference(block, values, stored, dtype)
+    lost = 7 + np.flatnonzero(expected[0] | expected[1])
+    figures = (found.casting.overflow, found.casting.zero, found.casting.subnormal)
+    assert figures == tuple(int(kind.sum()) for kind in expected)
+    assert found.casting.first == tuple(lost[:most].tolist())
+    assert found.first_nonfinite == tuple((7 + np.flatnonzero(~np.isfinite(values)))[:most].tolist())
+
+
+@st.composite
+def patterns(draw: st.DrawFn, stored: str, dtype: str) -> list[int]:
+    """Bits on both sides of every limit, zeros, infinities, NaNs, and any others; often many alike."""
+    form, limits = layout(stored), cast_limits(stored, dtype)
+    known = (
+        1, limits.flushed_below, limits.subnormal_from, limits.subnormal_below, limits.overflow_from,
+        form.smallest_normal, form.largest, form.largest + 1,
+    )  # fmt: skip
+    near = st.sampled_from(
+        sorted({each + step for each in known for step in (-1, 0, 1) if each + step < form.sign})
+    )
+    one = st.tuples(near | st.integers(0, form.sign - 1), st.booleans()).map(
+        lambda pair: pair[0] + form.sign * pair[1]
+    )
+    some = draw(st.lists(one, min_size=1, max_size=40))
+    return some * draw(st.integers(1, 4)) + [form.smallest_normal] * draw(st.integers(0, 60))
+
+
+def cast_reference(
+    block: np.ndarray, values: np.ndarray, stored: str, dtype: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(overflows, becomes 0, becomes subnormal), from what torch's own cast makes of every value."""
+    if stored == dtype:
+        nothing = np.zeros(len(values), bool)
+        return nothing, nothing, nothing
+    before = to_torch(block, stored)
+    before = before if before.dtype.itemsize > 1 else before.float()  # float8 to float8 goes through float32
+    after = before.to(torch_dtype(dtype)).double().numpy()
+    finite, size = np.isfinite(values), np.abs(values)
+    overflow = finite & ~np.isfinite(after)
+    if dtype == "float8_e4m3fn":  # saturates
+        with np.errstate(over="ignore", invalid="ignore"):
+            overflow = finite & (size.astype(np.float32) > FORMATS[dtype].overflow)
+    subnormal = (size >= FORMATS[stored].smallest_normal) & (after != 0)
+    subnormal &= np.abs(after) < FORMATS[dtype].smallest_normal
+    return overflow, (size > 0) & (after == 0), subnormal
