@@ -75,8 +75,8 @@ def _column(
 ) -> str:
     """One column of a format's bar: normal, subnormal, the exp limit, beyond it, or blank."""
     normal, subnormal, edge, beyond = marks
-    low, high = 2.0**start, math.ldexp(1.0, min(start + step, 1023))
-    if math.ldexp(1.0, start + step - 1) < found.smallest_subnormal or low > found.max:
+    low, high = scales.value(start), scales.value(start + step)
+    if scales.value(start + step - 1) < found.smallest_subnormal or low > found.max:
         return " " * wide
     if low > limit:
         return beyond * wide

@@ -48,6 +48,11 @@ def total(histogram: Histogram, counts: Sequence[int], start: int, stop: int) ->
     return sum(counts[max(start - first, 0) : max(stop - first, 0)])
 
 
+def value(exponent: int) -> float:
+    """2**exponent, infinite where float64 ends: the picture's margin may lie beyond."""
+    return math.inf if exponent > 1023 else math.ldexp(1.0, exponent)
+
+
 def power(exponent: int) -> str:
     """1, 2, 4, ... 1024 while that is short, 2^20 beyond."""
     return str(2**exponent) if 0 <= exponent <= 10 else f"2^{exponent}"

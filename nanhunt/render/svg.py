@@ -84,7 +84,7 @@ def _bar(
 ) -> Markup:
     # Logarithmic, and never below two pixels: one value among millions must show.
     tall = max(round((height - 20) * math.log1p(count) / math.log1p(top), 1), 2)
-    beyond = limit is not None and 2.0**exponent > limit
+    beyond = limit is not None and scales.value(exponent) > limit
     title = (
         f"{phrases.count(count)} values with {scales.power(exponent)} ≤ |x| < {scales.power(exponent + 1)}"
     )
@@ -362,12 +362,13 @@ def _names(found: Series) -> Markup:
     marks = []
     for index, step in enumerate(found.steps):
         first = index == found.first_bad
-        if first or index % every == 0:
+        # The first bad step is always named, its neighbours then are not.
+        crowded = found.first_bad is not None and 0 < abs(index - found.first_bad) < every
+        if first or (index % every == 0 and not crowded):
             class_ = "first-bad-name" if first else "minor" if index % (2 * every) else ""
             label = step.label if len(step.label) <= 12 else f"{step.label[:11]}…"
-            marks.append(
-                element("text", label, x=_x(index, found), y=14, text_anchor="middle", class_=class_)
-            )
+            place = {"x": _x(index, found), "y": 14, "text_anchor": "middle", "class_": class_}
+            marks.append(element("text", label, **place))
     return _picture(20, "", *_first_bad(found, 3), *marks)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+from rich.cells import cell_len
 
 from nanhunt.errors import NanhuntError
 from nanhunt.render import FORMATS, format_for, render, statistics
-from nanhunt.report import Report
+from nanhunt.report import Health, Histogram, Report, RowBin
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -97,3 +99,31 @@ def test_a_format_is_imported_only_when_asked_for():
         "sys.exit(any(name in sys.modules for name in ('jinja2', 'nanhunt.render.junit', 'nanhunt.render.html')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+EDGES = {
+    "no rows": {"shape": (0, 3), "rows": 0, "strip": (), "worst_rows": (), "affected_rows": 0},
+    "one dimension": {"shape": (3,), "rows": 1},
+    "a scalar": {"shape": (), "role": "values", "strip": (), "worst_rows": ()},
+    "an unknown maximum": {"health": Health(None, None, None, None, None, None, None)},
+    "nothing finite": {"health": Health(9, 0, 0, 0, 0, None, None), "strip": (RowBin(0, 2, None, ()),)},
+    "infinite extremes": {"strip": (RowBin(0, 2, float("inf"), (("NH002", 3),)),)},
+    "only zeros": {"histogram": Histogram(0, (), (), 9, 0, 9, 9)},
+    "nothing counted": {"histogram": Histogram(0, (0,), (0,), 0, 0, 0, 9)},
+    "the whole of float64": {"histogram": Histogram(-1074, (1,) * 2098, (1,) * 2098, 0, 0, 4196, 4196)},
+    "no findings": {"findings": (), "affected_rows": 0},
+}
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
+)
+@pytest.mark.parametrize("edge", EDGES)
+def test_the_edges_of_what_a_report_can_hold(golden, edge, dtype):
+    tensor = dataclasses.replace(golden.ARTICLES, dtype=dtype, **EDGES[edge])
+    dumps = tuple(dataclasses.replace(tensor, file=f"{n}.npy") for n in range(2))
+    for format in FORMATS:
+        assert render(Report(golden.OPTIONS, dumps), format)
+    for width in (20, 80, 300):
+        lines = render(Report(golden.OPTIONS, dumps), "text", width=width, verbosity=1).splitlines()
+        assert max(map(cell_len, lines)) <= width
