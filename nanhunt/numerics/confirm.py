@@ -109,7 +109,8 @@ def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
     if targets.probabilities is not None:
         return Labels(None, torch.ones(rows, dtype=torch.bool), targets.probabilities.to(x.dtype)), nothing
     if targets.labels is None:
-        worst = x.masked_fill(x == -math.inf, math.inf).argmin(-1)
+        # A logit of +inf must still rank before the masked ones.
+        worst = x.clamp(max=torch.finfo(x.dtype).max).masked_fill(x == -math.inf, math.inf).argmin(-1)
         return Labels(worst, torch.ones(rows, dtype=torch.bool)), nothing
     bad = nothing if targets.bad is None else targets.bad
     ignored = nothing if targets.ignored is None else targets.ignored
