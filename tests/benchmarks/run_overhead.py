@@ -188,7 +188,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="large")
     arguments = parser.parse_args()
     if arguments.child:
-        return _child(arguments.child, arguments.size)
+        _child(arguments.child, arguments.size)
+        return
     torch.set_num_threads(2)
     result: dict[str, Any] = {}
     for label, size in SIZES.items():
