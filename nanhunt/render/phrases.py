@@ -355,7 +355,7 @@ def _loss_label(tensor: TensorReport, report: Report) -> str:
 
 
 def _remarks(tensor: TensorReport) -> Iterable[str]:
-    if not tensor.targets:
+    if not tensor.targets and not any("worst label" in note for note in tensor.notes):
         yield "No labels: the losses are for each row's worst label, its least likely unmasked class."
     cast = tensor.truth.cast_loss_error if tensor.truth else None
     if cast:

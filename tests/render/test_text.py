@@ -99,6 +99,13 @@ def test_without_labels_the_table_says_which_loss_it_shows(golden):
     assert "its least likely unmasked class" in " ".join(text.split())
 
 
+def test_which_loss_it_shows_is_said_once(golden):
+    note = "no targets: losses are those of each row's worst label, its least likely unmasked class"
+    tensor = dataclasses.replace(golden.ARTICLES, targets=None, notes=(note,))
+    text = " ".join(render(Report(golden.OPTIONS, (tensor,)), "text").split())
+    assert text.count("its least likely unmasked class") == 1
+
+
 def test_counts_are_never_rounded(golden):
     finding = dataclasses.replace(golden.EXP_OVERFLOW, count=9_999_999)
     tensor = dataclasses.replace(
