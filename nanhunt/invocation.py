@@ -109,7 +109,8 @@ def _finish(report: Report, values: Mapping[str, Any], fail_on: str, *, interrup
     output.say(render(report, values["format"], verbosity=_verbosity(values), **look))
     if values["statistics"]:
         # Standard output stays what --format promises to programs.
-        (output.say if values["format"] == "text" else sys.stderr.write)(statistics(report, **look))
+        say = output.say if values["format"] == "text" else sys.stderr.write
+        say("\n" + statistics(report, **look))
     raise typer.Exit(INTERRUPTED if interrupted else report.exit_code)
 
 
@@ -228,5 +229,8 @@ def _check_files(values: Mapping[str, Any], inputs: Iterable[str]) -> None:
     read = [values.get(name) for name in ("targets", "class_weights", "baseline")]
     used = {os.path.realpath(path) for path in [*inputs, *(each for each in read if each)] if path != "-"}
     for path in [*outputs, *([rows] if rows else [])]:
+        folder = Path(path).parent
+        if not folder.is_dir():  # said now, not when the work is done
+            raise NanhuntError(f"{path} cannot be written: there is no folder {folder}.", "Make it first.")
         if os.path.realpath(path) in used:
             raise NanhuntError(f"{path} is an input and would be overwritten.", "Choose another output file.")

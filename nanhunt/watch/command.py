@@ -132,7 +132,8 @@ def _write(session: Session, script: str, code: int, format: str, outputs: Seque
     from .message import all_clear, incident_text, run_json
 
     document = run_json(script, session.steps, session.incidents, code)
-    text = "".join(map(incident_text, session.incidents)) if session.found else all_clear(session.steps)
+    clear = all_clear(session.steps, session.settings.every_op)
+    text = "".join(map(incident_text, session.incidents)) if session.found else clear
     for path in outputs:
         files.write(path, document if path.endswith(".json") else text)
     if format == "json":

@@ -111,7 +111,7 @@ def _fix_lines(incident: Incident) -> list[str]:
     lines = []
     for remedy in incident.remedies:
         if remedy.works:
-            lines.append(f"  fix, proven on {remedy.rows:,} captured rows: {remedy.title}")
+            lines.append(f"  fix, proven on {remedy.rows:,} captured {_row(remedy.rows)}: {remedy.title}")
             lines += [f"      {line}" for line in remedy.snippet.strip().splitlines()]
             break
     else:
@@ -119,16 +119,22 @@ def _fix_lines(incident: Incident) -> list[str]:
         lines += [f"  fix (not run): {fix}" for fix in fixes]
     failing = [remedy for remedy in incident.remedies if not remedy.works]
     lines += [
-        f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} rows still bad"
+        f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} {_row(item.rows)} still bad"
         for item in failing[:2]
     ]
     return lines
 
 
-def all_clear(steps: int, where: str = "") -> str:
+def _row(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
+def all_clear(steps: int, every_op: bool) -> str:
     """The one line for a run without a bad value."""
+    if not steps and not every_op:
+        return "nanhunt: no step was seen, so nothing was checked (--every-op looks at inference too)\n"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
-    return f"nanhunt: all clear, no NaN or infinity in {counted}{where}\n"
+    return f"nanhunt: all clear, no NaN or infinity in {counted}\n"
 
 
 def run_json(script: str, steps: int, incidents: Sequence[Incident], exit_code: int) -> str:
