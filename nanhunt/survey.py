@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from nanhunt.values import check_values
 
 Advance = Callable[[int], None]
 OptionsFor = Callable[[str], Options]
+_UNDECIDED = (
+    "its values were checked, no more: to judge it as logits for the labels beside it, use --logits NAME"
+)
 
 
 @dataclass
@@ -71,7 +74,9 @@ class Survey:
         options = options or self.options
         reports = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
         if not self.compares:
-            reports += [self._values(tensor, options) for tensor in chosen.values]
+            for tensor in chosen.values:
+                notes = (_UNDECIDED,) if tensor.label in chosen.undecided else ()
+                reports.append(self._values(tensor, options, notes))
         elif not chosen.logits:
             names = ", ".join(tensor.label for tensor in chosen.values[:5])
             raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
@@ -97,16 +102,14 @@ class Survey:
         every_row = self.compares or table is not None
         return diagnose(job, every_row=every_row, table=table, advance=self.advance)
 
-    def _values(self, tensor: Tensor, options: Options) -> Report:
+    def _values(self, tensor: Tensor, options: Options, notes: tuple[str, ...]) -> Report:
         codes = rules.chosen(options.select, options.ignore)
         try:
-            return self._report(
-                options,
-                [
-                    check_values(tensor, dtype, options, codes, self.advance)
-                    for dtype in _dtypes(tensor, options)
-                ],
-            )
+            found = [
+                check_values(tensor, dtype, options, codes, self.advance)
+                for dtype in _dtypes(tensor, options)
+            ]
+            return self._report(options, [replace(each, notes=(*each.notes, *notes)) for each in found])
         except (NanhuntError, OSError, MemoryError) as error:
             return self._failed(tensor.label, error)
 

@@ -98,3 +98,10 @@ def test_steps_go_bad_at_the_tenth():
 def test_the_articles_batch_is_the_one_built_in():
     (tensor,) = nanhunt.compare(SAMPLES / "logits.npy", SAMPLES / "labels.npy").tensors
     assert tensor.truth.loss == pytest.approx(667.27487866, rel=1e-9)
+
+
+def test_values_that_could_be_logits_say_so(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.zeros((4, 5)), b=np.zeros(4), labels=np.arange(4))
+    a, b = nanhunt.check(tmp_path / "two.npz").tensors
+    assert "--logits" in a.notes[-1]
+    assert b.notes == ()

@@ -33,6 +33,8 @@ class Chosen:
     targets: tuple[Tensor, str] | None = None
     """Labels or probability targets, and where they came from: "dump.npz:targets"."""
     class_weights: Tensor | None = None
+    undecided: frozenset[str] = frozenset()
+    """Labels of values that would fit labels beside them, where nothing is named like logits."""
 
 
 def choose(container: Container, options: Options) -> Chosen:
@@ -49,7 +51,7 @@ def choose(container: Container, options: Options) -> Chosen:
     given = [inside(container, spec) for spec in (options.targets, options.class_weights) if spec is not None]
     logits, values = _logits_and_values(container, options.logits, [tensor for tensor in given if tensor])
     if not logits:
-        return Chosen((), values)
+        return Chosen((), values, undecided=frozenset(_undecided(container, values, options.class_axis)))
     targets = _targets(container, options, logits)
     used = {targets[0].label} if targets else set()
     weights = options.class_weights
@@ -59,6 +61,15 @@ def choose(container: Container, options: Options) -> Chosen:
         targets,
         None if weights is None else tensor_at(weights, "class weights", options.stored_dtype, container),
     )
+
+
+def _undecided(container: Container, values: tuple[Tensor, ...], class_axis: int) -> Iterator[str]:
+    labels = [tensor for tensor in container.tensors.values() if _is_like_targets(tensor, ())]
+    for tensor in values:
+        if len(tensor.shape) > 1 and any(
+            each.dtype in INTEGER and _fits(each, tensor, class_axis) for each in labels
+        ):
+            yield tensor.label
 
 
 def _is_floating(tensor: Tensor) -> bool:
