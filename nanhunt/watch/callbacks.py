@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, Self
@@ -49,6 +50,7 @@ class Watch:
         self.tensorboard = tensorboard
         self.report = report or (_print if keep_going else _quiet)
         self.session: Session | None = None
+        self._log: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self._incidents: list[Incident] = []
 
     @property
@@ -68,7 +70,7 @@ class Watch:
         if self.tensorboard is not None:
             from .tensorboard import Log
 
-            Log(self.session, self.tensorboard)
+            self._log = Log(self.session, self.tensorboard)
         self.session.__enter__()
 
     def stop(self) -> None:
@@ -76,6 +78,7 @@ class Watch:
         session, self.session = self.session, None
         if session is not None:
             session.__exit__()
+            self._log.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         self.start()

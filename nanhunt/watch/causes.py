@@ -75,17 +75,16 @@ def _division(item: Observation, lineage: frozenset[str]) -> Cause | None:
     if not item.inputs:
         return None
     below = item.inputs[-1]
-    if not below.zero and 0 not in item.scalars:
+    if 0 in item.scalars and len(item.inputs) == 1:
+        return Cause(None, "division-by-zero", "the divisor is the number 0", _DIVIDE)
+    if not below.zero:
         return None
+    zeros = f"{below.zero:,} of {below.values:,} divisors {_are(below.zero)} exactly 0"
     if item.out.nan and len(item.inputs) > 1 and item.inputs[0].zero:
-        reason = (
-            f"0 / 0 is NaN: {_count(below.zero)} of {below.values:,} divisors {_are(below.zero)} exactly 0"
-        )
         if "exp" in lineage:
-            return by_rule("NH103", f"{reason}, since every exp of the row underflowed")
-        return Cause(None, "division-by-zero", reason, _DIVIDE)
-    reason = f"division by 0: {_count(below.zero)} of {below.values:,} divisors {_are(below.zero)} exactly 0"
-    return Cause(None, "division-by-zero", reason, _DIVIDE)
+            return by_rule("NH103", f"0 / 0 is NaN: {zeros}, since every exp of the row underflowed")
+        return Cause(None, "division-by-zero", f"0 / 0 is NaN: {zeros}", _DIVIDE)
+    return Cause(None, "division-by-zero", f"division by 0: {zeros}", _DIVIDE)
 
 
 def _softmax(item: Observation, lineage: frozenset[str]) -> Cause | None:

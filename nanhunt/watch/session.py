@@ -29,6 +29,8 @@ from .site import Site, resolve, user_frame
 from .tape import Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 
+CLOSE_STEPS = 100
+"""Steps to watch closely for a fault to show again."""
 PATIENCE = 2.0
 """Seconds a rank without a fault of its own waits for the others to say that they had one."""
 
@@ -68,6 +70,9 @@ class Session:
         self.step = 1
         self.backwards = 0
         self.stopped = 0
+        self.pending: Incident | None = None
+        """An incident nobody could explain yet: the following steps are watched for another."""
+        self.patience = 0
         self.started = time.time()
         self.pid = os.getpid()
         self.in_children = mmap.mmap(-1, 8)
@@ -91,7 +96,9 @@ class Session:
     def __exit__(self, *exception: object) -> None:
         self.recorder.step_back()
         try:
-            if exception[:1] == (None,) and not self.incidents:
+            if self.pending is not None:
+                self._tell(self.pending)
+            elif exception[:1] == (None,) and not self.incidents:
                 self.wire.check_update()
         finally:
             self._stack.close()
@@ -158,6 +165,11 @@ class Session:
             self.step = self.backwards + 1
         for listener in self.listeners:
             listener(self, roots)
+        if self.pending is not None:
+            self.patience -= 1
+            if not self.patience:
+                self._tell(self.pending)
+                self._stop()
         if self.observer is not None:
             self.observer.forget()
 
@@ -191,15 +203,46 @@ class Session:
             if self.incidents and _is_consequence(solved.incident):
                 return
             incident = self._file(solved)
+        self.recorder.tape.cut()
+        if self.observer is not None:
+            self.observer.forget()
+        elif self._looks_closer(incident):
+            return
+        self._tell(incident)
+        if not self.settings.keep_going:
+            self._stop()
+
+    def _tell(self, incident: Incident) -> None:
+        first, self.pending = self.pending, None
+        if first is not None and first is not incident:
+            note = (
+                f"step {first.step} had gone bad before ({first.what}), in a way that could not be repeated"
+            )
+            incident = replace(
+                incident, notes=(*incident.notes, f"{note}; the steps since were watched closely")
+            )
         self.incidents.append(incident)
         if os.getpid() != self.pid:
             self.in_children[0] = min(self.in_children[0] + 1, 255)
         self.report(incident)
-        self.recorder.tape.cut()
-        if self.observer is not None:
-            self.observer.forget()
-        if not self.settings.keep_going:
-            self._stop()
+
+    def _looks_closer(self, incident: Incident) -> bool:
+        """Watch every operation from now on, if this step could not be explained; whether to wait for what shows.
+
+        While waiting, the bad gradients are not applied: they would spoil the parameters, and with them every
+        later step. The script is to be stopped anyway.
+        """
+        explained = incident.found_by not in (FoundBy.NARROWED, FoundBy.NOTICED)
+        if explained or os.environ.get("WORLD_SIZE", "1") != "1":
+            return False
+        self.observer = self.wire.observer = Observer(self.recorder.tape.entry_of)
+        self._stack.enter_context(self.observer)
+        if self.settings.keep_going:
+            return False
+        self.pending = incident
+        self.patience = CLOSE_STEPS
+        self.wire.discard = True
+        return True
 
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
         evidence.frame = user_frame()

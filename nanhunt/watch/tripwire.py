@@ -93,6 +93,8 @@ class TripWire:
     last_update: Update | None = None
     """None where the gradients were bad: the update is not to blame for what it made of them."""
     poisoned: bool = False
+    discard: bool = False
+    """Whether the gradients of the bad step are to be left out of the update."""
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     def install(self) -> None:
@@ -135,6 +137,7 @@ class TripWire:
             result = original(tensors, grad_tensors, *args, **kwargs)
             if good:
                 self._check_gradients(roots, leaves, tensors)
+            self._discard_bad(leaves)
             self.judge.healthy(roots)
             if not (kwargs.get("retain_graph") or kwargs.get("create_graph") or any(args[:2])):
                 self.recorder.tape.cut()
@@ -187,6 +190,14 @@ class TripWire:
         """Inputs of the step that gradients will be accumulated in."""
         known = (slot.held if slot.held is not None else slot.ref() for slot in self.recorder.tape.inputs)
         return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
+
+    def _discard_bad(self, leaves: list[torch.Tensor]) -> None:
+        """Put 0 for bad gradients, once, where the session asks for it."""
+        if self.discard:
+            self.discard = self.poisoned = False
+            for leaf in leaves:
+                if leaf.grad is not None and _bad(leaf.grad):
+                    leaf.grad.zero_()
 
     def _check_loss(self, roots: Roots) -> bool:
         good = all_finite([root for root, _ in roots if checkable(root)])

@@ -52,6 +52,7 @@ def test_the_planted_fault_is_named(script: Path, tmp_path: Path) -> None:
         ).rstrip("_"),
         "phase": culprit.phase.value,
         "rule": culprit.rule,
+        "found_by": incident.found_by.value,
         "name": culprit.tensor_names[0] if culprit.tensor_names else None,
         "input": culprit.tensor_names[0] if culprit.tensor_names else None,
         "module": culprit.module.split(" ")[0],
