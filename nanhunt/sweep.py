@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +18,7 @@ from nanhunt.numerics.facts import select
 from nanhunt.numerics.formats import Array, to_floats
 from nanhunt.numerics.screen import Screen, screen
 from nanhunt.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
+from nanhunt.threads import in_order
 
 if TYPE_CHECKING:
     from nanhunt.numerics.confirm import Confirmed
@@ -30,7 +28,6 @@ BLOCK_VALUES = 1 << 18
 
 SCREEN_VALUES = 1 << 22
 """Values in a block that is screened; it is read in smaller parts, and judged in one."""
-THREADS = min(4, os.cpu_count() or 1)
 
 Numbers = npt.NDArray[np.intp]
 Advance = Callable[[int], None]
@@ -76,17 +73,14 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
 def _run_rows(job: Job, numbers: Numbers) -> Tally:
     """Runs the rows with those numbers."""
     step = max(1, BLOCK_VALUES // job.rows.classes)
-    total = Tally()
-    with _one_torch_thread(), ThreadPoolExecutor(THREADS) as pool:
 
-        def work(start: int) -> Tally:
-            chosen = numbers[start : start + step]
-            block = job.rows.take(chosen)
-            return _run_tally(job, chosen, block, run_block(job, chosen, block))
+    def work(start: int) -> Tally:
+        chosen = numbers[start : start + step]
+        block = job.rows.take(chosen)
+        return _run_tally(job, chosen, block, run_block(job, chosen, block))
 
-        for tally in pool.map(work, range(0, len(numbers), step)):
-            total += tally
-    return total
+    with _one_torch_thread():
+        return sum(in_order(work, range(0, len(numbers), step)), start=Tally())
 
 
 @contextlib.contextmanager
@@ -225,27 +219,11 @@ def _masked(block: Array, dtype: str) -> int:
 def _side_by_side(
     work: Callable[[int, Array], Result], job: Job, values: int, advance: Advance
 ) -> Iterator[Result]:
-    """``work`` on blocks of about ``values`` values, results in the order of the rows.
+    """``work`` on (first row, block) of about ``values`` values, results in the order of the rows."""
 
-    Threads serve, since NumPy's reductions and torch's operations run outside the interpreter's lock. Only a few
-    blocks are under way at a time: where the layout makes a block a copy, memory stays bounded all the same.
-    """
-    pending: deque[tuple[int, Future[Result]]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for first, block in job.rows.blocks(values // max(1, job.rows.classes)):
-                pending.append((block.nbytes, pool.submit(work, first, block)))
-                if len(pending) > 2 * THREADS:
-                    yield _next(pending, advance)
-            while pending:
-                yield _next(pending, advance)
-        finally:
-            for _, future in pending:
-                future.cancel()
+    def sized(item: tuple[int, Array]) -> tuple[int, Result]:
+        return item[1].nbytes, work(*item)
 
-
-def _next(pending: deque[tuple[int, Future[Result]]], advance: Advance) -> Result:
-    size, future = pending.popleft()
-    result = future.result()
-    advance(size)
-    return result
+    for size, result in in_order(sized, job.rows.blocks(values // max(1, job.rows.classes))):
+        advance(size)
+        yield result
