@@ -12,7 +12,7 @@ import torch
 from .autopsy import Finding, autopsy
 from .causes import cause_of
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
-from .names import Names, module_path, operation, plain
+from .names import SOFTMAX_LIKE, Names, module_path, operation, plain, scopes
 from .numbers import Signs, checkable, finite, numbers, tensors_in
 from .observer import Observation, Observer, ancestors, culprits
 from .recorder import Recorder
@@ -208,7 +208,7 @@ class _Story:
                 :16
             ]
             found.extend(waiting)
-            if any(operation(call.func) in _SOFTMAX_LIKE for call in waiting):
+            if any(operation(call.func) in SOFTMAX_LIKE for call in waiting):
                 break
         return found
 
@@ -227,7 +227,7 @@ class _Story:
     def _logits(self, entry: Entry) -> torch.Tensor | None:
         """The rows a softmax was taken of: the first argument of the nearest exp, softmax or cross entropy."""
         for call in [entry, *self._feeding(entry)]:
-            if operation(call.func).rstrip("_") in _SOFTMAX_LIKE:
+            if operation(call.func).rstrip("_") in SOFTMAX_LIKE:
                 for slot in slots_in(call.args):
                     value = self.look.values.get(slot) if self.look else None
                     if value is not None and checkable(value) and value.dim() >= 1:
@@ -257,7 +257,6 @@ class _Story:
         ]
 
 
-_SOFTMAX_LIKE = frozenset({"exp", "softmax", "log_softmax", "cross_entropy", "logsumexp"})
 _TAKES_LABELS = frozenset({"cross_entropy", "nll_loss", "gather", "index", "take_along_dim", "one_hot"})
 _FIX_PARAMETER = (
     "Load a sound checkpoint or initialise it anew; `nanhunt check CHECKPOINT` lists every tensor of a file."
@@ -340,10 +339,8 @@ def _summands(node: Any, depth: int = 8) -> set[Any]:
 
 
 def _scalars(frame: FrameType | None) -> dict[str, torch.Tensor]:
-    from .names import _scopes
-
     found: dict[str, torch.Tensor] = {}
-    for variables in _scopes(frame):
+    for variables in scopes(frame):
         for name, value in variables.items():
             for n, tensor in enumerate(
                 tensors_in(value) if isinstance(value, dict | list | tuple) else [value]

@@ -11,6 +11,8 @@ import torch
 from .site import foreign
 from .tape import Module
 
+SOFTMAX_LIKE = frozenset({"exp", "softmax", "log_softmax", "cross_entropy", "logsumexp"})
+"""Operations whose first argument are logits."""
 _SPELLINGS = {
     "rsub": "sub", "truediv": "div", "rtruediv": "div", "rdiv": "div", "rpow": "pow", "radd": "add",
     "rmul": "mul", "rmatmul": "matmul", "getitem": "index", "setitem": "index_put", "true_divide": "div",
@@ -48,11 +50,11 @@ class Names:
 
     def __init__(self, roots: Iterable[torch.nn.Module], frame: FrameType | None) -> None:
         self.by_id: dict[int, str] = {}
-        scopes = list(_scopes(frame))
-        for variables in reversed(scopes):
+        visible = list(scopes(frame))
+        for variables in reversed(visible):
             self.by_id.update(_tensors(variables))
         modules = {id(item): item for item in roots}
-        for variables in scopes:
+        for variables in visible:
             modules.update(
                 {id(item): item for item in variables.values() if isinstance(item, torch.nn.Module)}
             )
@@ -69,7 +71,7 @@ class Names:
         return self.by_id.get(id(tensor))
 
 
-def _scopes(frame: FrameType | None) -> Iterable[Mapping[str, Any]]:
+def scopes(frame: FrameType | None) -> Iterable[Mapping[str, Any]]:
     """The variables of the user's frames, innermost first, then the script's globals."""
     while frame is not None:
         if not foreign[frame.f_code.co_filename]:

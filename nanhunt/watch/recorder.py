@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from .names import SOFTMAX_LIKE, operation
+from .numbers import checkable
 from .site import caller, foreign
 from .tape import MAX_ENTRIES, Entry, Module, RandomState, Tape, sequence_number
 
@@ -74,6 +76,9 @@ class Recorder(TorchFunctionMode):
         self.value_read = value_read
         """Called where the script itself reads one number."""
         self.tape = Tape()
+        self.keeps_logits = False
+        self.logits: torch.Tensor | None = None
+        """What the last softmax or cross entropy was given; kept alive only where ``keeps_logits`` asks for it."""
         self.paused = False
         self.aside = False
         self.module: Module | None = None
@@ -97,6 +102,8 @@ class Recorder(TorchFunctionMode):
             return out
         if func in _GIVEN:
             return out
+        if self.keeps_logits and operation(func) in SOFTMAX_LIKE and checkable(args[0]):
+            self.logits = args[0].detach()
         frame = sys._getframe(1)
         while frame.f_back is not None and foreign[frame.f_code.co_filename]:
             frame = frame.f_back

@@ -9,15 +9,11 @@ import torch
 from nanhunt.errors import NanhuntError
 from nanhunt.floats import FORMATS
 
-from .names import operation
 from .numbers import checkable
-from .tape import slots_in
 from .tripwire import Roots
 
 if TYPE_CHECKING:
     from .session import Session
-
-_LOGIT_READERS = frozenset({"exp", "softmax", "log_softmax", "cross_entropy", "logsumexp"})
 
 
 class Log:
@@ -35,6 +31,7 @@ class Log:
                 "Install it with: pip install 'nanhunt[tensorboard]'",
             ) from None
         self.writer: Any = SummaryWriter(folder)
+        session.recorder.keeps_logits = True
         session.listeners.append(self.step)
 
     def step(self, session: Session, roots: Roots) -> None:
@@ -58,20 +55,9 @@ def scalars(session: Session, roots: Roots) -> dict[str, float]:
     if grads:
         norms = [torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in grads]
         found["gradient_norm"] = float(torch.linalg.vector_norm(torch.stack([norm.cpu() for norm in norms])))
-    logits = _logits(session)
+    logits, session.recorder.logits = session.recorder.logits, None
     if logits is not None:
-        largest = float(logits.detach().max())
+        largest = float(logits.max())
         found["largest_logit"] = largest
         found["headroom"] = FORMATS[str(logits.dtype).removeprefix("torch.")].exp_limit - largest
     return found
-
-
-def _logits(session: Session) -> torch.Tensor | None:
-    """The argument of the last exp, softmax or cross entropy that is still in memory."""
-    for entry in reversed(session.recorder.tape.entries):
-        if operation(entry.func) in _LOGIT_READERS:
-            for slot in slots_in(entry.args):
-                tensor = slot.tensor
-                if tensor is not None and checkable(tensor) and tensor.dim() > 1:
-                    return tensor
-    return None

@@ -22,9 +22,13 @@ def _written_view() -> torch.Tensor:
     return (whole * 2).sum()
 
 
+def _two_births() -> torch.Tensor:
+    return X.exp().sum() + (X - 1).log().sum()
+
+
 CASES: dict[str, tuple[Callable[[], torch.Tensor], list[str]]] = {
-    "birth": (lambda: (X.exp() / X.exp().sum(-1, keepdim=True)).sum(), ["exp", "exp"]),
-    "two births": (lambda: X.exp().sum() + (X - 1).log().sum(), ["exp", "log"]),
+    "birth": (lambda: 2 * (X.exp() / X.exp().sum(-1, keepdim=True)).sum(), ["exp", "exp"]),
+    "two births": (_two_births, ["exp", "log"]),
     "mask is legal, its user is not": (lambda: X.masked_fill(MASK, -INF).softmax(-1).sum(), ["_softmax"]),
     "mask by addition": (lambda: (X + torch.full((2,), -INF)).softmax(-1).sum(), ["_softmax"]),
     "mask handed on": (lambda: X.masked_fill(MASK, -INF).t().clone().softmax(0).sum(), ["_softmax"]),
