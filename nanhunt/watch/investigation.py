@@ -241,7 +241,8 @@ class _Story:
         for call in reversed(self.tape.entries):
             if operation(call.func) not in _TAKES_LABELS:
                 continue
-            for tensor in self._values(call):
+            # The last that fits: in p[torch.arange(n), labels] the first only counts the rows.
+            for tensor in reversed(self._values(call)):
                 if (
                     tensor.dtype is torch.int64
                     and tensor.numel() == rows.numel()

@@ -14,12 +14,17 @@ from nanhunt.report import FORMAT_VERSION
 from .incident import Culprit, Incident, Phase
 from .numbers import Numbers
 
+MAX_SHOWN = 4
+"""Culprits in the text; JSON has them all."""
+
 
 def incident_text(incident: Incident) -> str:
     """Several lines, ending in a newline."""
     lines = [_headline(incident)]
-    for culprit in incident.culprits:
+    for culprit in incident.culprits[:MAX_SHOWN]:
         lines += _culprit_lines(culprit)
+    if len(incident.culprits) > MAX_SHOWN:
+        lines.append(f"  and {len(incident.culprits) - MAX_SHOWN} more operations that made NaN or infinity")
     if incident.chain:
         lines.append(
             "  then "

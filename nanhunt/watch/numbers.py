@@ -93,9 +93,9 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     total needs the exact test.
     """
     with torch.no_grad():
-        sums = [_dense(item).sum() for item in tensors]
+        sums = [_dense(item).sum() for item in tensors if _summable(item)]
     totals = [total.item() for total in _gathered(sums)]
-    return all(map(math.isfinite, totals)) or all(finite(_dense(item)) for item in tensors if item.numel())
+    return all(map(math.isfinite, totals)) or all(finite(_dense(item)) for item in tensors if _summable(item))
 
 
 def _gathered(sums: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -106,7 +106,15 @@ def _gathered(sums: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
+    """The floating values of a sparse or complex tensor."""
+    values = tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
+    return torch.view_as_real(values) if values.is_complex() else values
+
+
+def _summable(tensor: torch.Tensor) -> bool:
+    """Whether there are numbers to add: not in float8, on the meta device, or in a compressed sparse layout."""
+    known_layout = tensor.layout in (torch.strided, torch.sparse_coo)
+    return known_layout and tensor.dtype.itemsize > 1 and tensor.device.type != "meta" and tensor.numel() > 0
 
 
 def numbers(tensor: torch.Tensor) -> Numbers:

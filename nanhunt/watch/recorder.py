@@ -51,6 +51,7 @@ _depth: Callable[[], int] = torch._C._len_torch_function_stack
 _top: Callable[[int], Any] = torch._C._get_function_stack_at
 _pop: Callable[[], Any] = torch._C._pop_torch_function_stack
 _push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
+_transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
 _NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -94,7 +95,7 @@ class Recorder(TorchFunctionMode):
             self.tape.random_state = RandomState()
         out = func(*args, **kwargs) if kwargs else func(*args)
         kind = type(out)
-        if self.paused or (out is None and func not in _WRITERS):
+        if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
             return out
         if kind in _PLAIN:
             if kind in _VALUES and func in _READERS:
@@ -107,7 +108,11 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         while frame.f_back is not None and foreign[frame.f_code.co_filename]:
             frame = frame.f_back
-        self._note(func, args, kwargs or _NO_KWARGS, out, frame.f_code, frame.f_lasti)
+        try:
+            self._note(func, args, kwargs or _NO_KWARGS, out, frame.f_code, frame.f_lasti)
+        except Exception:
+            # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
+            self.tape.cut_short = True
         return out
 
     def _note(
@@ -178,6 +183,11 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             self.paused = before
+
+
+def transforming() -> bool:
+    """Whether a torch.func transform (vmap, grad) is running: its tensors have no numbers of their own."""
+    return _transform() is not None
 
 
 def _overwrites(func: Callable[..., Any]) -> bool:

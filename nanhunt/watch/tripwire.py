@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from .numbers import all_finite, checkable, finite
 from .observer import Observer
-from .recorder import Opaque, Recorder
+from .recorder import Opaque, Recorder, transforming
 from .site import caller
 
 Roots = list[tuple[torch.Tensor, torch.Tensor | None]]
@@ -128,7 +128,7 @@ class TripWire:
         self, original: Callable[..., Any], tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         self.recorder.step_back()  # in case an optimizer's step raised
-        if self.recorder.paused:
+        if self.recorder.paused or transforming():
             return original(tensors, grad_tensors, *args, **kwargs)
         with self.recorder.pause():
             roots = self._roots(tensors, grad_tensors)
@@ -152,7 +152,7 @@ class TripWire:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.recorder.paused:
+        if self.recorder.paused or transforming():
             return original(outputs, inputs, grad_outputs, *args, **kwargs)
         with self.recorder.pause():
             roots = self._roots(outputs, grad_outputs)

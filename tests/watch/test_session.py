@@ -1,0 +1,116 @@
+"""Watching changes nothing: not the numbers, not the random state, not what torch can do."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call, grad, vmap
+
+from nanhunt.watch.incident import FoundBy, Incident
+from nanhunt.watch.session import Session, Settings, Stopped
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def unexpected(incident: Incident) -> None:
+    raise AssertionError(incident)
+
+
+def train(steps: int = 4) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Dropout(0.3),
+        torch.nn.GELU(),
+        torch.nn.Linear(8, 3),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        loss = F.cross_entropy(model(torch.randn(5, 6)), torch.randint(0, 3, (5,)))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+
+
+@pytest.mark.parametrize("every_op", [False, True])
+def test_the_same_numbers_bit_for_bit(every_op: bool) -> None:
+    weights, state = train()
+    with Session(Settings(every_op=every_op), unexpected) as session:
+        watched, watched_state = train()
+    assert session.steps == 4
+    assert torch.equal(state, watched_state)
+    assert all(torch.equal(weights[name], watched[name]) for name in weights)
+
+
+def test_continuing_after_a_report_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    def run() -> torch.Tensor:
+        torch.manual_seed(0)
+        x = torch.nn.Parameter(torch.tensor([-1.0]))
+        F.dropout(x, 0.1).sqrt().sum().backward()
+        return torch.rand(3)
+
+    plain, found = run(), []
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        watched = run()
+    assert len(found) == 1
+    assert torch.equal(plain, watched)
+
+
+LAYER = torch.nn.Linear(2, 2)
+USES: dict[str, Any] = {
+    "vmap of grad": lambda: vmap(grad(lambda x: functional_call(LAYER, {}, (x,)).sum()))(torch.randn(3, 2)),
+    "hessian": lambda: torch.autograd.functional.hessian(lambda x: (x**3).sum(), torch.randn(2)),
+    "gradcheck": lambda: torch.autograd.gradcheck(
+        torch.sin, (torch.randn(2, dtype=torch.float64, requires_grad=True),)
+    ),
+    "script": lambda: torch.jit.script(torch.nn.ReLU())(torch.ones(2, requires_grad=True)).sum().backward(),
+    "trace": lambda: torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)),
+    "fx": lambda: torch.fx.symbolic_trace(torch.nn.Linear(2, 2))(torch.ones(1, 2)),
+    "inference mode": torch.inference_mode()(lambda: float(LAYER(torch.ones(1, 2)).sum())),
+    "complex": lambda: (torch.ones(2, dtype=torch.complex64, requires_grad=True) * 2j).abs().sum().backward(),
+    "default device": lambda: torch.set_default_device(None),
+    "save": lambda: torch.save(torch.nn.Linear(2, 2)(torch.ones(2)).detach(), io.BytesIO()),
+    "spectral norm": lambda: torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 2))(
+        torch.ones(1, 2)
+    ),
+    "lstm": lambda: torch.nn.LSTM(2, 3)(torch.ones(4, 1, 2))[0].sum().backward(),
+}
+
+
+@pytest.mark.parametrize("every_op", [False, True])
+@pytest.mark.parametrize("use", USES)
+def test_what_torch_can_do_it_still_can(use: str, every_op: bool) -> None:
+    with Session(Settings(every_op=every_op), unexpected):
+        USES[use]()
+
+
+def test_the_tape_is_empty_after_every_step() -> None:
+    with Session(Settings(), unexpected) as session:
+        layer = torch.nn.Linear(2, 2)
+        layer(torch.ones(1, 2)).sum().backward()
+        tape = session.recorder.tape
+        assert (tape.entries, tape.inputs, tape.slots, tape.held_bytes) == ([], [], {}, 0)
+
+
+def test_a_fault_of_ours_becomes_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("nanhunt.watch.session.investigate", broken)
+    found: list[Incident] = []
+    with pytest.raises(Stopped), Session(Settings(capture_dir=str(tmp_path)), found.append):
+        for _ in range(200):
+            torch.nn.Parameter(torch.tensor([-1.0])).sqrt().sum().backward()
+    [incident] = found
+    assert incident.found_by is FoundBy.NOTICED
+    assert incident.what == "the loss is nan"
+    assert "KeyError: 'ours'" in incident.notes[0]
