@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["NanhuntError", "Report", "__version__", "check", "compare"]
+__all__ = ["NanhuntError", "Report", "__version__", "check", "compare", "watch"]
 
 if TYPE_CHECKING:
     from nanhunt.api import check, compare
     from nanhunt.errors import NanhuntError
     from nanhunt.report import Report
+    from nanhunt.watch import watch
 
 _HOME = {
     "check": "nanhunt.api",
@@ -27,10 +28,12 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     import importlib
 
+    if name == "watch":  # a package that can be called
+        return importlib.import_module("nanhunt.watch")
     if name not in _HOME:
         raise AttributeError(f"module 'nanhunt' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, "watch"})

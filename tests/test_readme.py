@@ -137,6 +137,10 @@ def test_python_runs(number, tmp_path, monkeypatch):
             value(model, (None, labels))
 
 
+def test_importing_nanhunt_is_enough_to_watch(tmp_path):
+    assert run(["python -c 'import nanhunt; print(type(nanhunt.watch()).__name__)'"], tmp_path) == ["Watch\n"]
+
+
 def commands_in_pipelines() -> list[str]:
     return re.findall(r"\bnanhunt (?:check|report|run) .*", "".join(blocks("README.md", "yaml")))
 
