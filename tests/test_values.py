@@ -119,3 +119,24 @@ def test_weights_in_a_checkpoint_are_judged_as_values(tmp_path: object) -> None:
     fix = report.findings[0].remedies[0]
     assert fix.works
     assert fix.rows == 10
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "transposed"])
+@pytest.mark.parametrize("chunk", [8, 64, 200, 1 << 22])
+def test_chunks_threads_and_layout_change_nothing(
+    layout: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    plain = rng.choice(
+        np.array([0, 1e-42, 1e-9, 1e-6, 0.5, -3, 1e6, math.nan, -math.inf], np.float32), (6, 5, 7)
+    )
+    data = {
+        "C": plain,
+        "F": np.asfortranarray(plain),
+        "strided": np.repeat(plain, 2, axis=2)[:, :, ::2],
+        "transposed": np.ascontiguousarray(plain.transpose(2, 0, 1)).transpose(1, 2, 0),
+    }[layout]
+    assert np.array_equal(data, plain, equal_nan=True)
+    whole = judged(plain, "float32", "float16", max_rows=7)
+    monkeypatch.setattr("nanhunt.values.CHUNK_BYTES", chunk)
+    assert judged(data, "float32", "float16", max_rows=7) == whole

@@ -8,7 +8,6 @@ which something does, and only those are looked at closely.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,113 +98,30 @@ def count(block: Array, dtype: str) -> Counts:
 def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0) -> Measured:
     """Measures stored values (values,), the first of which has flat position ``start``, cast to ``dtype``.
 
-    At most ``most`` first positions of either kind are kept.
+    At most ``most`` first positions of either kind are kept. Takes up to a few times the memory of ``flat``.
     """
     limits = cast_limits(stored, dtype)
-    bits = limits.layout.bits(flat)
-    step = PART_BYTES // bits.itemsize
-    meter = _Meter(limits, min(step, bits.size), most)
-    for first in range(0, bits.size, step):
-        meter.add(bits[first : first + step], start + first)
-    return meter.measured()
-
-
-class _Meter:
-    """Adds parts up. Its buffers serve every part; magnitudes in them are doubled, see ``add``."""
-
-    def __init__(self, limits: CastLimits, size: int, most: int) -> None:
-        padded = -(-size // _GROUP) * _GROUP
-        self._limits = limits
-        self._layout = limits.layout
-        self._magnitudes = np.empty(padded, limits.layout.carrier)
-        self._is_near = np.empty(padded, np.bool_)
-        self._most = most
-        self._range: tuple[int, int] | None = None
-        self._nan = self._posinf = self._neginf = self._zero = self._subnormal = 0
-        self._overflow = self._flushed = self._made_subnormal = 0
-        self._nonfinite: list[int] = []
-        self._lost: list[int] = []
-
-    def measured(self) -> Measured:
-        """What the parts so far add up to."""
-        counts = Counts(self._nan, self._posinf, self._neginf, self._zero, self._subnormal)
-        if self._range is not None:
-            low, high = (self._layout.value(each) for each in self._range)
-            counts = replace(counts, min=low, max=high)
-        casting = Casting(self._overflow, self._flushed, self._made_subnormal, tuple(self._lost))
-        return Measured(counts, casting, tuple(self._nonfinite))
-
-    def add(self, bits: Array, start: int) -> None:
-        """One part, at most of the size the buffers were made for."""
-        padded = self._magnitudes[: -(-bits.size // _GROUP) * _GROUP]
-        magnitudes = padded[: bits.size]
-        np.add(bits, bits, out=magnitudes)  # the sign falls out at the top; faster than a shift
-        padded[bits.size :] = np.iinfo(bits.dtype).max  # above every limit
-        low, high = _extremes(bits, self._layout)
-        largest = max(-low, high)
-        if largest > self._layout.largest:
-            self._add_nonfinite(bits, magnitudes, start)
-        else:
-            self._widen(low, high)
-        lost = self._add_near_zero(padded)
-        if largest >= self._limits.overflow_from:
-            lost = np.concatenate((lost, self._add_overflow(magnitudes)))
-        if lost.size:
-            self._lost += (np.sort(lost)[: self._most - len(self._lost)] + start).tolist()
-
-    def _widen(self, low: int, high: int) -> None:
-        known = self._range or (low, high)
-        self._range = min(low, known[0]), max(high, known[1])
-
-    def _doubled(self, magnitude: int) -> Any:
-        return self._layout.carrier.type(2 * magnitude)
-
-    def _add_nonfinite(self, bits: Array, magnitudes: Array, start: int) -> None:
-        form = self._layout
-        hit = magnitudes > self._doubled(form.largest)
-        some, infinity = bits[hit], form.largest + 1
-        if form.has_infinity:
-            posinf = int(np.count_nonzero(some == form.carrier.type(infinity)))
-            neginf = int(np.count_nonzero(some == form.carrier.type(infinity + form.sign)))
-            self._posinf, self._neginf = self._posinf + posinf, self._neginf + neginf
-            self._nan -= posinf + neginf
-        self._nan += some.size
-        if some.size < bits.size:
-            self._widen(*_extremes(bits[~hit], form))
-        if len(self._nonfinite) < self._most:
-            self._nonfinite += (np.flatnonzero(hit)[: self._most - len(self._nonfinite)] + start).tolist()
-
-    def _add_overflow(self, magnitudes: Array) -> Positions:
-        """Positions in the part of what overflows, as many as may be wanted."""
-        hit = magnitudes >= self._doubled(self._limits.overflow_from)
-        hit &= magnitudes <= self._doubled(self._layout.largest)
-        self._overflow += int(np.count_nonzero(hit))
-        return np.flatnonzero(hit) if len(self._lost) < self._most else _NOWHERE
-
-    def _add_near_zero(self, padded: Array) -> Positions:
-        """Zeros, subnormal numbers and what the cast makes of small ones; positions in the part that it flushes."""
-        limits = self._limits
-        is_near = np.less(padded, self._doubled(limits.near_zero_below), out=self._is_near[: padded.size])
-        groups = np.flatnonzero(is_near.view(np.uint64) != 0)
-        if not groups.size:
-            return _NOWHERE
-        few = groups.size < padded.size // (2 * _GROUP)
-        near = padded.reshape(-1, _GROUP)[groups].reshape(-1) if few else padded
-
-        def below(magnitude: int) -> int:
-            return int(np.count_nonzero(near < self._doubled(magnitude)))
-
-        zero = below(1)
-        self._zero += zero
-        self._subnormal += below(self._layout.smallest_normal) - zero
-        flushed = below(limits.flushed_below) - zero
-        self._flushed += flushed
-        if limits.subnormal_from < limits.subnormal_below:
-            self._made_subnormal += below(limits.subnormal_below) - below(limits.subnormal_from)
-        if not flushed or len(self._lost) >= self._most:
-            return _NOWHERE
-        hit = np.flatnonzero((near > 0) & (near < self._doubled(limits.flushed_below)))
-        return groups[hit // _GROUP] * _GROUP + hit % _GROUP if few else hit
+    form = limits.layout
+    bits = form.bits(flat)
+    if not bits.size:
+        return Measured()
+    low, high = _extremes(bits, form)
+    largest = max(-low, high)
+    counts, nonfinite, finite = Counts(), _NOWHERE, bits
+    if largest > form.largest:
+        counts, nonfinite, finite = _nonfinite(bits, form)
+        low, high = _extremes(finite, form) if finite.size else (0, 0)
+    if finite.size:
+        counts = replace(counts, min=form.value(low), max=form.value(high))
+    overflowing = _overflowing(bits, limits) if largest >= limits.overflow_from else _NOWHERE
+    near = _NearZero(limits, most)
+    near.search(bits)
+    lost = np.sort(np.concatenate((overflowing, *near.flushed_at)))
+    return Measured(
+        replace(counts, zero=near.zero, subnormal=near.subnormal),
+        Casting(overflowing.size, near.flushed, near.made_subnormal, tuple((lost[:most] + start).tolist())),
+        tuple((nonfinite[:most] + start).tolist()),
+    )
 
 
 def _extremes(bits: Array, form: Layout) -> tuple[int, int]:
@@ -219,3 +135,95 @@ def _extremes(bits: Array, form: Layout) -> tuple[int, int]:
     low = -negative if negative >= 0 else int(bits.min())
     high = positive if positive >= 0 else -(int(signed.min()) + form.sign)
     return low, high
+
+
+def _nonfinite(bits: Array, form: Layout) -> tuple[Counts, Positions, Array]:
+    """Counts and positions of what is not finite, and the values that are."""
+    hit = bits + bits > form.carrier.type(2 * form.largest)
+    some, infinity = bits[hit], form.largest + 1
+    posinf = neginf = 0
+    if form.has_infinity:
+        posinf = int(np.count_nonzero(some == form.carrier.type(infinity)))
+        neginf = int(np.count_nonzero(some == form.carrier.type(infinity + form.sign)))
+    return Counts(some.size - posinf - neginf, posinf, neginf), np.flatnonzero(hit), bits[~hit]
+
+
+def _overflowing(bits: Array, limits: CastLimits) -> Positions:
+    """Positions of finite values that the cast turns into infinity (or saturates)."""
+    form = limits.layout
+    doubled = bits + bits
+    hit = doubled >= form.carrier.type(2 * limits.overflow_from)
+    hit &= doubled <= form.carrier.type(2 * form.largest)
+    return np.flatnonzero(hit)
+
+
+class _NearZero:
+    """What lies next to 0 in some values: counts by magnitude, and the first positions that the cast flushes.
+
+    Read in parts that stay in cache. Groups of 8 with something near 0 are put by and looked at together, unless
+    most of a part is near 0: few and long calls, since threads that hand the interpreter's lock to and fro more
+    often than that wait for each other.
+    """
+
+    def __init__(self, limits: CastLimits, most: int) -> None:
+        self._carrier = limits.layout.carrier
+        self._limit = self._carrier.type(2 * limits.near_zero_below)
+        marks = (
+            1, limits.layout.smallest_normal, limits.flushed_below, limits.subnormal_from,
+            max(limits.subnormal_from, limits.subnormal_below),
+        )  # fmt: skip
+        self._marks = [self._carrier.type(2 * mark) for mark in marks]
+        self._below = [0] * len(marks)
+        self._most = most
+        self.flushed_at: list[Positions] = []
+        """Not in order; the first ones are among them."""
+
+    @property
+    def zero(self) -> int:
+        """Zeros of either sign."""
+        return self._below[0]
+
+    @property
+    def subnormal(self) -> int:
+        """Subnormal numbers as stored."""
+        return self._below[1] - self._below[0]
+
+    @property
+    def flushed(self) -> int:
+        """Numbers that the cast makes 0."""
+        return self._below[2] - self._below[0]
+
+    @property
+    def made_subnormal(self) -> int:
+        """Numbers that the cast makes subnormal and that were not."""
+        return self._below[4] - self._below[3]
+
+    def search(self, bits: Array) -> None:
+        """Looks at all values (values,)."""
+        step = PART_BYTES // bits.itemsize
+        padded = -(-min(step, bits.size) // _GROUP) * _GROUP
+        doubled, is_near = np.empty(padded, bits.dtype), np.empty(padded, np.bool_)
+        grouped = doubled.reshape(-1, _GROUP)
+        bases, found = [], []
+        for first in range(0, bits.size, step):
+            part = bits[first : first + step]
+            np.add(part, part, out=doubled[: part.size])  # the sign falls out at the top; faster than a shift
+            doubled[part.size :] = np.iinfo(bits.dtype).max  # above every limit
+            np.less(doubled, self._limit, out=is_near)
+            groups = np.flatnonzero(is_near.view(np.uint64) != 0)
+            if groups.size > len(grouped) // 2:
+                known = sum(positions.size for positions in self.flushed_at)
+                self._look(grouped, first + np.arange(0, padded, _GROUP), self._most - known)
+            elif groups.size:
+                bases.append(first + groups * _GROUP)
+                found.append(grouped[groups])
+        if found:
+            self._look(np.concatenate(found), np.concatenate(bases), self._most)
+
+    def _look(self, near: Array, bases: Positions, most: int) -> None:
+        """Doubled magnitudes in groups, and the position of the first of each group; ``most`` positions wanted."""
+        below = [int(np.count_nonzero(near < mark)) for mark in self._marks]
+        self._below = [known + more for known, more in zip(self._below, below, strict=True)]
+        if most > 0 and below[2] > below[0]:
+            group, lane = np.nonzero((near >= self._marks[0]) & (near < self._marks[2]))
+            self.flushed_at.append((bases[group] + lane)[:most])
