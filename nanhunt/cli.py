@@ -30,7 +30,7 @@ Logits = Annotated[
 ]
 Targets = Annotated[
     str | None,
-    typer.Option(metavar="FILE|NAME|FILE:NAME", help="Class labels, or probabilities of the logits' shape."),
+    typer.Option(metavar="[FILE:]NAME", help="Class labels, or probabilities of the logits' shape."),
 ]
 ClassAxis = Annotated[int, typer.Option(help="Dimension of the classes; PyTorch's (N, C, d1) layout is 1.")]
 StoredDtype = Annotated[

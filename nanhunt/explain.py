@@ -203,7 +203,7 @@ def _probability_underflow(n: Numbers) -> str:
         unmasked = (n.z != -math.inf).sum()
         return f"loss is inf if the label is one of {int(zero):,} of {int(unmasked):,} classes"
     if n.label is None:
-        return f"a class with probability above 0 has p = 0 in {n.format.name}"
+        return _zero_where_wanted(n)
     x_t, total = float(n.z[n.label]), float(n.e.sum())
     p = math.exp(min(700.0, x_t - float(torch.logsumexp(n.z.double(), 0)))) if math.isfinite(x_t) else 0.0
     if not math.isfinite(total):
@@ -212,6 +212,19 @@ def _probability_underflow(n: Numbers) -> str:
         f"p of label {n.label} is {p:.3g} in truth and 0 in {n.format.name} (exp({_g(x_t)}) / {total:.4g}); "
         f"the true loss is {_g(n.true_loss)}"
     )
+
+
+def _zero_where_wanted(n: Numbers) -> str:
+    """The likeliest of the classes that should have a probability and have 0."""
+    targets = n.job.targets
+    assert targets is not None
+    assert targets.probabilities is not None
+    y = to_torch(targets.probabilities.take(np.array([n.number])), targets.probability_dtype)[0].double()
+    at = int(y.where(n.e / n.e.sum() == 0, 0.0).argmax())
+    true = (
+        math.exp(max(-745.0, float(torch.log_softmax(n.z.double(), 0)[at]))) if n.z[at] > -math.inf else 0.0
+    )
+    return f"class {at} should have probability {y[at]:.3g}; its p is {true:.3g} in truth and 0 in {n.format.name}"
 
 
 def _collapsed(n: Numbers) -> str:

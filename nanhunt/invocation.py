@@ -192,6 +192,7 @@ def _kind(hint: Any) -> type:
 
 def _options(values: Mapping[str, Any]) -> Options:
     """Validated Options. Raises NanhuntError for a value that is not one of those allowed."""
+    values = {**values, **{name: _parted(values[name]) for name in ("dtype", "select", "ignore")}}
     for dtype in values["dtype"] or ():
         _one_of("--dtype", dtype, DTYPES)
     if values["stored_dtype"] is not None:
@@ -207,6 +208,11 @@ def _options(values: Mapping[str, Any]) -> Options:
         if name in names and value is not None
     }
     return Options(**chosen)
+
+
+def _parted(items: Sequence[str] | None) -> list[str]:
+    """Repeated options, each of which may also be a list with commas."""
+    return [part.strip() for item in items or () for part in item.split(",") if part.strip()]
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:

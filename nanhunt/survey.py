@@ -42,13 +42,15 @@ class Survey:
 
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
+        paths = list(paths)
         try:
             files = find(paths)
         except NanhuntError as error:
             yield self._failed("", error)
             return
+        named = set(paths)
         for file in files:
-            yield self.path(file, searched=len(files) > 1)
+            yield self.path(file, searched=file not in named)
 
     def path(self, file: str, *, searched: bool = False) -> Report:
         """One file; in a search, a file without floating tensors is passed over."""

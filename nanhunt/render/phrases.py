@@ -200,6 +200,8 @@ def verdict(tensor: TensorReport) -> Verdict:
     """The verdict on one tensor in one dtype."""
     severity = worst(tensor)
     if severity is None:
+        if units(tensor) < 2:
+            return Verdict(None, f"{plural(units(tensor), unit(tensor))}, nothing wrong.", "")
         return Verdict(None, f"all {plural(units(tensor), unit(tensor))} healthy.", "")
     text = (_logits_verdict if tensor.role == "logits" else _values_verdict)(tensor, severity)
     known = " All of it is known from the baseline." if all(found.known for found in tensor.findings) else ""
