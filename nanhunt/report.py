@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import itertools
 import json
 import math
 import re
@@ -246,12 +247,7 @@ class Report:
         """Both reports in one. Associative and order-free: tensors and errors are kept in one total order."""
         if not isinstance(other, Report):
             return NotImplemented
-        return Report(
-            options=_common(self.options, other.options),
-            tensors=tuple(sorted(self.tensors + other.tensors, key=_tensor_key)),
-            errors=tuple(sorted(self.errors + other.errors, key=_error_key)),
-            exit_code=max(self.exit_code, other.exit_code),
-        )
+        return merge([self, other])
 
     def __radd__(self, other: object) -> Report:
         """So that ``sum(reports)`` works, which starts from 0."""
@@ -289,8 +285,14 @@ def exit_code(tensors: Iterable[TensorReport], fail_on: str) -> int:
 
 
 def merge(reports: Iterable[Report]) -> Report:
-    """The sum of all of them; the empty report for none."""
-    return sum(reports, start=Report())
+    """The sum of all of them; the empty report for none. Sorts once, where ``sum`` sorts at every step."""
+    reports = list(reports)
+    return Report(
+        options=functools.reduce(_common, (report.options for report in reports), {}),
+        tensors=_ordered(tensor for report in reports for tensor in report.tensors),
+        errors=tuple(sorted((error for report in reports for error in report.errors), key=_error_key)),
+        exit_code=max((report.exit_code for report in reports), default=0),
+    )
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -300,10 +302,20 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((1, 0, part) if index % 2 == 0 else (0, len(part), part) for index, part in enumerate(parts))
 
 
-def _tensor_key(tensor: TensorReport) -> tuple[Any, ...]:
-    where = (natural_key(tensor.file), tensor.file, natural_key(tensor.tensor), tensor.tensor, tensor.dtype)
-    # The last part makes the order total, so that adding is order-free even for two reports on one tensor.
-    return (*where, json.dumps(_encode(tensor), sort_keys=True))
+def _ordered(tensors: Iterable[TensorReport]) -> tuple[TensorReport, ...]:
+    groups = itertools.groupby(sorted(tensors, key=_place), key=_place)
+    return tuple(tensor for _, group in groups for tensor in _told_apart(list(group)))
+
+
+def _place(tensor: TensorReport) -> tuple[Any, ...]:
+    return (natural_key(tensor.file), tensor.file, natural_key(tensor.tensor), tensor.tensor, tensor.dtype)
+
+
+def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
+    """Two reports on one tensor, in an order of their own, so that adding is order-free even for them."""
+    if len(group) == 1:
+        return group
+    return sorted(group, key=lambda tensor: json.dumps(_encode(tensor), sort_keys=True))
 
 
 def _error_key(error: ReadError) -> tuple[Any, ...]:
