@@ -275,12 +275,7 @@ def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: 
     def silent(rows: torch.Tensor) -> torch.Tensor:
         label = classes[rows, None]
         nothing = (gradient[rows].scatter(-1, label, 0.0) == 0).all(-1)
-        truly = largest_outside(x[rows], classes[rows], options) > 0
-        if options.label_smoothing:
-            truly = torch.full_like(truly, x.shape[-1] > 1)
-        if options.weights is not None:
-            truly &= options.weights[classes[rows]] != 0
-        return nothing & truly
+        return nothing & (largest_outside(x[rows], classes[rows], options) != 0)
 
     return _where(suspects, silent)
 

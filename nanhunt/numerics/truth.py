@@ -42,9 +42,19 @@ def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
 
 
 def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions) -> torch.Tensor:
-    """The largest true probability outside the label, float64 (rows,); NaN where the row holds one."""
-    z = x.double() / options.temperature
-    return torch.softmax(z, -1).scatter(-1, classes[:, None], 0.0).amax(-1)
+    """The largest magnitude of a row loss's true gradient outside the label, float64 (rows,).
+
+    d loss / d z_j = p_j sum_k y_k w_k - y_j w_j, where the smoothed y_j is eps / classes outside the label.
+    """
+    eps, label = options.label_smoothing, classes[:, None]
+    p = torch.softmax(x.double() / options.temperature, -1)
+    weights = torch.ones(p.shape[-1]).double() if options.weights is None else options.weights.double()
+    mass = (1 - eps) * weights[classes]
+    pull = torch.zeros_like(weights)
+    if eps:  # 0 * NaN must not reach a loss that leaves the other weights out
+        mass, pull = mass + eps / len(weights) * weights.sum(), eps / len(weights) * weights
+    gradient = torch.where(p == 0, 0.0, p * mass[:, None]) - pull
+    return gradient.scatter(-1, label, 0.0).abs().amax(-1)
 
 
 def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch.Tensor:

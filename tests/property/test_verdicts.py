@@ -15,7 +15,7 @@ from oracle import LIMITS, ORDER, Problem, Seen, observe
 import nanhunt
 from nanhunt.report import IMPLEMENTATIONS, Report, TensorReport
 
-EXAMPLES = 60
+EXAMPLES = 40
 ROW_LIMIT = 100_000
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 HALVES = (torch.float16, torch.bfloat16)
@@ -236,7 +236,10 @@ def assert_same_losses(tensor: TensorReport, seen: Seen, problem: Problem) -> No
     fused, whole = tensor.implementations["fused"].loss, float(seen.whole_loss.double())
     wide = problem.dtype not in HALVES
     fits = float(seen.losses["fused"].double().sum()) < 0.9 * LIMITS[seen.losses["fused"].dtype][1]
-    if fits and not any(finding.code == "NH010" for finding in tensor.findings):
+    if seen.divisor == 0:  # sum / 0 or 0 / 0: with smoothing F.cross_entropy adds one of each
+        assert not math.isfinite(whole)
+        assert fused is None or not math.isfinite(fused)
+    elif fits and not any(finding.code == "NH010" for finding in tensor.findings):
         assert whole == pytest.approx(
             fused, rel=1e-5 if wide else 0.05, abs=1e-6 if wide else 0.02, nan_ok=True
         )
