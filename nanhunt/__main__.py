@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from nanhunt.errors import NanhuntError
@@ -19,10 +18,6 @@ def main() -> None:
         print(f"nanhunt: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        sys.exit(ExitCode.ERROR)
-    except BrokenPipeError:
-        # The reader left (`| head`): nothing more to say, and nothing to say at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.ERROR)
 
 

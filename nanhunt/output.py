@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
+from nanhunt.report import ExitCode
 
 if TYPE_CHECKING:
     from nanhunt.sweep import RowTable
@@ -43,10 +44,15 @@ def is_ascii() -> bool:
 
 
 def say(text: str) -> None:
-    """Writes to standard output, what it cannot encode replaced; raises BrokenPipeError when nobody reads."""
+    """Writes to standard output, what it cannot encode replaced; the process ends when nobody reads (`| head`)."""
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Here, since Typer would make 1 of it, which means findings. At exit there is nothing left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.ERROR)
 
 
 def write(path: str, text: str) -> None:

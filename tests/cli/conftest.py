@@ -1,0 +1,77 @@
+"""Real processes: ``python -m nanhunt`` with nothing shared but the file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+BASE = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "GITHUB_STEP_SUMMARY"}
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, Any]:
+        """Standard output as strictly valid JSON."""
+        body = json.loads(self.out, parse_constant=_refuse)
+        assert isinstance(body, dict)
+        return body
+
+
+def _refuse(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs nanhunt in ``tmp_path``; no traceback may ever be seen."""
+
+    def runs(*arguments: str | Path, stdin: bytes | None = None, **environment: str) -> Ended:
+        command = [sys.executable, "-m", "nanhunt", *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=tmp_path, input=stdin or b"", capture_output=True, check=False, timeout=120,
+            env={**BASE, **environment},
+        )  # fmt: skip
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in err + out
+        return Ended(done.returncode, out, err)
+
+    return runs
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    """Harmless logits."""
+    path = tmp_path / "healthy.npy"
+    np.save(path, np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+    return path
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    """Row 1 overflows; labels beside it."""
+    path = tmp_path / "bad.npz"
+    logits = np.array([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]], np.float32)
+    np.savez(path, logits=logits, labels=np.array([0, 2, 1]))
+    return path
