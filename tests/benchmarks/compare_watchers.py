@@ -93,7 +93,11 @@ def sherlorch(script: Path) -> Verdict:
     def ask(tensors: Any) -> None:
         for tensor in tensors:
             if tracker.has_issue(tensor):
-                raise Noticed(last_line(str(tracker.diagnose(tensor)).split("Path to target")[0], script))
+                try:
+                    told = str(tracker.diagnose(tensor)).split("Path to target")[0]
+                except KeyError:  # a gradient: it has seen no backward pass
+                    raise Noticed(0) from None
+                raise Noticed(last_line(told, script))
 
     gc.collect()
     before = {id(item) for item in gc.get_objects() if type(item) is torch.nn.Parameter}
@@ -141,7 +145,9 @@ def verdict(tool: Callable[[Path], Verdict], script: Path) -> Verdict:
         try:
             return tool(script)
         except Exception as error:
-            print(f"{tool.__name__} broke {script.stem}: {type(error).__name__}: {error}", file=sys.__stderr__)
+            print(
+                f"{tool.__name__} broke {script.stem}: {type(error).__name__}: {error}", file=sys.__stderr__
+            )
             return None
 
 
