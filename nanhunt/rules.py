@@ -276,6 +276,7 @@ def find(text: str) -> Rule:
             return rule
     known = [word for rule in RULES.values() for word in (rule.code, rule.name)]
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    near = near or [word for word in known if wanted and wanted.lower() in word][:3]
     meant = f"Did you mean {', '.join(near)}? " if near else ""
     raise NanhuntError(f"There is no rule {text!r}.", f"{meant}`nanhunt rule --all` lists them.")
 
