@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,6 +130,14 @@ def _logging(session: Session, folder: str) -> AbstractContextManager[object]:
     return log
 
 
+def _for_rank(path: str) -> str:
+    """``report.json`` as ``report-rank-1.json`` where several processes would write the same file."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
+        return path
+    file = Path(path)
+    return str(file.with_name(f"{file.stem}-rank-{os.environ['RANK']}{file.suffix}"))
+
+
 def _write(session: Session, script: str, code: int, format: str, outputs: Sequence[str]) -> None:
     from .message import all_clear, incident_text, run_json
 
@@ -135,7 +145,7 @@ def _write(session: Session, script: str, code: int, format: str, outputs: Seque
     clear = all_clear(session.steps, session.settings.every_op)
     text = "".join(map(incident_text, session.incidents)) if session.found else clear
     for path in outputs:
-        files.write(path, document if path.endswith(".json") else text)
+        files.write(_for_rank(path), document if path.endswith(".json") else text)
     if format == "json":
         _say(document)
     elif not session.found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,7 +84,7 @@ class Recorder(TorchFunctionMode):
         self.paused = False
         self.aside = False
         self.module: Module | None = None
-        self.roots: dict[int, torch.nn.Module] = {}
+        self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
         self.thread = threading.get_ident()
 

@@ -232,6 +232,8 @@ class TripWire:
     def _scale(self, original: Callable[..., Any], scaler: torch.amp.GradScaler, outputs: Any) -> Any:
         scaled = original(scaler, outputs)
         if isinstance(scaled, torch.Tensor) and scaled is not outputs:
+            # One that is gone will never be backpropagated: a loss that was only scaled must not pile up.
+            self.scaled = [item for item in self.scaled if item.scaled() is not None]
             self.scaled.append(_Scaled(weakref.ref(scaled), outputs, scaler))
         return scaled
 

@@ -12,7 +12,7 @@ import pytest
 from nanhunt.watch.incident import Incident
 from nanhunt.watch.session import Session, Settings, Stopped
 
-pytestmark = pytest.mark.filterwarnings("default")  # a script's warnings are its own
+pytestmark = pytest.mark.filterwarnings("ignore")  # a script's warnings are its own
 
 HERE = Path(__file__).parent
 MARK = re.compile(r"# <- fault: (.*)$")

@@ -180,7 +180,7 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, "-m", "nanhunt.watch", "train.py"],
+        [*command, "-m", "nanhunt.watch", "--output", "report.json", "train.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -191,6 +191,7 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "rank 1 · step 3" in done.stderr
     assert "the backward of pow" in done.stderr
+    assert json.loads((tmp_path / "report-rank-1.json").read_text())["incidents"][0]["rank"] == 1
     assert list((tmp_path / "nanhunt-capture").iterdir()) == [
         tmp_path / "nanhunt-capture" / "step-3-rank-1.pt"
     ]

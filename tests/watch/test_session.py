@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 from nanhunt.watch.incident import FoundBy, Incident
 from nanhunt.watch.session import Session, Settings, Stopped
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def unexpected(incident: Incident) -> None:
@@ -114,3 +115,19 @@ def test_a_fault_of_ours_becomes_a_note(tmp_path: Path, monkeypatch: pytest.Monk
     assert incident.found_by is FoundBy.NOTICED
     assert incident.what == "the loss is nan"
     assert "KeyError: 'ours'" in incident.notes[0]
+
+
+def test_modules_made_anew_in_every_step_do_not_pile_up() -> None:
+    with Session(Settings(), unexpected) as session:
+        for _ in range(5):
+            torch.nn.MSELoss()(torch.ones(2, requires_grad=True), torch.zeros(2)).backward()
+        gc.collect()
+        assert len(session.recorder.roots) <= 1
+
+
+def test_a_loss_that_is_only_scaled_does_not_pile_up() -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    with Session(Settings(), unexpected) as session:
+        for _ in range(5):
+            scaler.scale(torch.ones(1, requires_grad=True).sum())
+        assert len(session.wire.scaled) <= 1
