@@ -15,10 +15,12 @@ from nanhunt.numerics.rows import Rows
 from nanhunt.options import Options
 from nanhunt.report import Finding, Health, RemedyResult, TensorReport
 from nanhunt.rules import RULES
-from nanhunt.threads import in_order
+from nanhunt.threads import THREADS, in_order
 
-CHUNK_BYTES = 1 << 22
-"""What a thread takes at once. A tensor that is no larger is not worth starting threads for."""
+CHUNK_BYTES = 1 << 23
+"""The most that a thread takes at once; a few times that is all that a pass holds in memory."""
+SMALL_BYTES = 1 << 22
+"""A tensor of up to this size is not worth starting threads for."""
 
 
 def check_values(
@@ -51,7 +53,7 @@ def _measured(tensor: Tensor, dtype: str, most: int, advance: Callable[[int], No
         start, values = chunk
         return values.nbytes, health.measure(values, tensor.dtype, dtype, start, most)
 
-    total, small = health.Measured(), tensor.data.nbytes <= CHUNK_BYTES
+    total, small = health.Measured(), tensor.data.nbytes <= SMALL_BYTES
     for size, part in (map if small else in_order)(measure, _chunks(tensor.data)):
         total = (total + part).keep(most)
         advance(size)
@@ -60,7 +62,7 @@ def _measured(tensor: Tensor, dtype: str, most: int, advance: Callable[[int], No
 
 def _chunks(data: Array) -> Iterator[tuple[int, Array]]:
     """(flat position in C order, values of shape (values,)) over all of them; copies where the layout differs."""
-    step = CHUNK_BYTES // data.itemsize
+    step = max(1, min(CHUNK_BYTES, data.nbytes // THREADS) // data.itemsize)
     if data.flags.c_contiguous:
         flat = data.reshape(-1)
         yield from ((start, flat[start : start + step]) for start in range(0, flat.size, step))

@@ -139,4 +139,5 @@ def test_chunks_threads_and_layout_change_nothing(
     assert np.array_equal(data, plain, equal_nan=True)
     whole = judged(plain, "float32", "float16", max_rows=7)
     monkeypatch.setattr("nanhunt.values.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("nanhunt.values.SMALL_BYTES", chunk)
     assert judged(data, "float32", "float16", max_rows=7) == whole
