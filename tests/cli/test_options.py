@@ -1,0 +1,186 @@
+"""Options, files and formats through real processes; several questions to one process where that is honest."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+
+COLUMNS = [
+    "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability", "naive_gradient_finite",
+    "fused_gradient_finite", "cause",
+]  # fmt: skip
+
+
+def test_the_articles_batch_is_built_in(run: Run) -> None:
+    done = run("compare", "--format", "json", "--save-rows", "rows.npz", "--output", "report.md")
+    body = done.json()
+    tensor = body["tensors"][0]
+    assert done.code == 1
+    assert tensor["implementations"]["naive"]["loss"] == "inf"
+    assert tensor["implementations"]["fused"]["loss"] == pytest.approx(667.27487866, rel=1e-7)
+    assert tensor["truth"]["loss"] == pytest.approx(667.27487866, rel=1e-9)
+    assert [finding["rows"] for finding in tensor["findings"]] == [[1], [1]]
+    assert tensor["findings"][0]["name"] == "exp-overflow"
+    assert tensor["findings"][0]["remedies"][0]["works"] is True
+
+
+def test_json_is_the_contract(run: Run, bad: Path) -> None:
+    body = run("check", bad, "--format", "json", "--dtype", "float16", "--dtype", "float32").json()
+    assert set(body) >= {"format_version", "options", "tensors", "errors", "exit_code"}
+    assert [tensor["dtype"] for tensor in body["tensors"]] == ["float16", "float32"]
+    tensor = body["tensors"][0]
+    assert tensor["targets"]["ignored"] == 0
+    assert set(tensor["health"]) == {"nan", "posinf", "neginf", "zero", "subnormal", "min", "max"}
+    assert set(tensor["implementations"]) == {"naive", "log-of-softmax", "logsumexp", "fused"}
+    assert set(tensor["findings"][0]) >= {"code", "name", "severity", "count", "rows", "message", "remedies"}
+
+
+def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
+    run("compare", bad, "--save-rows", "rows.npz")
+    run("compare", bad, "--save-rows", "rows.csv")
+    with np.load(tmp_path / "rows.npz") as saved:
+        rows = dict(saved)
+    assert list(rows) == COLUMNS
+    assert rows["cause"].tolist() == ["", "exp-overflow", ""]
+    assert rows["naive_gradient_finite"].tolist() == [True, False, True]
+    assert rows["fused_gradient_finite"].tolist() == [True] * 3
+    assert rows["naive_nan_probability"].tolist() == [False, True, False]
+    assert [rows[name].dtype for name in COLUMNS[:3]] == [np.float64] * 3
+    np.testing.assert_allclose(rows["fused_loss"], [0.417030, 2000.0, 1.407606], rtol=1e-5)
+    assert rows["naive_loss"][1] == np.inf
+    with (tmp_path / "rows.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert list(lines[0]) == ["tensor", "dtype", "row", *COLUMNS]
+    assert [line["cause"] for line in lines] == rows["cause"].tolist()
+
+
+def test_several_outputs_and_nothing_left_behind(run: Run, bad: Path, tmp_path: Path) -> None:
+    names = ["a.json", "a.md", "a.xml", "a.html", "a.txt"]
+    done = run("check", bad, *(part for name in names for part in ("--output", name)))
+    assert done.code == 1
+    assert "exp-overflow" in done.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, bad.name])
+    json.loads((tmp_path / "a.json").read_text())
+    assert all((tmp_path / name).read_text() for name in names)
+
+
+def test_standard_input(run: Run, bad: Path, healthy: Path) -> None:
+    done = run("check", "-", "--format", "json", stdin=bad.read_bytes())
+    assert done.code == 1
+    assert done.json()["tensors"][0]["file"] == "-"
+    assert run("check", "-", stdin=healthy.read_bytes()).code == 0
+    nothing = run("check", "-", stdin=b"")
+    assert nothing.code == 2
+
+
+def test_a_folder_is_searched(run: Run, bad: Path, healthy: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a tensor")
+    done = run("check", ".", "--format", "json")
+    assert {Path(tensor["file"]).name for tensor in done.json()["tensors"]} == {bad.name, healthy.name}
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_text_fits_the_columns(run: Run, bad: Path, columns: int) -> None:
+    done = run("compare", bad, COLUMNS=str(columns))
+    lines = done.out.splitlines()
+    assert "\x1b" not in done.out
+    assert max(len(line) for line in lines if "loss = " not in line) <= columns
+
+
+def test_colour_is_asked_for_or_refused(run: Run, bad: Path) -> None:
+    assert "\x1b[" in run("check", bad, FORCE_COLOR="1").out
+    assert "\x1b[" not in run("check", bad, FORCE_COLOR="1", NO_COLOR="1").out
+
+
+def test_the_same_input_gives_the_same_bytes(run: Run, bad: Path) -> None:
+    one, two = (run("compare", bad, "--format", "json").out for _ in range(2))
+    assert one == two
+
+
+def test_rows_are_indices_in_text_and_flat_numbers_in_json(run: Run, tmp_path: Path) -> None:
+    x = np.zeros((2, 3, 4), np.float32)
+    x[1, 2, 0] = 1000.0
+    np.save(tmp_path / "x.npy", x)
+    text, body = run("check", "x.npy"), run("check", "x.npy", "--format", "json").json()
+    assert "(1, 2)" in text.out
+    assert body["tensors"][0]["findings"][0]["rows"] == [5]
+    np.save(tmp_path / "moved.npy", np.moveaxis(x, -1, 1))
+    moved = run("check", "moved.npy", "--class-axis", "1")
+    assert "(1, 2)" in moved.out
+
+
+def test_saved_reports_are_merged_and_rendered_again(run: Run, bad: Path, healthy: Path) -> None:
+    run("check", bad, "--output", "b.json")
+    run("check", healthy, "--output", "a.json")
+    done = run("report", "b.json", "a.json", "--format", "json")
+    assert done.code == 1
+    assert [Path(tensor["file"]).name for tensor in done.json()["tensors"]] == [bad.name, healthy.name]
+    assert run("report", "a.json").code == 0
+    assert run("report", "a.json", "missing.json").code == 2
+
+
+def test_what_the_baseline_knows_does_not_fail(run: Run, bad: Path, tmp_path: Path) -> None:
+    run("check", bad, "--output", "base.json")
+    known = run("check", bad, "--baseline", "base.json", "--format", "json")
+    assert known.code == 0
+    assert all(finding["known"] for finding in known.json()["tensors"][0]["findings"])
+    with np.load(bad) as arrays:
+        logits = arrays["logits"]
+    logits[2] = 500.0
+    np.savez(bad, logits=logits, labels=np.array([0, 2, 1]))
+    assert run("check", bad, "--baseline", "base.json").code == 1
+
+
+def test_configuration(run: Run, bad: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text('[tool.nanhunt]\nfail-on = "error"\nignore = ["low-headroom"]\n')
+    assert run("check", bad).code == 0
+    assert run("check", bad, "--fail-on", "warning").code == 1
+    assert run("check", bad, "--isolated").code == 1
+    settings.write_text('[[tool.nanhunt.per-path]]\npaths = ["bad*"]\nselect = ["NH2"]\n')
+    body = run("check", bad, "--format", "json").json()
+    assert [finding["code"] for finding in body["tensors"][0]["findings"]] == ["NH201"]
+    settings.write_text('[tool.nanhunt]\nfail_onn = "error"\n')
+    typo = run("check", bad)
+    assert typo.code == 2
+    assert "Did you mean fail-on" in typo.err
+    (tmp_path / "other.toml").write_text('fail-on = "never"\n')
+    assert run("check", bad, "--config", "other.toml").code == 0
+
+
+def test_a_bfloat16_npy_asks_what_it_holds(run: Run, tmp_path: Path) -> None:
+    import ml_dtypes
+
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), ml_dtypes.bfloat16))
+    asked = run("check", "x.npy")
+    assert asked.code == 2
+    assert "--stored-dtype" in asked.out + asked.err
+    assert run("check", "x.npy", "--stored-dtype", "bfloat16").code == 0
+
+
+def test_a_container_lists_what_it_holds(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", logits=np.zeros((4, 3), np.float32), labels=np.zeros(4, np.int64))
+    done = run("check", "two.npz", "--logits", "logit")
+    assert done.code == 2
+    assert "logits" in done.out + done.err
+    assert run("check", "two.npz", "--targets", "labels").code == 0
+    assert run("check", "two.npz", "--targets", "two.npz:labels").code == 0
+
+
+def test_without_targets_the_loss_is_a_note(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[0.0, -200.0, -300.0, -np.inf]], np.float32))
+    done = run("check", "x.npy")
+    assert done.code == 0
+    assert "2 of 3 classes" in done.out.replace("\n    ", " ")
+    compared = run("compare", "x.npy")
+    assert "worst label" in compared.out.replace("\n", " ")
+
+
+def test_a_rule_is_explained_by_code_and_name(run: Run) -> None:
+    assert run("rule", "NH101").out == run("rule", "exp-overflow").out
+    assert run("rule", "--all").out.count("Why:") == 22
