@@ -255,7 +255,8 @@ def machine(bench: Bench) -> str:
     return (
         f"{_processor()}, {os.cpu_count()} cores, {_memory()}; {platform.system()}, "
         f"Python {platform.python_version()}, {packages}. Memory read bandwidth {bandwidth:.1f} GB/s "
-        f"(numpy max over a mapped file, one thread). Medians of {bench.runs}."
+        f"(numpy max over a mapped file, one thread). Medians of {bench.runs}. "
+        f"Load average at the start {os.getloadavg()[0]:.1f}: other work makes seconds longer and ratios rougher."
     )
 
 
