@@ -85,6 +85,7 @@ def test_json_is_strict() -> None:
     assert (incident["found_by"], incident["culprits"][0]["phase"]) == ("graph", "forward")
 
 
-def test_all_clear_counts_the_steps() -> None:
-    assert all_clear(1) == "nanhunt: all clear, no NaN or infinity in 1 step\n"
-    assert all_clear(1200) == "nanhunt: all clear, no NaN or infinity in 1,200 steps\n"
+def test_all_clear_counts_the_steps_and_claims_nothing_without_any() -> None:
+    assert all_clear(1, False) == "nanhunt: all clear, no NaN or infinity in 1 step\n"
+    assert all_clear(1200, False) == "nanhunt: all clear, no NaN or infinity in 1,200 steps\n"
+    assert all_clear(0, False).startswith("nanhunt: no step was seen, so nothing was checked")
