@@ -13,7 +13,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Chosen, tensor_at
 from nanhunt.load.reference import Role
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
-from nanhunt.options import Options
+from nanhunt.options import Options, validate
 from nanhunt.report import Report, merge
 from nanhunt.survey import Survey
 
@@ -78,6 +78,7 @@ def _survey(
         raise NanhuntError(
             f"Unknown option: {error}.", "Keywords are the fields of nanhunt.options.Options."
         ) from None
+    validate(options)
     survey = Survey(options, compares)
     if _are_paths(x):
         if len(paths) < sum(value is not None for value in named.values()):

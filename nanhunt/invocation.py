@@ -15,7 +15,7 @@ import typer
 from nanhunt import baseline, output, rules
 from nanhunt.config import Settings, read_settings
 from nanhunt.errors import NanhuntError
-from nanhunt.options import DTYPES, FAIL_ON, REDUCTIONS, Options
+from nanhunt.options import FAIL_ON, Options, one_of, validate
 from nanhunt.render import FORMATS, format_for, render, statistics
 from nanhunt.report import ExitCode, ReadError, Report, exit_code, merge
 
@@ -47,6 +47,8 @@ def survey(context: typer.Context, paths: list[str], *, compares: bool) -> None:
 def merge_saved(context: typer.Context, reports: list[str]) -> None:
     """report: adds saved reports up, renders the sum, exits."""
     values = dict(context.params)
+    one_of("--format", values["format"], FORMATS)
+    one_of("--fail-on", values["fail_on"], FAIL_ON)
     _check_files(values, reports)
     total = merge([_saved(path, as_input=True) for path in reports])
     _finish(total, values, values["fail_on"], interrupted=False)
@@ -193,13 +195,7 @@ def _kind(hint: Any) -> type:
 def _options(values: Mapping[str, Any]) -> Options:
     """Validated Options. Raises NanhuntError for a value that is not one of those allowed."""
     values = {**values, **{name: _parted(values[name]) for name in ("dtype", "select", "ignore")}}
-    for dtype in values["dtype"] or ():
-        _one_of("--dtype", dtype, DTYPES)
-    if values["stored_dtype"] is not None:
-        _one_of("--stored-dtype", values["stored_dtype"], DTYPES)
-    _one_of("--reduction", values["reduction"], REDUCTIONS)
-    _one_of("--fail-on", values["fail_on"], FAIL_ON)
-    _one_of("--format", values["format"], FORMATS)
+    one_of("--format", values["format"], FORMATS)
     rules.chosen(values["select"] or (), values["ignore"] or ())
     names = {field.name for field in fields(Options)}
     chosen: dict[str, Any] = {
@@ -207,21 +203,14 @@ def _options(values: Mapping[str, Any]) -> Options:
         for name, value in values.items()
         if name in names and value is not None
     }
-    return Options(**chosen)
+    options = Options(**chosen)
+    validate(options)
+    return options
 
 
 def _parted(items: Sequence[str] | None) -> list[str]:
     """Repeated options, each of which may also be a list with commas."""
     return [part.strip() for item in items or () for part in item.split(",") if part.strip()]
-
-
-def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
-    import difflib
-
-    if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        raise NanhuntError(f"{option} {value} is not known.", f"{meant}Choose from {', '.join(allowed)}.")
 
 
 def _check_files(values: Mapping[str, Any], inputs: Iterable[str]) -> None:

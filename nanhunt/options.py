@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from nanhunt.errors import NanhuntError
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 FAIL_ON = ("error", "warning", "note", "never")
@@ -33,3 +36,29 @@ class Options:
     """Codes, names or code prefixes; empty: all rules."""
     ignore: tuple[str, ...] = ()
     max_rows: int = 10
+
+
+def validate(options: Options) -> None:
+    """Raises NanhuntError for a value that is not one of those allowed."""
+    for dtype in options.dtype:
+        one_of("--dtype", dtype, DTYPES)
+    if options.stored_dtype is not None:
+        one_of("--stored-dtype", options.stored_dtype, DTYPES)
+    one_of("--reduction", options.reduction, REDUCTIONS)
+    one_of("--fail-on", options.fail_on, FAIL_ON)
+    if not 0.0 <= options.label_smoothing <= 1.0:
+        raise NanhuntError(
+            f"--label-smoothing {options.label_smoothing:g} is outside 0..1.", "Choose a share of the loss."
+        )
+    if options.max_rows < 1:
+        raise NanhuntError(f"--max-rows {options.max_rows} shows nothing.", "Choose 1 or more.")
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises NanhuntError, with the nearest one, unless ``value`` is one of ``allowed``."""
+    import difflib
+
+    if value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise NanhuntError(f"{option} {value} is not known.", f"{meant}Choose from {', '.join(allowed)}.")

@@ -13,8 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nanhunt", "errors", "floats", "options", "report", "threads", "progress"),
-    ("rules", "baseline", "config", "output"),
+    ("nanhunt", "errors", "floats", "report", "threads", "progress"),
+    ("rules", "options", "baseline", "config", "output"),
     ("numerics", "load", "render"),
     ("targets", "tally", "values"),
     ("job",),

@@ -123,6 +123,8 @@ def test_every_bad_file_in_one_process(run: Run, tmp_path: Path, healthy: Path) 
         ("check", "healthy.npy", "--baseline", "missing.json"),
         ("rule", "NH999"),
         ("report", "healthy.npy"),
+        ("report", "missing.json", "--format", "yaml"),
+        ("report", "missing.json", "--fail-on", "warnings"),
         ("check", "no-such-*.npy"),
     ],
     ids=lambda arguments: " ".join(arguments[2:] or arguments),
