@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from nanhunt.floats import FORMATS, compute_format
 from nanhunt.job import Job
-from nanhunt.numerics.confirm import cast, heated, labels_of
+from nanhunt.numerics.confirm import cast, gradient_of, heated, labels_of
 from nanhunt.numerics.formats import to_torch
 from nanhunt.numerics.losses import Labels, LossOptions, cross_entropy, naive
 from nanhunt.numerics.truth import truth
@@ -112,7 +112,7 @@ def _try_block(
     losses = remedy.losses(case)
     share = 1.0 / job.divisor if job.divisor else 1.0 if remedy.guards else math.inf
     upstream = torch.tensor(remedy.scale * share, dtype=torch.float64).to(losses.dtype).expand_as(losses)
-    (gradient,) = torch.autograd.grad(losses, x, upstream)
+    gradient = gradient_of(losses, x, upstream)
     if remedy.clips:
         gradient = _clipped(gradient)
     true = truth(x.detach(), labels, options).losses

@@ -125,8 +125,18 @@ def run(
     leaf = x.detach().requires_grad_()
     outcome = implementation(leaf, labels, batch.options)
     upstream = batch.fused_gradient if implementation is fused else batch.hand_gradient
-    (gradient,) = torch.autograd.grad(outcome.losses, leaf, upstream.expand(len(x)))
+    gradient = gradient_of(outcome.losses, leaf, upstream)
     return Outcome(outcome.probabilities, outcome.losses.detach()), gradient
+
+
+def gradient_of(losses: torch.Tensor, x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """The gradient, of the shape of ``x``, when the reduction hands ``upstream`` (scalar or rows) to row losses.
+
+    A weighted sum hands 1 * upstream back, which is exact. torch.autograd.grad takes ``upstream`` itself too, but
+    then imports torch.fx's symbolic shapes, a third of a second.
+    """
+    (gradient,) = torch.autograd.grad((losses * upstream).sum(), x)
+    return gradient
 
 
 def heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
