@@ -73,11 +73,11 @@ class Watch:
             self._log = Log(self.session, self.tensorboard)
         self.session.__enter__()
 
-    def stop(self) -> None:
-        """Leave torch as it was found."""
+    def stop(self, failed: bool = False) -> None:
+        """Leave torch as it was found; unless the program has ``failed``, after a last look at the parameters."""
         session, self.session = self.session, None
         if session is not None:
-            session.__exit__()
+            session.__exit__(True if failed else None)
             self._log.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Watch:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
+        self.stop(failed=exception[0] is not None)
 
     # Lightning: https://lightning.ai/docs/pytorch/stable/extensions/callbacks.html
 
@@ -102,7 +102,7 @@ class Watch:
 
     def on_exception(self, *_: Any, **__: Any) -> None:
         """Lightning: training was broken off."""
-        self.stop()
+        self.stop(failed=True)
 
     @property
     def state_key(self) -> str:

@@ -12,19 +12,20 @@ import torch
 
 from .recorder import Opaque, Recorder
 
+Called = Callable[[torch.nn.Module], None]
 Returned = Callable[[Any], None]
 
 
 @contextlib.contextmanager
-def calls_patched(recorder: Recorder, returned: Returned) -> Iterator[None]:
+def calls_patched(recorder: Recorder, called: Called, returned: Returned) -> Iterator[None]:
     """Tell the recorder which module runs; note custom Functions and compiled regions as one call each.
 
-    ``returned`` is called with the output of each outermost module.
+    ``called`` is called with each outermost module before it runs, ``returned`` with its output.
     """
     module_call = torch.nn.Module.__call__
     apply = torch.autograd.Function.__dict__["apply"]
     compiler = torch.compile
-    torch.nn.Module.__call__ = _module_call(recorder, module_call, returned)  # type: ignore[method-assign]
+    torch.nn.Module.__call__ = _module_call(recorder, module_call, called, returned)  # type: ignore[method-assign]
     torch.autograd.Function.apply = classmethod(_apply(recorder, apply.__func__))  # type: ignore[assignment,method-assign]
     torch.compile = _compile(recorder, compiler)
     try:
@@ -35,7 +36,9 @@ def calls_patched(recorder: Recorder, returned: Returned) -> Iterator[None]:
         torch.compile = compiler
 
 
-def _module_call(recorder: Recorder, original: Callable[..., Any], returned: Returned) -> Callable[..., Any]:
+def _module_call(
+    recorder: Recorder, original: Callable[..., Any], called: Called, returned: Returned
+) -> Callable[..., Any]:
     thread, get_thread, is_compiling = recorder.thread, threading.get_ident, torch.compiler.is_compiling
 
     @functools.wraps(original)
@@ -43,9 +46,10 @@ def _module_call(recorder: Recorder, original: Callable[..., Any], returned: Ret
         if is_compiling() or recorder.paused or get_thread() != thread:
             return original(self, *args, **kwargs)
         outer = recorder.module
-        recorder.module = (self, outer)
         if outer is None:
             recorder.roots[id(self)] = self
+            called(self)
+        recorder.module = (self, outer)
         try:
             if self._compiled_call_impl is None:
                 out = original(self, *args, **kwargs)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from .observer import Observer
 from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
-from .tape import Tape, slots_in
+from .tape import Module, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 
 CLOSE_STEPS = 100
@@ -70,6 +71,8 @@ class Session:
         self.step = 1
         self.backwards = 0
         self.stopped = 0
+        self.closing = False
+        self.suspect: _Suspect | None = None
         self.pending: Incident | None = None
         """An incident nobody could explain yet: the following steps are watched for another."""
         self.patience = 0
@@ -85,7 +88,7 @@ class Session:
     # life ----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Session:
-        self._stack.enter_context(calls_patched(self.recorder, self.module_returned))
+        self._stack.enter_context(calls_patched(self.recorder, self.module_called, self.module_returned))
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorder)
@@ -95,9 +98,12 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.recorder.step_back()
+        self.closing = True
         try:
             if self.pending is not None:
                 self._tell(self.pending)
+            elif self.suspect is not None and exception[:1] == (None,):
+                self._confirm_suspect()
             elif exception[:1] == (None,) and not self.incidents:
                 self.wire.check_update()
         finally:
@@ -120,15 +126,13 @@ class Session:
 
     def bad_loss(self, roots: Roots) -> None:
         """The loss is not finite."""
-        value = roots[0][0].detach()
-        first = value.flatten()[(~torch.isfinite(value)).flatten()][0].item()
-        self._incident(Evidence(f"the loss is {first:g}", roots))
+        self._incident(Evidence(_loss_sentence(roots[0][0]), roots))
 
     def value_read(self, tensor: torch.Tensor, value: bool | float) -> None:
         """The script has read a number: a loss that is not finite, or a test that says so.
 
-        A script that skips bad losses never calls backward on them. Only what gradients would flow through counts;
-        a metric may be NaN.
+        A script that skips bad losses never calls backward on them. It is no incident yet: a metric may be infinite,
+        a term may be left out of the loss. It is one when the same model is called again with no backward between.
         """
         if isinstance(value, bool):
             losses = _tested(self.recorder.tape, tensor)
@@ -136,8 +140,21 @@ class Session:
             losses = [] if math.isfinite(value) else [tensor]
         with self.recorder.pause():
             bad = [loss for loss in losses if loss.requires_grad and not loss.is_leaf and not finite(loss)]
-        if bad and not self.wire.is_scaled(bad[0]):
-            self.bad_loss([(bad[0], None)])
+        # After backward the tape begins anew: what is computed from the loss then is a metric for sure.
+        if bad and self.wire.reached() and not self.wire.is_scaled(bad[0]):
+            models = {id(_outermost(entry.module)) for entry in self.recorder.tape.entries if entry.module}
+            self.suspect = _Suspect(bad[0], models, _here(user_frame()))
+
+    def module_called(self, module: torch.nn.Module) -> None:
+        """An outermost module is about to run."""
+        if self.suspect is not None and id(module) in self.suspect.models:
+            self._confirm_suspect()
+
+    def _confirm_suspect(self) -> None:
+        suspect, self.suspect = self.suspect, None
+        if suspect is not None:
+            evidence = Evidence(_loss_sentence(suspect.loss), [(suspect.loss, None)], noticed=suspect.site)
+            self._incident(evidence)
 
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
         """Gradients are not finite though the loss was."""
@@ -160,6 +177,7 @@ class Session:
 
     def healthy(self, roots: Roots) -> None:
         """A backward pass is over."""
+        self.suspect = None
         self.backwards += 1
         if not self._counts:
             self.step = self.backwards + 1
@@ -247,7 +265,7 @@ class Session:
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
         evidence.frame = user_frame()
         evidence.step = self.step
-        evidence.noticed = _noticed(evidence)
+        evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
         if evidence.gradients and evidence.what in ("", "torch.autograd.grad"):
             evidence.what = _gradient_sentence(evidence.gradients, names)
@@ -287,6 +305,8 @@ class Session:
         self.stopped += 1
         if self.settings.stop is not None:
             return self.settings.stop(self.incidents[-1])
+        if self.closing:
+            return None  # the script has ended by itself
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
             sys.stdout.flush()
@@ -313,8 +333,28 @@ def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:
     return []
 
 
-def _noticed(evidence: Evidence) -> Site | None:
-    frame = evidence.frame
+@dataclass(frozen=True)
+class _Suspect:
+    """A loss the script has read, that was not finite."""
+
+    loss: torch.Tensor
+    models: set[int]
+    """ids of the outermost modules that had run by then."""
+    site: Site | None
+
+
+def _outermost(module: Module) -> torch.nn.Module:
+    running, outer = module
+    return running if outer is None else _outermost(outer)
+
+
+def _loss_sentence(loss: torch.Tensor) -> str:
+    value = loss.detach()
+    first = value.flatten()[(~torch.isfinite(value)).flatten()][0].item()
+    return f"the loss is {first:g}"
+
+
+def _here(frame: FrameType | None) -> Site | None:
     return resolve(frame.f_code, frame.f_lasti) if frame is not None else None
 
 

@@ -132,7 +132,7 @@ class TripWire:
             return original(tensors, grad_tensors, *args, **kwargs)
         with self.recorder.pause():
             roots = self._roots(tensors, grad_tensors)
-            self.leaves = leaves = self._leaves()
+            self.leaves = leaves = self.reached()
             good = self._check_loss(roots)
             result = original(tensors, grad_tensors, *args, **kwargs)
             if good:
@@ -186,8 +186,8 @@ class TripWire:
             (item.scaler for item in self.scaled if any(item.scaled() is root for root in roots)), None
         )
 
-    def _leaves(self) -> list[torch.Tensor]:
-        """Inputs of the step that gradients will be accumulated in."""
+    def reached(self) -> list[torch.Tensor]:
+        """Inputs of the step so far that gradients would be accumulated in."""
         known = (slot.held if slot.held is not None else slot.ref() for slot in self.recorder.tape.inputs)
         return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
 

@@ -131,3 +131,20 @@ def test_a_loss_that_is_only_scaled_does_not_pile_up() -> None:
         for _ in range(5):
             scaler.scale(torch.ones(1, requires_grad=True).sum())
         assert len(session.wire.scaled) <= 1
+
+
+def test_the_last_update_is_looked_at_when_the_script_ends(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    with Session(Settings(capture_dir=str(tmp_path)), found.append):
+        weight = torch.nn.Parameter(torch.ones(2))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        for rate in (0.1, 0.1, 3e38):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            (weight * 10).sum().backward()
+            optimizer.step()
+    [incident] = found
+    assert (incident.step, incident.culprits[0].operation) == (3, "SGD.step")
+    assert incident.culprits[0].tensor_names == ("weight",)
+    assert incident.culprits[0].site is not None
+    assert incident.culprits[0].site.source == "optimizer.step()"
