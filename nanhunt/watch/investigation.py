@@ -98,6 +98,8 @@ def _look(
         known = [item for item in seen if item is not None]
         if known:
             return None, known, FoundBy.WATCHING
+    if not evidence.roots:
+        raise CannotRepeat("backward had made finite gradients")
     roots = [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
     found = [(slot, seed) for slot, seed in roots if slot is not None]
     if len(found) < len(roots):
@@ -220,7 +222,8 @@ class _Story:
         inputs = tuple(tensor.detach() for tensor in first.tensors)
         entry = first.where if isinstance(first.where, Entry) else None
         if entry is None or self.look is None:
-            return Exhibits(inputs)
+            about_softmax = inputs and plain(first.op) in SOFTMAX_LIKE
+            return Exhibits(inputs, inputs[0] if about_softmax else None)
         logits = self._logits(entry)
         return Exhibits(inputs, logits, self._targets(logits) if logits is not None else None)
 

@@ -267,8 +267,7 @@ class Session:
         evidence.step = self.step
         evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
-        if evidence.gradients and evidence.what in ("", "torch.autograd.grad"):
-            evidence.what = _gradient_sentence(evidence.gradients, names)
+        evidence.what = evidence.what or _gradient_sentence(evidence, names)
         if update is not None:
             evidence.step = max(self.steps, 1)
             return _optimizer_incident(evidence, update, names)
@@ -358,10 +357,14 @@ def _here(frame: FrameType | None) -> Site | None:
     return resolve(frame.f_code, frame.f_lasti) if frame is not None else None
 
 
-def _gradient_sentence(leaves: list[torch.Tensor], names: Names) -> str:
-    first = next((leaf for leaf in leaves if leaf.grad is not None), None)
-    kind = "nan" if first is None or first.grad is None or bool(first.grad.isnan().any()) else "inf"
-    return f"the loss is finite, the gradient of {names.of(leaves[0])} is {kind}"
+def _gradient_sentence(evidence: Evidence, names: Names) -> str:
+    first = evidence.gradients[0]
+    kind = "nan" if first.grad is None or bool(first.grad.isnan().any()) else "inf"
+    if not evidence.roots:
+        return (
+            f"the gradient of {names.of(first)} has become {kind} between backward and the optimizer's step"
+        )
+    return f"the loss is finite, the gradient of {names.of(first)} is {kind}"
 
 
 def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Solved:

@@ -37,7 +37,7 @@ class Judge(Protocol):
         """The loss is not finite; backward has not run."""
 
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
-        """Backward has run; these leaves' gradients are not finite."""
+        """These leaves' gradients are not finite. Without roots: they were, when backward had run."""
 
     def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
         """Whether without GradScaler's scale the gradients would have been finite, so that it was by design."""
@@ -162,7 +162,7 @@ class TripWire:
             leaves = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
             bad = [leaf for leaf, grad in zip(leaves, found, strict=False) if grad is not None and _bad(grad)]
             if bad and self._scaler_of(outputs) is None:
-                self.judge.bad_gradients(roots, bad, len(leaves), "torch.autograd.grad")
+                self.judge.bad_gradients(roots, bad, len(leaves), "")
         return found
 
     def _roots(self, tensors: Any, seeds: Any) -> Roots:
@@ -270,7 +270,8 @@ class TripWire:
         unchecked = [leaf for leaf in leaves if self.checked.get(id(leaf.grad)) != leaf.grad._version]  # type: ignore[union-attr]
         if unchecked and not all_finite([leaf.grad for leaf in unchecked if leaf.grad is not None]):
             bad = [leaf for leaf in unchecked if leaf.grad is not None and _bad(leaf.grad)]
-            self.judge.bad_gradients([], bad, len(leaves), "after backward")
+            self.poisoned = True
+            self.judge.bad_gradients([], bad, len(leaves), "")
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.observer is not None:

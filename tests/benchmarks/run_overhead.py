@@ -1,8 +1,8 @@
 """What watching costs: step time and memory of two transformers, side by side in one run.
 
-    python tests/benchmarks/run_overhead.py [--rounds 7] [--json FILE]
+    python tests/benchmarks/run_overhead.py [--rounds 5] [--json FILE]
 
-Variants take turns, step by step groups, so that whatever else the machine does hits all of them. The ratio is of
+Variants take turns, a few steps at a time, so that whatever else the machine does hits all of them. The ratio is of
 medians over rounds. ``hooks`` does what transformers' DebugUnderflowOverflow does: extremes of every module's weights,
 inputs and outputs, and a test for NaN and infinity.
 """
@@ -42,7 +42,7 @@ class Size:
     """Per round."""
 
 
-SIZES = {"large": Size(256, 4, 8, 128, 4), "tiny": Size(64, 4, 2, 32, 60)}
+SIZES = {"large": Size(256, 4, 8, 128, 3), "tiny": Size(64, 4, 2, 32, 40)}
 CLASSES = 1000
 
 
@@ -182,7 +182,7 @@ def _child(name: str, size: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", choices=VARIANTS)
     parser.add_argument("--size", choices=SIZES, default="large")

@@ -148,3 +148,16 @@ def test_the_last_update_is_looked_at_when_the_script_ends(tmp_path: Path) -> No
     assert incident.culprits[0].tensor_names == ("weight",)
     assert incident.culprits[0].site is not None
     assert incident.culprits[0].site.source == "optimizer.step()"
+
+
+def test_a_gradient_spoilt_after_backward_is_noticed_before_the_update(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        weight.sum().backward()
+        weight.grad.div_(0)
+        optimizer.step()
+    [incident] = found
+    assert incident.what == "the gradient of weight has become inf between backward and the optimizer's step"
+    assert incident.found_by is FoundBy.NOTICED
