@@ -213,6 +213,7 @@ class TripWire:
         grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
         if all_finite(grads):
             self.skips = 0
+            self.poisoned = False
             self.checked = {id(grad): grad._version for grad in grads}
             return
         self.poisoned = scaler is None
