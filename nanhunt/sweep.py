@@ -105,6 +105,9 @@ def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
     return confirmed
 
 
+@np.errstate(
+    over="ignore", invalid="ignore"
+)  # losses near the largest float64 add up to inf, which is their sum
 def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -> Tally:
     excluded = confirmed.facts.bad_label
     sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
@@ -184,6 +187,7 @@ def _can_screen(job: Job) -> bool:
     return job.plain and labels and whole and job.last_axis and not float8
 
 
+@np.errstate(over="ignore")
 def _screen_block(job: Job, how: Screen, first: int, block: Array) -> tuple[Tally, Numbers]:
     """(tally over the rows that were proven, numbers of the others)."""
     rows = slice(first, first + len(block))

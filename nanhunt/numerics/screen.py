@@ -89,6 +89,7 @@ class _Numbers:
     """... and at most this."""
 
 
+@np.errstate(invalid="ignore", over="ignore")  # inf - inf and 0 * inf are bounds of rows that are not proven
 def screen(
     block: Array, labels: Labels | None, ignored: Bools | None, bad: Bools | None, how: Screen
 ) -> Screened:
@@ -198,10 +199,7 @@ def _decide(n: _Numbers, sound: Bools, how: Screen) -> _Verdict:
     if how.has_targets:
         stable &= np.abs(n.top) <= MODERATE * max(1.0, math.log(how.classes))
         stable &= (n.label < n.top) | (n.other - n.top > math.log(16 * form.unit_roundoff))
-        with np.errstate(
-            invalid="ignore"
-        ):  # all but the label masked: -inf + inf, which compares as not certain
-            facts.vanished, certain = _vanishing(n, how)
+        facts.vanished, certain = _vanishing(n, how)
         stable &= certain
     fine = (n.top < 0.9 * form.exp_limit) & (n.high < log_max - MARGIN) & (n.top > log_normal + MARGIN)
     fine &= (n.label > floor + MARGIN) & (how.log_gradient - n.label < log_max - 3 * MARGIN)

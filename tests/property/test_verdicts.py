@@ -15,7 +15,7 @@ from oracle import LIMITS, ORDER, Problem, Seen, observe
 import nanhunt
 from nanhunt.report import IMPLEMENTATIONS, Report, TensorReport
 
-EXAMPLES = 40
+EXAMPLES = 25
 ROW_LIMIT = 100_000
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 HALVES = (torch.float16, torch.bfloat16)
@@ -259,6 +259,47 @@ def assert_verdicts_are_true(problem: Problem) -> None:
         compare.health.neginf, compare.health.nan, compare.health.posinf
     )  # fmt: skip
     assert (check.health.min, check.health.max) == (compare.health.min, compare.health.max)
+
+
+def rows_at(value: float, classes: int) -> list[tuple[list[float], int]]:
+    """(row, label) for everything that a number at a cliff may be: every logit, the top, the label, the gap."""
+    rest = classes - 1
+    rows: list[tuple[list[float], int]] = [
+        ([value] * classes, 0),
+        ([value, *[0.0] * rest], 0),
+        ([value, *[value - 5.0] * rest], rest),
+        ([value - 60.0, *[-60.0] * rest], 0),
+    ]
+    if rest:
+        rows += [
+            ([value, *[0.0] * rest], rest),
+            ([value, *[-50.0] * rest], rest),
+            ([value, value - 3.0, *[-math.inf] * (rest - 1)], 1),
+            ([value, 0.0, *[-math.inf] * (rest - 1)], 0),
+        ]
+    return rows
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "untargeted"])
+@pytest.mark.parametrize("classes", [1, 2, 5, 60])
+@pytest.mark.parametrize(("stored", "dtype"), PAIRS[:10], ids=name)
+def test_every_cliff_from_both_sides(
+    stored: torch.dtype, dtype: torch.dtype, classes: int, mode: str
+) -> None:
+    """No luck in it: each cliff and bound, at every distance, in every place of a row."""
+    nudges = sorted({sign * nudge for nudge in NUDGES for sign in (1.0, -1.0)})
+    at = [
+        cliff + nudge if abs(cliff) < 1e4 else cliff * (1 + nudge / 100)
+        for cliff in cliffs(dtype, classes)
+        for nudge in nudges
+    ]
+    rows = [row for value in at for row in rows_at(value, classes)]
+    logits = torch.tensor([row for row, _ in rows], dtype=torch.float64).to(stored)
+    problem = Problem(logits, dtype, reduction="mean" if mode == "untargeted" else mode)
+    if mode != "untargeted":
+        problem.labels = torch.tensor([label for _, label in rows])
+        problem.labels[::97] = problem.ignore
+    assert_verdicts_are_true(problem)
 
 
 @pytest.mark.parametrize(("stored", "dtype"), PAIRS, ids=name)
