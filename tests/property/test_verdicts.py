@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import LIMITS, ORDER, Problem, Seen, observe
@@ -300,6 +301,19 @@ def test_every_cliff_from_both_sides(
         problem.labels = torch.tensor([label for _, label in rows])
         problem.labels[::97] = problem.ignore
     assert_verdicts_are_true(problem)
+
+
+@pytest.mark.parametrize("classes", [700, 1000, 1050])
+def test_gradients_vanish_where_torch_rounds_them_to_0(classes: int) -> None:
+    """p / N around half the smallest float16: only many rows of many classes come so low unnoticed."""
+    rows = 1 << 15
+    logits = torch.zeros(rows, classes, dtype=torch.float16)
+    leaf = logits.clone().requires_grad_()
+    F.cross_entropy(leaf, torch.zeros(rows, dtype=torch.long)).backward()
+    assert leaf.grad is not None
+    silent = bool((leaf.grad[:, 1:] == 0).all())
+    report = nanhunt.check(logits, torch.zeros(rows, dtype=torch.long), select="NH302")
+    assert [finding.count for finding in report.findings] == ([rows] if silent else [])
 
 
 @pytest.mark.parametrize(("stored", "dtype"), PAIRS, ids=name)
