@@ -282,7 +282,7 @@ def rows_at(value: float, classes: int) -> list[tuple[list[float], int]]:
 
 
 @pytest.mark.parametrize("mode", ["mean", "sum", "untargeted"])
-@pytest.mark.parametrize("classes", [1, 2, 5, 60])
+@pytest.mark.parametrize("classes", [2, 5, 60])
 @pytest.mark.parametrize(("stored", "dtype"), PAIRS[:10], ids=name)
 def test_every_cliff_from_both_sides(
     stored: torch.dtype, dtype: torch.dtype, classes: int, mode: str
