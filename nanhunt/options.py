@@ -10,8 +10,6 @@ from nanhunt.errors import NanhuntError
 DTYPES = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 FAIL_ON = ("error", "warning", "note", "never")
 REDUCTIONS = ("mean", "sum")
-MOST_ROWS = 1000
-"""Rows remembered per finding."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ def validate(options: Options) -> None:
         )
     if options.max_rows < 1:
         raise NanhuntError(f"--max-rows {options.max_rows} shows nothing.", "Choose 1 or more.")
-    if options.max_rows > MOST_ROWS:
-        raise NanhuntError(
-            f"--max-rows {options.max_rows}: a finding lists {MOST_ROWS:,} rows at most.",
-            "--save-rows FILE.csv writes the cause of every row.",
-        )
 
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> None:

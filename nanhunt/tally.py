@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from nanhunt.numerics.facts import BEHAVIOUR_FIELDS, RowFacts
 from nanhunt.numerics.health import Counts
-from nanhunt.options import MOST_ROWS
 from nanhunt.report import IMPLEMENTATIONS, RowBin
 from nanhunt.rules import RULES, Rule
 
 K = TypeVar("K")
 V = TypeVar("V", int, float, npt.NDArray[np.int64])
-REMEDY_ROWS = MOST_ROWS
+REMEDY_ROWS = 1000
 """How many failing rows of a rule are remembered, to run remedies on."""
 BINS = 240
 

@@ -155,8 +155,3 @@ def test_select_takes_a_name_or_several() -> None:
     assert [f.code for f in nanhunt.check(x, LABELS, select="exp-overflow").findings] == ["NH101"]
     assert nanhunt.check(x, LABELS, ignore=["NH1", "NH2"]).ok
     assert nanhunt.check(x, LABELS, fail_on="error").ok
-
-
-def test_more_rows_than_are_remembered_are_refused() -> None:
-    with pytest.raises(nanhunt.NanhuntError, match="1,000 rows at most"):
-        nanhunt.check(np.zeros((1, 2), dtype=np.float32), max_rows=1001)
