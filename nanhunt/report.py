@@ -327,7 +327,7 @@ _VARIOUS = "various"
 
 def _common(one: Mapping[str, Any], two: Mapping[str, Any]) -> Mapping[str, Any]:
     """Options on which both agree; "various" where they differ. The empty mapping is neutral."""
-    if not one or not two:
+    if not one or not two or one is two:
         return one or two
     return {name: _agreed(one.get(name), two.get(name)) for name in sorted({*one, *two})}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -76,9 +77,7 @@ class Survey:
         options = options or self.options
         reports = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
         if not self.compares:
-            for tensor in chosen.values:
-                notes = (_UNDECIDED,) if tensor.label in chosen.undecided else ()
-                reports.append(self._values(tensor, options, notes))
+            reports.extend(self._values(chosen, options))
         elif not chosen.logits:
             names = ", ".join(tensor.label for tensor in chosen.values[:5])
             raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
@@ -104,29 +103,32 @@ class Survey:
         every_row = self.compares or table is not None
         return diagnose(job, every_row=every_row, table=table, advance=self.advance)
 
-    def _values(self, tensor: Tensor, options: Options, notes: tuple[str, ...]) -> Report:
+    def _values(self, chosen: Chosen, options: Options) -> Iterator[Report]:
+        """The health of tensors that are not logits."""
         codes = rules.chosen(options.select, options.ignore)
-        try:
-            found = [
-                check_values(tensor, dtype, options, codes, self.advance)
-                for dtype in _dtypes(tensor, options)
-            ]
-            return self._report(options, [replace(each, notes=(*each.notes, *notes)) for each in found])
-        except (NanhuntError, OSError, MemoryError) as error:
-            return self._failed(tensor.label, error)
+
+        def dtypes(tensor: Tensor) -> tuple[str, ...]:
+            return _dtypes(tensor, options)
+
+        for tensor, found in check_values(chosen.values, dtypes, options, codes, self.advance):
+            if isinstance(found, Exception):
+                yield self._failed(tensor.label, found)
+                continue
+            notes = (_UNDECIDED,) if tensor.label in chosen.undecided else ()
+            yield self._report(options, [replace(each, notes=(*each.notes, *notes)) for each in found])
+
+    @cached_property
+    def _options(self) -> dict[str, object]:
+        """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
+        return dict(sorted(dataclasses.asdict(self.options).items()))
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
-        return Report(options_dict(self.options), tuple(tensors), (), exit_code(tensors, options.fail_on))
+        return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
-        return Report(options_dict(self.options), (), (ReadError(file, message, hint),), ExitCode.ERROR)
-
-
-def options_dict(options: Options) -> dict[str, object]:
-    """Options as they stand in the report."""
-    return dataclasses.asdict(options)
+        return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from nanhunt.errors import NanhuntError
 from nanhunt.floats import FORMATS
 from nanhunt.load.tensor import Tensor
 from nanhunt.numerics import health
@@ -15,19 +20,41 @@ from nanhunt.numerics.rows import Rows
 from nanhunt.options import Options
 from nanhunt.report import Finding, Health, RemedyResult, TensorReport
 from nanhunt.rules import RULES
-from nanhunt.threads import THREADS, in_order
+from nanhunt.threads import in_order
 
-CHUNK_BYTES = 1 << 23
-"""The most that a thread takes at once; a few times that is all that a pass holds in memory."""
-SMALL_BYTES = 1 << 22
-"""A tensor of up to this size is not worth starting threads for."""
+BATCH_BYTES = 1 << 24
+"""What a thread takes at once; a few times that is all that a pass holds in memory.
+
+NumPy asks for huge pages from 4 MiB on, the size of a mask of that many float32: fresh small ones cost more than
+the comparison that fills them."""
+SMALL_VALUES = 1 << 20
+"""Up to this many values are not worth starting threads for."""
+
+Dtypes = Callable[[Tensor], tuple[str, ...]]
+Found = list[health.Measured] | Exception
+"""Per dtype; or why the tensor cannot be read."""
 
 
 def check_values(
-    tensor: Tensor, dtype: str, options: Options, codes: frozenset[str], advance: Callable[[int], None]
-) -> TensorReport:
-    """Counts, extremes and first bad positions of ``tensor``, and what casting it to ``dtype`` would lose."""
-    found = _measured(tensor, dtype, options.max_rows, advance)
+    tensors: Sequence[Tensor],
+    dtypes: Dtypes,
+    options: Options,
+    codes: frozenset[str],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Tensor, list[TensorReport] | Exception]]:
+    """Per tensor: counts, extremes, first bad positions and what casting it would lose, a report per dtype.
+
+    One that cannot be read comes with the reason, a NanhuntError, OSError or MemoryError.
+    """
+    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance):
+        if isinstance(found, Exception):
+            yield tensor, found
+        else:
+            names = dtypes(tensor)
+            yield tensor, [_report(tensor, *each, codes) for each in zip(names, found, strict=True)]
+
+
+def _report(tensor: Tensor, dtype: str, found: health.Measured, codes: frozenset[str]) -> TensorReport:
     counts, casting = found.counts, found.casting
     findings = [*_nonfinite(tensor, counts, found.first_nonfinite), *_lossy(tensor, dtype, counts, casting)]
     findings = [finding for finding in findings if finding.code in codes]
@@ -48,25 +75,86 @@ def as_health(counts: health.Counts) -> Health:
     )  # fmt: skip
 
 
-def _measured(tensor: Tensor, dtype: str, most: int, advance: Callable[[int], None]) -> health.Measured:
-    def measure(chunk: tuple[int, Array]) -> tuple[int, health.Measured]:
-        start, values = chunk
-        return values.nbytes, health.measure(values, tensor.dtype, dtype, start, most)
+@dataclass(frozen=True)
+class _Part:
+    """Some values of one tensor."""
 
-    total, small = health.Measured(), tensor.data.nbytes <= SMALL_BYTES
-    for size, part in (map if small else in_order)(measure, _chunks(tensor.data)):
-        total = (total + part).keep(most)
-        advance(size)
-    return total
+    tensor: Tensor
+    start: int
+    """Flat position of the first, in C order."""
+    values: Array | Exception
+    """Shape (values,), a copy where the layout differs; or why they could not be read."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return 0 if isinstance(self.values, Exception) else self.values.nbytes
 
 
-def _chunks(data: Array) -> Iterator[tuple[int, Array]]:
+def _measured(
+    tensors: Sequence[Tensor], dtypes: Dtypes, most: int, advance: Callable[[int], None]
+) -> Iterator[tuple[Tensor, Found]]:
+    """What is known of every tensor, per dtype; threads go on with the next tensor while one is summed up."""
+
+    def measure(part: _Part) -> Found:
+        if isinstance(part.values, Exception):
+            return part.values
+        stored = part.tensor.dtype
+        try:
+            return [health.measure(part.values, stored, to, part.start, most) for to in dtypes(part.tensor)]
+        except MemoryError as error:
+            return error
+
+    def work(batch: list[_Part]) -> list[tuple[Tensor, int, Found]]:
+        return [(part.tensor, part.size, measure(part)) for part in batch]
+
+    def each() -> Iterator[tuple[Tensor, Found]]:
+        small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
+        for batch in (map if small else in_order)(work, _batches(tensors)):
+            for tensor, size, found in batch:
+                advance(size)
+                yield tensor, found
+
+    for tensor, group in itertools.groupby(each(), key=operator.itemgetter(0)):
+        yield tensor, functools.reduce(functools.partial(_joined, most), (found for _, found in group))
+
+
+def _joined(most: int, some: Found, more: Found) -> Found:
+    if isinstance(some, Exception):
+        return some
+    if isinstance(more, Exception):
+        return more
+    return [(one + other).keep(most) for one, other in zip(some, more, strict=True)]
+
+
+def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
+    """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
+    batch: list[_Part] = []
+    room = BATCH_BYTES
+    for part in itertools.chain.from_iterable(map(_parts, tensors)):
+        batch.append(part)
+        room -= part.size
+        if room <= 0:
+            yield batch
+            batch, room = [], BATCH_BYTES
+    yield batch
+
+
+def _parts(tensor: Tensor) -> Iterator[_Part]:
+    try:
+        for start, values in _pieces(tensor.data):
+            yield _Part(tensor, start, values)
+    except (NanhuntError, OSError, MemoryError) as error:
+        yield _Part(tensor, 0, error)
+
+
+def _pieces(data: Array) -> Iterator[tuple[int, Array]]:
     """(flat position in C order, values of shape (values,)) over all of them; copies where the layout differs."""
-    step = max(1, min(CHUNK_BYTES, data.nbytes // THREADS) // data.itemsize)
+    step = BATCH_BYTES // data.itemsize
     if data.flags.c_contiguous:
         flat = data.reshape(-1)
-        yield from ((start, flat[start : start + step]) for start in range(0, flat.size, step))
-    elif data.size:
+        yield from ((start, flat[start : start + step]) for start in range(0, max(1, flat.size), step))
+    else:
         rows = Rows(data, -1)
         for row, block in rows.blocks(step // rows.classes):
             yield row * rows.classes, block.reshape(-1)

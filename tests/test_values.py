@@ -22,7 +22,11 @@ from nanhunt.values import check_values
 def judged(data: np.ndarray, stored: str, dtype: str, **options: int) -> TensorReport:
     """The health check of values in memory."""
     tensor = Tensor("w.pt", "layer.weight", stored, data.shape, lambda: data)
-    return check_values(tensor, dtype, Options(**options), frozenset(RULES), lambda _: None)
+    ((_, reports),) = check_values(
+        (tensor,), lambda _: (dtype,), Options(**options), frozenset(RULES), lambda _: None
+    )
+    assert not isinstance(reports, Exception)
+    return reports[0]
 
 
 def edges(stored: str) -> np.ndarray:
@@ -138,6 +142,6 @@ def test_chunks_threads_and_layout_change_nothing(
     }[layout]
     assert np.array_equal(data, plain, equal_nan=True)
     whole = judged(plain, "float32", "float16", max_rows=7)
-    monkeypatch.setattr("nanhunt.values.CHUNK_BYTES", chunk)
-    monkeypatch.setattr("nanhunt.values.SMALL_BYTES", chunk)
+    monkeypatch.setattr("nanhunt.values.BATCH_BYTES", chunk)
+    monkeypatch.setattr("nanhunt.values.SMALL_VALUES", chunk)
     assert judged(data, "float32", "float16", max_rows=7) == whole

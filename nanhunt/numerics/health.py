@@ -1,13 +1,14 @@
 """Counts and extremes of stored values, and what a cast would lose of them, in one pass at memory speed.
 
 Two maxima of the bits as integers, one signed and one unsigned, give both extremes and show whether anything is
-infinite, NaN or too large. Whatever else is counted lies next to 0: one comparison finds the groups of values in
-which something does, and only those are looked at closely.
+infinite, NaN or too large. Whatever else is counted lies next to 0: one comparison finds it, and only that is
+looked at closely.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,8 @@ Positions = npt.NDArray[np.intp]
 
 PART_BYTES = 1 << 19
 """Read at once: it stays in a core's cache, its magnitudes beside it, for all the passes over it."""
-_GROUP = 8
-"""Comparisons that are looked at together, as one 64-bit integer."""
+_CROWDED = 8
+"""Where more than one value in so many is near 0, taking all of them is cheaper than picking those."""
 _NOWHERE = np.zeros(0, np.intp)
 
 
@@ -105,7 +106,8 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     bits = form.bits(flat)
     if not bits.size:
         return Measured()
-    low, high = _extremes(bits, form)
+    near = _NearZero(limits, bits.size, most)
+    low, high = _scan(bits, form, near)
     largest = max(-low, high)
     counts, nonfinite, finite = Counts(), _NOWHERE, bits
     if largest > form.largest:
@@ -114,14 +116,32 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     if finite.size:
         counts = replace(counts, min=form.value(low), max=form.value(high))
     overflowing = _overflowing(bits, limits) if largest >= limits.overflow_from else _NOWHERE
-    near = _NearZero(limits, most)
-    near.search(bits)
-    lost = np.sort(np.concatenate((overflowing, *near.flushed_at)))
+    lost = np.sort(np.concatenate((overflowing, *near.flushed_at)))[:most]
     return Measured(
         replace(counts, zero=near.zero, subnormal=near.subnormal),
-        Casting(overflowing.size, near.flushed, near.made_subnormal, tuple((lost[:most] + start).tolist())),
+        Casting(overflowing.size, near.flushed, near.made_subnormal, tuple((lost + start).tolist())),
         tuple((nonfinite[:most] + start).tolist()),
     )
+
+
+def _scan(bits: Array, form: Layout, near: _NearZero) -> tuple[int, int]:
+    """The smallest and the largest value, as magnitudes with a sign; shows all values to ``near`` on the way.
+
+    There are few calls per part, each of them long: threads that hand the interpreter's lock to and fro more often
+    than that wait for each other.
+    """
+    step = min(bits.size, PART_BYTES // bits.itemsize)
+    doubled = np.empty(step, bits.dtype)
+    low, high = _extremes(bits[:step], form)
+    for first in range(0, bits.size, step):
+        part = bits[first : first + step]
+        magnitudes = np.add(part, part, out=doubled[: part.size])  # faster than a shift
+        if int(np.maximum.reduce(magnitudes)) // 2 > min(-low, high):  # else it holds neither extreme
+            lowest, highest = _extremes(part, form)
+            low, high = min(low, lowest), max(high, highest)
+        near.look(first, magnitudes)
+    near.settle()
+    return low, high
 
 
 def _extremes(bits: Array, form: Layout) -> tuple[int, int]:
@@ -158,72 +178,62 @@ def _overflowing(bits: Array, limits: CastLimits) -> Positions:
 
 
 class _NearZero:
-    """What lies next to 0 in some values: counts by magnitude, and the first positions that the cast flushes.
+    """What lies next to 0 in some values: counts by magnitude, and where the first are that the cast flushes.
 
-    Read in parts that stay in cache. Groups of 8 with something near 0 are put by and looked at together, unless
-    most of a part is near 0: few and long calls, since threads that hand the interpreter's lock to and fro more
-    often than that wait for each other.
+    Most parts hold nothing smaller than what the cast makes subnormal, if that: then counting is enough.
     """
 
-    def __init__(self, limits: CastLimits, most: int) -> None:
-        self._carrier = limits.layout.carrier
-        self._limit = self._carrier.type(2 * limits.near_zero_below)
-        marks = (
-            1, limits.layout.smallest_normal, limits.flushed_below, limits.subnormal_from,
-            max(limits.subnormal_from, limits.subnormal_below),
-        )  # fmt: skip
-        self._marks = [self._carrier.type(2 * mark) for mark in marks]
-        self._below = [0] * len(marks)
+    def __init__(self, limits: CastLimits, size: int, most: int) -> None:
+        def doubled(magnitude: int) -> Any:
+            return limits.layout.carrier.type(2 * magnitude)
+
+        self._zero_below = doubled(1)
+        self._subnormal_below = doubled(limits.layout.smallest_normal)
+        self._flushed_below = doubled(limits.flushed_below)
+        self._lost_below = doubled(limits.subnormal_from)
+        self._near_below = doubled(limits.near_zero_below)
+        self._is_near = np.empty(size, np.bool_)
+        self._compared = 0
         self._most = most
-        self.flushed_at: list[Positions] = []
-        """Not in order; the first ones are among them."""
-
-    @property
-    def zero(self) -> int:
+        self.zero = 0
         """Zeros of either sign."""
-        return self._below[0]
-
-    @property
-    def subnormal(self) -> int:
+        self.subnormal = 0
         """Subnormal numbers as stored."""
-        return self._below[1] - self._below[0]
-
-    @property
-    def flushed(self) -> int:
+        self.flushed = 0
         """Numbers that the cast makes 0."""
-        return self._below[2] - self._below[0]
-
-    @property
-    def made_subnormal(self) -> int:
+        self.made_subnormal = 0
         """Numbers that the cast makes subnormal and that were not."""
-        return self._below[4] - self._below[3]
+        self.flushed_at: list[Positions] = []
+        """The first that the cast makes 0, ascending."""
 
-    def search(self, bits: Array) -> None:
-        """Looks at all values (values,)."""
-        step = PART_BYTES // bits.itemsize
-        padded = -(-min(step, bits.size) // _GROUP) * _GROUP
-        doubled, is_near = np.empty(padded, bits.dtype), np.empty(padded, np.bool_)
-        grouped = doubled.reshape(-1, _GROUP)
-        bases, found = [], []
-        for first in range(0, bits.size, step):
-            part = bits[first : first + step]
-            np.add(part, part, out=doubled[: part.size])  # the sign falls out at the top; faster than a shift
-            doubled[part.size :] = np.iinfo(bits.dtype).max  # above every limit
-            np.less(doubled, self._limit, out=is_near)
-            groups = np.flatnonzero(is_near.view(np.uint64) != 0)
-            if groups.size > len(grouped) // 2:
-                known = sum(positions.size for positions in self.flushed_at)
-                self._look(grouped, first + np.arange(0, padded, _GROUP), self._most - known)
-            elif groups.size:
-                bases.append(first + groups * _GROUP)
-                found.append(grouped[groups])
-        if found:
-            self._look(np.concatenate(found), np.concatenate(bases), self._most)
+    def look(self, first: int, doubled: Array) -> None:
+        """Looks at values from position ``first`` on; in their bits, doubled, the sign has fallen out at the top."""
+        smallest = np.minimum.reduce(doubled)
+        if smallest >= self._near_below:
+            return
+        is_near = self._is_near[self._compared : self._compared + doubled.size]
+        self._compared += doubled.size
+        np.less(doubled, self._near_below, out=is_near)
+        if smallest < self._lost_below:
+            self._look_closely(first, doubled, is_near)
 
-    def _look(self, near: Array, bases: Positions, most: int) -> None:
-        """Doubled magnitudes in groups, and the position of the first of each group; ``most`` positions wanted."""
-        below = [int(np.count_nonzero(near < mark)) for mark in self._marks]
-        self._below = [known + more for known, more in zip(self._below, below, strict=True)]
-        if most > 0 and below[2] > below[0]:
-            group, lane = np.nonzero((near >= self._marks[0]) & (near < self._marks[2]))
-            self.flushed_at.append((bases[group] + lane)[:most])
+    def settle(self) -> None:
+        """Ends the counting, which one call does for all parts."""
+        self.made_subnormal += int(np.count_nonzero(self._is_near[: self._compared]))
+
+    def _look_closely(self, first: int, doubled: Array, is_near: npt.NDArray[np.bool_]) -> None:
+        crowded = np.count_nonzero(is_near) > doubled.size // _CROWDED
+        where = None if crowded else np.flatnonzero(is_near)
+        near = doubled if where is None else doubled[where]
+        zero, subnormal, flushed, lost = (
+            int(np.count_nonzero(near < below))
+            for below in (self._zero_below, self._subnormal_below, self._flushed_below, self._lost_below)
+        )
+        self.zero += zero
+        self.subnormal += subnormal - zero
+        self.flushed += flushed - zero
+        self.made_subnormal -= lost
+        wanted = self._most - sum(found.size for found in self.flushed_at)
+        if wanted > 0 and flushed > zero:
+            found = np.flatnonzero((near >= self._zero_below) & (near < self._flushed_below))[:wanted]
+            self.flushed_at.append(first + (found if where is None else where[found]))
