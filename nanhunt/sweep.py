@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 BLOCK_VALUES = 1 << 18
 """Values in a block that is run: its temporaries stay in cache."""
 
-SCREEN_VALUES = 1 << 22
-"""Values in a block that is screened; it is read in smaller parts, and judged in one."""
+SCREEN_BYTES = 1 << 24
+"""A block that is screened; it is read in smaller parts, and judged in one."""
 
 Numbers = npt.NDArray[np.intp]
 Advance = Callable[[int], None]
@@ -172,7 +172,7 @@ def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
     def work(first: int, block: Array) -> tuple[Tally, Numbers]:
         return _screen_block(job, how, first, block)
 
-    for part, unproven in _side_by_side(work, job, SCREEN_VALUES, advance):
+    for part, unproven in _side_by_side(work, job, SCREEN_BYTES // job.tensor.data.itemsize, advance):
         total += part
         doubtful.append(unproven)
     numbers = np.concatenate(doubtful) if doubtful else np.zeros(0, np.intp)

@@ -49,7 +49,7 @@ def test_the_answer_does_not_depend_on_the_size_of_blocks(
     whole: Report = judge(x, labels, dtype)  # type: ignore[operator]
     for values in (56, 800):
         monkeypatch.setattr(sweep, "BLOCK_VALUES", values)
-        monkeypatch.setattr(sweep, "SCREEN_VALUES", 2 * values)
+        monkeypatch.setattr(sweep, "SCREEN_BYTES", 8 * values)
         parts: Report = judge(x, labels, dtype)  # type: ignore[operator]
         assert parts.findings == whole.findings
         assert parts.tensors[0].strip == whole.tensors[0].strip

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.floats import FORMATS, FloatFormat, compute_format
-from nanhunt.numerics.extremes import Extremes, extremes, log_sum_exp, runner_up
+from nanhunt.numerics.extremes import Between, Extremes, extremes, log_sum_exp, runner_up
 from nanhunt.numerics.facts import Behaviour, Bools, RowFacts, nothing_wrong
 from nanhunt.numerics.formats import Array, to_floats
 
@@ -59,6 +59,14 @@ class Screen:
     def format(self) -> FloatFormat:
         """The format that the losses are computed in."""
         return compute_format(self.dtype)
+
+    @property
+    def summed(self) -> Between | None:
+        """Rows that no bound proves without their sum, in half precision: it is taken while they are in cache."""
+        if self.format.name != "float16":
+            return None
+        open_from = math.log(self.format.max) - MARGIN - math.log(self.classes)
+        return Between(max(open_from, math.log(self.format.smallest_normal)), self.format.exp_limit)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def screen(
     block: Array, labels: Labels | None, ignored: Bools | None, bad: Bools | None, how: Screen
 ) -> Screened:
     """Screens stored values ``block`` (rows, classes); ``labels`` are None where there are no targets."""
-    found = extremes(block, how.stored)
+    found = extremes(block, how.stored, how.summed)
     sound = np.isfinite(found.max) & np.isfinite(found.min) & _survives_cast(found, how)
     if bad is not None:
         sound &= ~bad
@@ -159,18 +167,24 @@ def _cast(values: Floats, how: Screen) -> Floats:
 
 
 def _worth_summing(n: _Numbers, how: Screen) -> Bools:
-    """Rows that the bounds M <= S <= M + log C leave open and the sum itself may settle: half precision only."""
+    """Rows that the bounds M <= S <= M + log C leave open and the sum itself may settle: half precision only.
+
+    A maximum below the smallest normal number's logarithm would not be proven by any sum.
+    """
     if how.format.name != "float16":
         return np.zeros(len(n.top), bool)
-    return (n.top < how.format.exp_limit) & (n.label > -np.inf)
+    moderate = (n.top < how.format.exp_limit) & (n.top > math.log(how.format.smallest_normal))
+    return moderate & (n.label > -np.inf)
 
 
 def _with_sums(
     block: Array, n: _Numbers, found: Extremes, rows: npt.NDArray[np.intp], how: Screen
 ) -> _Numbers:
     """S of those rows, up to its rounding and that of the cast."""
-    part = block if len(rows) == len(block) else block[rows]
-    total = log_sum_exp(part, how.stored, found.max[rows])
+    total = found.log_sum_exp[rows]
+    missing = np.flatnonzero(np.isnan(total))
+    if len(missing):
+        total[missing] = log_sum_exp(block[rows[missing]], how.stored)
     doubt = 1e-3 + (
         0.0 if how.dtype == how.stored else how.format.unit_roundoff * np.abs(found.max[rows]).clip(1.0)
     )

@@ -16,10 +16,9 @@ def test_log_sum_exp_of_float16_is_good_to_a_ten_thousandth(seed: int) -> None:
     exact = block.astype(np.float64)
     top = exact.max(axis=-1)
     expected = np.log(np.exp(exact - top[:, None]).sum(axis=-1)) + top
-    assert np.abs(log_sum_exp(block, "float16", top) - expected).max() < 1e-4
+    assert np.abs(log_sum_exp(block, "float16") - expected).max() < 1e-4
 
 
 def test_rows_of_zeros_and_subnormal_numbers() -> None:
     block = np.array([[0.0, -0.0, 6e-8, -6e-5], [0.0, 0.0, -np.inf, -np.inf]], np.float16)
-    top = block.max(axis=-1).astype(np.float64)
-    assert log_sum_exp(block, "float16", top) == pytest.approx([np.log(4), np.log(2)], abs=1e-4)
+    assert log_sum_exp(block, "float16") == pytest.approx([np.log(4), np.log(2)], abs=1e-4)
