@@ -10,8 +10,10 @@ from nanhunt.report import ExitCode
 
 def main() -> None:
     """Runs the command line; errors of the user's become two lines on stderr and exit code 2."""
+    from nanhunt import parallel
     from nanhunt.cli import app
 
+    parallel.forks = sys.platform == "linux"
     try:
         app()
     except NanhuntError as error:

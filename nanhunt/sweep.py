@@ -17,8 +17,8 @@ from nanhunt.numerics.extremes import extremes
 from nanhunt.numerics.facts import select
 from nanhunt.numerics.formats import Array, to_floats
 from nanhunt.numerics.screen import Screen, screen
+from nanhunt.parallel import in_order
 from nanhunt.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
-from nanhunt.threads import in_order
 
 if TYPE_CHECKING:
     from nanhunt.numerics.confirm import Confirmed

@@ -18,9 +18,9 @@ from nanhunt.numerics import health
 from nanhunt.numerics.formats import Array
 from nanhunt.numerics.rows import Rows
 from nanhunt.options import Options
+from nanhunt.parallel import in_order
 from nanhunt.report import Finding, Health, RemedyResult, TensorReport
 from nanhunt.rules import RULES
-from nanhunt.threads import in_order
 
 BATCH_BYTES = 1 << 24
 """What a thread takes at once; a few times that is all that a pass holds in memory.
@@ -79,7 +79,8 @@ def as_health(counts: health.Counts) -> Health:
 class _Part:
     """Some values of one tensor."""
 
-    tensor: Tensor
+    tensor: int
+    """Its number."""
     start: int
     """Flat position of the first, in C order."""
     values: Array | Exception
@@ -94,29 +95,32 @@ class _Part:
 def _measured(
     tensors: Sequence[Tensor], dtypes: Dtypes, most: int, advance: Callable[[int], None]
 ) -> Iterator[tuple[Tensor, Found]]:
-    """What is known of every tensor, per dtype; threads go on with the next tensor while one is summed up."""
+    """What is known of every tensor, per dtype; a tensor is begun while the one before it is being finished."""
 
     def measure(part: _Part) -> Found:
         if isinstance(part.values, Exception):
             return part.values
-        stored = part.tensor.dtype
+        tensor = tensors[part.tensor]
         try:
-            return [health.measure(part.values, stored, to, part.start, most) for to in dtypes(part.tensor)]
+            return [health.measure(part.values, tensor.dtype, to, part.start, most) for to in dtypes(tensor)]
         except MemoryError as error:
             return error
 
-    def work(batch: list[_Part]) -> list[tuple[Tensor, int, Found]]:
+    def work(batch: list[_Part]) -> list[tuple[int, int, Found]]:
         return [(part.tensor, part.size, measure(part)) for part in batch]
 
-    def each() -> Iterator[tuple[Tensor, Found]]:
+    def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
         for batch in (map if small else in_order)(work, _batches(tensors)):
-            for tensor, size, found in batch:
+            for number, size, found in batch:
                 advance(size)
-                yield tensor, found
+                yield number, found
 
-    for tensor, group in itertools.groupby(each(), key=operator.itemgetter(0)):
-        yield tensor, functools.reduce(functools.partial(_joined, most), (found for _, found in group))
+    for number, group in itertools.groupby(each(), key=operator.itemgetter(0)):
+        yield (
+            tensors[number],
+            functools.reduce(functools.partial(_joined, most), (found for _, found in group)),
+        )
 
 
 def _joined(most: int, some: Found, more: Found) -> Found:
@@ -131,7 +135,7 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
     """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
     batch: list[_Part] = []
     room = BATCH_BYTES
-    for part in itertools.chain.from_iterable(map(_parts, tensors)):
+    for part in itertools.chain.from_iterable(map(_parts, itertools.count(), tensors)):
         batch.append(part)
         room -= part.size
         if room <= 0:
@@ -140,12 +144,12 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
     yield batch
 
 
-def _parts(tensor: Tensor) -> Iterator[_Part]:
+def _parts(number: int, tensor: Tensor) -> Iterator[_Part]:
     try:
         for start, values in _pieces(tensor.data):
-            yield _Part(tensor, start, values)
+            yield _Part(number, start, values)
     except (NanhuntError, OSError, MemoryError) as error:
-        yield _Part(tensor, 0, error)
+        yield _Part(number, 0, error)
 
 
 def _pieces(data: Array) -> Iterator[tuple[int, Array]]:

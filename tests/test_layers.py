@@ -13,8 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nanhunt", "errors", "floats", "report", "threads", "progress"),
-    ("rules", "options", "baseline", "config", "output"),
+    ("nanhunt", "errors", "floats", "report", "progress"),
+    ("rules", "options", "baseline", "config", "output", "parallel"),
     ("numerics", "load", "render"),
     ("targets", "tally", "values"),
     ("job",),

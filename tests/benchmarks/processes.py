@@ -45,7 +45,9 @@ def medians(runs: int, *commands: Command, expected: dict[int, int] | None = Non
 
 
 def peak_memory(command: Command, folder: Path, expected: int = 0) -> int | None:
-    """Largest bytes that the process held, mapped pages of files in ``folder`` not counted; None without /proc.
+    """Largest bytes that the process and its forks held together; None without /proc.
+
+    Mapped pages of files in ``folder`` are not counted; pages that a fork shares are counted twice.
 
     The kernel's own peak (VmHWM) counts every page of a mapped input that is in the page cache anyway, so the
     anonymous pages are polled instead, every 2 ms. To them comes what is mapped of all other files, libraries
@@ -58,7 +60,8 @@ def peak_memory(command: Command, folder: Path, expected: int = 0) -> int | None
     ) as process:
         anonymous, libraries, polls = 0, 0, 0
         while process.poll() is None:
-            anonymous = max(anonymous, _anonymous(process.pid))
+            family = [process.pid, *_forks(process.pid)]
+            anonymous = max(anonymous, sum(map(_anonymous, family)))
             if polls % 50 == 0:
                 libraries = max(libraries, _other_files(process.pid, folder))
             polls += 1
@@ -83,6 +86,10 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in ("FORCE_COLOR", "GITHUB_STEP_SUMMARY")
     }
+
+
+def _forks(pid: int) -> list[int]:
+    return [int(child) for child in _proc(pid, f"task/{pid}/children").split()]
 
 
 def _anonymous(pid: int) -> int:

@@ -1,32 +1,22 @@
-"""Work in a few threads, results in order: NumPy's reductions run outside the interpreter's lock."""
+"""Work in threads: NumPy's reductions and torch's operations run outside the interpreter's lock."""
 
 from __future__ import annotations
 
-import itertools
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-THREADS = min(4, os.cpu_count() or 1)
-AHEAD = 3 * THREADS
-"""Items begun and not handed over yet: those that are copies stay in bounded memory."""
+AHEAD = 3
+"""Items begun and not handed over yet, per thread: those that are copies stay in bounded memory."""
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``work`` of every item, in their order whatever finishes first.
-
-    ``items`` is asked for the next one by whichever thread is free, one thread at a time. What ``items`` or
-    ``work`` raises is raised here in its turn; then, and when the caller stops early, nothing more is begun.
-    """
-    items = iter(items)
-    first = list(itertools.islice(items, 2))
-    rest = itertools.chain(first, items)
-    yield from map(work, rest) if len(first) < 2 or THREADS < 2 else _Line(work, rest).results()
+def in_threads(work: Callable[[Item], Result], items: Iterator[Item], count: int) -> Iterator[Result]:
+    """``work`` of every item, in their order; ``count`` threads, this one among them, take them as they are free."""
+    return _Line(work, items, count).results()
 
 
 class _Line(Generic[Item, Result]):
@@ -36,7 +26,8 @@ class _Line(Generic[Item, Result]):
     take the interpreter's lock from those who work.
     """
 
-    def __init__(self, work: Callable[[Item], Result], items: Iterator[Item]) -> None:
+    def __init__(self, work: Callable[[Item], Result], items: Iterator[Item], count: int) -> None:
+        self._count = count
         self._work = work
         self._items = items
         self._begun = self._handed_over = 0
@@ -49,7 +40,7 @@ class _Line(Generic[Item, Result]):
 
     def results(self) -> Iterator[Result]:
         """All of them, in the order of the items."""
-        helpers = [threading.Thread(target=self._help, daemon=True) for _ in range(THREADS - 1)]
+        helpers = [threading.Thread(target=self._help, daemon=True) for _ in range(self._count - 1)]
         for helper in helpers:
             helper.start()
         try:
@@ -88,7 +79,7 @@ class _Line(Generic[Item, Result]):
             self._finish(*begun)
 
     def _may_begin(self) -> bool:
-        return not self._closed and self._begun - self._handed_over < AHEAD
+        return not self._closed and self._begun - self._handed_over < AHEAD * self._count
 
     def _begin(self) -> tuple[int, Item] | None:
         """The next item and its number; None when there is none."""

@@ -1,0 +1,202 @@
+"""Work on several cores: results in order, errors in their turn, nothing begun that nobody wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nanhunt
+from nanhunt import parallel
+from nanhunt.errors import NanhuntError
+from nanhunt.parallel.processes import in_processes
+from nanhunt.parallel.threads import AHEAD, in_threads
+
+InOrder = Callable[[Callable[[int], int], Iterator[int]], Iterator[int]]
+FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param((in_threads, count), id=f"{count} threads") for count in (1, 2, 5)),
+        *(pytest.param((in_processes, count), id=f"{count} processes", marks=FORKS) for count in (1, 2, 5)),
+    ]
+)
+def in_order(request: pytest.FixtureRequest) -> InOrder:
+    """Every promise holds for any number of either."""
+    strategy, count = request.param
+    return lambda work, items: strategy(work, iter(items), count)
+
+
+def slow_first(item: int) -> int:
+    """Early items take longest, so that they finish last."""
+    time.sleep(0.002 * max(0, 5 - item))
+    return item * item
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 100])
+def test_results_come_in_the_order_of_the_items(in_order: InOrder, count: int) -> None:
+    assert list(in_order(slow_first, iter(range(count)))) == [item * item for item in range(count)]
+
+
+def test_what_work_raises_comes_after_the_results_before_it(in_order: InOrder) -> None:
+    def work(item: int) -> int:
+        if item == 7:
+            raise NanhuntError("The seventh is damaged.", "Write it again.")
+        return slow_first(item)
+
+    results = in_order(work, iter(range(100)))
+    assert [next(results) for _ in range(7)] == [item * item for item in range(7)]
+    with pytest.raises(NanhuntError, match="The seventh") as raised:
+        next(results)
+    assert raised.value.hint == "Write it again."
+
+
+def test_what_the_items_raise_comes_after_the_results_before_it(in_order: InOrder) -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("the file has gone")
+
+    results = in_order(slow_first, items())
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    with pytest.raises(OSError, match="the file has gone"):
+        next(results)
+
+
+def test_an_interrupt_is_not_kept_waiting(in_order: InOrder) -> None:
+    parent = os.getpid()
+
+    def work(item: int) -> int:
+        here = os.getpid() == parent and threading.current_thread() is threading.main_thread()
+        if here and item > 3:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+        return item
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(work, iter(range(1000))))
+    assert threading.active_count() == before
+    with pytest.raises(ChildProcessError):  # none is left
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_threads_take_only_a_few_items_ahead() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            taken.append(item)
+            yield item
+
+    results = in_threads(lambda item: item, items(), 3)
+    for _ in range(10):
+        next(results)
+    assert len(taken) <= 10 + 3 * AHEAD
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == 1 or all(
+        not thread.name.endswith("(_help)") for thread in threading.enumerate()
+    )
+
+
+@FORKS
+def test_the_death_of_a_process_is_an_error_and_not_a_missing_result() -> None:
+    parent = os.getpid()
+
+    def work(item: int) -> int:
+        if os.getpid() != parent and item > 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    results = in_processes(work, iter(range(10)), 2)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(NanhuntError, match="was ended"):
+        next(results)
+
+
+@FORKS
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_where_no_more_processes_are_allowed_one_does_everything(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork, before = os.fork, [allowed]
+
+    def refusing() -> int:
+        before[0] -= 1
+        if before[0] < 0:
+            raise BlockingIOError
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refusing)
+    assert list(in_processes(slow_first, iter(range(9)), 4)) == [item * item for item in range(9)]
+
+
+ORPHANS = """
+import os, signal
+from pathlib import Path
+from nanhunt.parallel.processes import in_processes
+results = in_processes(lambda item: bytes(1 << 16), iter(range(10**9)), 3)
+next(results)
+print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@FORKS
+def test_no_process_outlives_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=False)
+    orphans = done.stdout.split()
+    assert len(orphans) == 2
+    deadline = time.monotonic() + 30
+    while any(map(lives, orphans)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lives(process: str) -> bool:
+    """Whether it exists and is not only waiting for somebody to ask how it ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_a_library_never_forks_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", None)
+    monkeypatch.setattr(parallel, "WORKERS", 2)
+    assert list(parallel.in_order(slow_first, range(10))) == [item * item for item in range(10)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_command_line_says_what_the_library_says(dtype: str, tmp_path: Path) -> None:
+    """One forks and the other does not; enough blocks for both to have several."""
+    path = tmp_path / "logits.npy"
+    logits = np.random.default_rng(0).normal(size=(6000, 2000)).astype(np.float32)
+    logits[[5, 4000]] += 200
+    logits[17, 3] = np.nan
+    np.save(path, logits)
+    command = [
+        sys.executable,
+        "-m",
+        "nanhunt",
+        "check",
+        str(path),
+        "--dtype",
+        dtype,
+        "--format",
+        "json",
+        "--isolated",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    known = nanhunt.check(str(path), dtype=dtype).to_json()
+    assert json.loads(done.stdout)["tensors"] == json.loads(known)["tensors"]
