@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from nanhunt import report
+from nanhunt.errors import Interrupted
 from nanhunt.floats import FORMATS
 from nanhunt.job import Job
 from nanhunt.numerics.facts import BEHAVIOUR_FIELDS
@@ -30,8 +31,12 @@ def diagnose(
     ``table`` is filled in with one entry per row (and needs ``every_row``); ``advance`` is told bytes done.
     """
     job, tally = _tally(job, every_row, table, advance)
-    findings = tuple(_findings(job, tally))
     tensor, rows = job.tensor, job.rows
+    try:
+        findings = tuple(_findings(job, tally))
+    except KeyboardInterrupt:
+        known = f"{tally.affected:,} of {rows.count:,} rows have findings; fixes were still being tried"
+        raise Interrupted(f"{tensor.label} in {job.dtype}: {known}") from None
     return report.TensorReport(
         file=tensor.file, tensor=tensor.name, role="logits", stored_dtype=tensor.dtype, dtype=job.dtype,
         shape=tensor.shape, rows=rows.count, classes=rows.classes, targets=_targets(job),

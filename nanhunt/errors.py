@@ -1,4 +1,4 @@
-"""The one exception that reaches the user, as two lines: what happened, and the way out."""
+"""The exceptions that reach the user: what happened, and the way out or what was known."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class NanhuntError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; its text says what was known by then of the tensor that was being judged."""

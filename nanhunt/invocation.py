@@ -93,12 +93,10 @@ def _judged(
                 done.append(survey.chosen(builtin_batch()))
             for report in survey.paths(paths):
                 done.append(report)
-        except KeyboardInterrupt:
-            print(
-                f"nanhunt: interrupted after {progress.done:,} bytes; this is what was known.",
-                file=sys.stderr,
-            )
-            return merge(done), True
+        except KeyboardInterrupt as interrupt:
+            text = f"interrupted after {progress.done:,} bytes; this is what was known."
+            print("\n  ".join((f"nanhunt: {text}", *map(str, interrupt.args))), file=sys.stderr)
+            return merge((*done, *survey.unfinished)), True
     return merge(done), False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,8 @@ class Survey:
     advance: Advance = lambda _: None
     tables: dict[tuple[str, str], RowTable] | None = None
     """Filled in for --save-rows, by (tensor label, dtype)."""
+    unfinished: list[Report] = field(default_factory=list)
+    """What is known of the file that is being judged."""
 
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
@@ -56,6 +58,7 @@ class Survey:
     def path(self, file: str, *, searched: bool = False) -> Report:
         """One file; in a search, a file without floating tensors is passed over."""
         options = self.options_for(file) if self.options_for else self.options
+        self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
             return self.chosen(choose(container, options), options) + self._refused(container, options)
@@ -75,12 +78,17 @@ class Survey:
     def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors whose roles are known."""
         options = options or self.options
-        reports = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
+        reports: list[Report] = []
+        self.unfinished = reports
+        for tensor in chosen.logits:
+            reports.append(self._tensor(chosen, tensor, options))
         if not self.compares:
-            reports.extend(self._values(chosen, options))
+            for report in self._values(chosen, options):
+                reports.append(report)  # one by one: an interrupt loses none
         elif not chosen.logits:
             names = ", ".join(tensor.label for tensor in chosen.values[:5])
             raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
+        self.unfinished = []
         return merge(reports)
 
     def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Report:

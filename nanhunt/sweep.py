@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.errors import Interrupted
 from nanhunt.job import Job
 from nanhunt.numerics import health
 from nanhunt.numerics.extremes import extremes
@@ -61,13 +62,27 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
         return _run_tally(job, numbers, block, confirmed), confirmed
 
     total, first = Tally(behaviour=empty_behaviour()), 0
-    with _one_torch_thread():
-        for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
-            total += tally
-            if table is not None:
-                table.fill(first, job.rows.count, _columns(job, confirmed))
-            first += len(confirmed.truth)
+    try:
+        with _one_torch_thread():
+            for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
+                total += tally
+                if table is not None:
+                    table.fill(first, job.rows.count, _columns(job, confirmed))
+                first += len(confirmed.truth)
+    except KeyboardInterrupt:
+        raise _interrupted(job, first, total, 0) from None
     return total
+
+
+def _interrupted(job: Job, seen: int, total: Tally, waiting: int) -> Interrupted:
+    """What is known after the first ``seen`` rows, ``waiting`` of which were still to be run."""
+    if not seen:
+        return Interrupted()
+    rest = f", {waiting:,} were still to be run" if waiting else ""
+    return Interrupted(
+        f"{job.tensor.label} in {job.dtype}: of the first {seen:,} of {job.rows.count:,} rows "
+        f"{total.affected:,} have findings{rest}"
+    )
 
 
 def _run_rows(job: Job, numbers: Numbers) -> Tally:
@@ -166,17 +181,24 @@ def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
         -math.log(job.kept) if job.options.reduction == "mean" and job.kept else 0.0,
         job.targets is not None,
     )
-    total = Tally(behaviour=empty_behaviour())
-    doubtful: list[Numbers] = []
+    total, seen = Tally(behaviour=empty_behaviour()), 0
+    numbers = np.zeros(0, np.intp)
+    doubtful = [numbers]
 
-    def work(first: int, block: Array) -> tuple[Tally, Numbers]:
-        return _screen_block(job, how, first, block)
+    def work(first: int, block: Array) -> tuple[int, Tally, Numbers]:
+        return len(block), *_screen_block(job, how, first, block)
 
-    for part, unproven in _side_by_side(work, job, SCREEN_BYTES // job.tensor.data.itemsize, advance):
-        total += part
-        doubtful.append(unproven)
-    numbers = np.concatenate(doubtful) if doubtful else np.zeros(0, np.intp)
-    return total + _run_rows(job, numbers) if len(numbers) else total
+    try:
+        for rows, part, unproven in _side_by_side(
+            work, job, SCREEN_BYTES // job.tensor.data.itemsize, advance
+        ):
+            seen += rows
+            total += part
+            doubtful.append(unproven)
+        numbers = np.concatenate(doubtful)
+        return total + _run_rows(job, numbers) if len(numbers) else total
+    except KeyboardInterrupt:
+        raise _interrupted(job, seen, total, sum(map(len, doubtful))) from None
 
 
 def _can_screen(job: Job) -> bool:

@@ -113,8 +113,8 @@ def _measured(
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
         for batch in (map if small else in_order)(work, _batches(tensors)):
             for number, size, found in batch:
-                advance(size)
                 yield number, found
+                advance(size)  # after the tensor before it is told: an interrupt here loses nothing
 
     for number, group in itertools.groupby(each(), key=operator.itemgetter(0)):
         yield (

@@ -10,6 +10,7 @@ import pytest
 
 import nanhunt
 from nanhunt import sweep
+from nanhunt.errors import Interrupted
 from nanhunt.options import Options
 from nanhunt.report import Report, merge
 from nanhunt.survey import Survey, builtin_batch
@@ -103,3 +104,41 @@ def test_progress_is_told_every_byte() -> None:
     told: list[int] = []
     Survey(Options(), compares=True, advance=told.append).chosen(builtin_batch())
     assert sum(told) == 9 * 4
+
+
+class Stop:
+    """Presses Ctrl-C once a number of bytes are done."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, size: int) -> None:
+        """Told of bytes."""
+        self.left -= size
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_keeps_the_tensors_that_were_known(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, a=np.ones((4, 4), np.float32), b=np.full((4, 4), 1e-9, np.float32), c=np.ones(1 << 10))
+    survey = Survey(Options(dtype=("float16",)), advance=Stop(after=100 + 64))
+    with pytest.raises(KeyboardInterrupt):
+        list(survey.paths([str(path)]))
+    known = merge(survey.unfinished)
+    assert [tensor.tensor for tensor in known.tensors] == ["a", "b"]
+    assert known.findings[0].code == "NH502"
+
+
+@pytest.mark.parametrize("every_row", [False, True])
+def test_an_interrupt_tells_what_was_known_of_the_rows(
+    every_row: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 10)
+    monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 8)
+    path, logits = tmp_path / "logits.npy", np.zeros((64, 16), np.float32)
+    logits[[3, 40]] = 200.0
+    np.save(path, logits)
+    survey = Survey(Options(), compares=every_row, advance=Stop(after=2 << 10))
+    with pytest.raises(Interrupted, match=r"of the first 16 of 64 rows 1 have findings"):
+        list(survey.paths([str(path)]))
