@@ -30,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.floats import FORMATS, FloatFormat, compute_format
-from nanhunt.numerics.extremes import Between, Extremes, extremes, log_sum_exp, runner_up
+from nanhunt.numerics.exps import log_sum_exp
+from nanhunt.numerics.extremes import Between, Extremes, extremes, runner_up
 from nanhunt.numerics.facts import Behaviour, Bools, RowFacts, nothing_wrong
 from nanhunt.numerics.formats import Array, to_floats
 
