@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -31,6 +32,7 @@ SMALL_VALUES = 1 << 20
 """Up to this many values are not worth starting threads for."""
 
 Dtypes = Callable[[Tensor], tuple[str, ...]]
+CANNOT_READ = (NanhuntError, OSError, MemoryError)
 Found = list[health.Measured] | Exception
 """Per dtype; or why the tensor cannot be read."""
 
@@ -111,6 +113,10 @@ def _measured(
 
     def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
+        for tensor in tensors:
+            # Now, and not by every process: what is compressed is unpacked into a file of its own.
+            with contextlib.suppress(*CANNOT_READ):
+                tensor.data  # noqa: B018 - cached
         for batch in (map if small else in_order)(work, _batches(tensors)):
             for number, size, found in batch:
                 yield number, found
@@ -148,7 +154,7 @@ def _parts(number: int, tensor: Tensor) -> Iterator[_Part]:
     try:
         for start, values in _pieces(tensor.data):
             yield _Part(number, start, values)
-    except (NanhuntError, OSError, MemoryError) as error:
+    except CANNOT_READ as error:
         yield _Part(number, 0, error)
 
 
