@@ -50,7 +50,7 @@ class _Child:
         """The next one; raises what the work raised."""
         try:
             succeeded, outcome = pickle.load(self.outcomes)  # written by a fork of this process
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # nothing more, or half a result
             hint = "Perhaps memory ran out; judge fewer files at once, or ask who ended it."
             raise NanhuntError("A process that judged part of the input was ended.", hint) from None
         if not succeeded:
