@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -90,11 +89,11 @@ def test_an_exception_is_printed_as_python_prints_it(tmp_path: Path) -> None:
 def test_an_interrupt_ends_it_by_the_signal(tmp_path: Path) -> None:
     script(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     # A shell without job control starts background jobs, and all that they start, deaf to SIGINT.
-    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [*RUN, "train.py"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hearing,
-    )  # fmt: skip
+        [*RUN, "train.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
