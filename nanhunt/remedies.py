@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from nanhunt.numerics.losses import Labels, LossOptions, cross_entropy, naive
 from nanhunt.numerics.truth import truth
 from nanhunt.report import RemedyResult, Severity
 from nanhunt.rules import RULES
+from nanhunt.snippets import in_layout
 
 MOST_VALUES = 1 << 22
 """Remedies are run on at most 1,000 failing rows, and on no more values than this."""
@@ -94,7 +95,7 @@ def _try(
         still_bad, error = _try_block(job, code, remedy, rows[start : start + step])
         bad += still_bad
         worst = error if worst is None or (error is not None and error > worst) else worst
-    return RemedyResult(remedy.title, remedy.snippet, bad == 0, len(rows), bad, worst)
+    return RemedyResult(remedy.title, in_layout(job, remedy.snippet), bad == 0, len(rows), bad, worst)
 
 
 def _try_block(
@@ -167,6 +168,22 @@ def _fused(case: Case) -> torch.Tensor:
     return cross_entropy(heated(case.x, case.options), case.labels, case.options)
 
 
+def _softmax(case: Case) -> torch.Tensor:
+    """-log p of the label, from log_softmax; softmax is run beside it, and what is not finite in it is seen."""
+    z = heated(case.x, case.options)
+    assert case.labels.classes is not None
+    log_p = F.log_softmax(z, -1).gather(-1, case.labels.classes[:, None])[:, 0]
+    return 0.0 * torch.softmax(z, -1).sum(-1) - log_p
+
+
+def _softmax_in(dtype: torch.dtype) -> Callable[[Case], torch.Tensor]:
+    return lambda case: _softmax(replace(case, x=case.x.to(dtype)))
+
+
+def _softmax_of_finite_mask(case: Case) -> torch.Tensor:
+    return _softmax(replace(case, x=_finite(case.x)))
+
+
 def _in(dtype: torch.dtype) -> Callable[[Case], torch.Tensor]:
     def losses(case: Case) -> torch.Tensor:
         x, labels, options = case.x.to(dtype), case.labels, case.options
@@ -183,9 +200,12 @@ def _none_then_float(case: Case) -> torch.Tensor:
     return _fused(case).float()
 
 
+def _finite(x: torch.Tensor) -> torch.Tensor:
+    return x.masked_fill(x == -math.inf, -1e4 if x.dtype == torch.float16 else -1e9)
+
+
 def _finite_mask(case: Case) -> torch.Tensor:
-    x = case.x.masked_fill(case.x == -math.inf, -1e4 if case.x.dtype == torch.float16 else -1e9)
-    return cross_entropy(heated(x, case.options), case.labels, case.options)
+    return cross_entropy(heated(_finite(case.x), case.options), case.labels, case.options)
 
 
 def _where(case: Case, keep: torch.Tensor) -> torch.Tensor:
@@ -343,7 +363,8 @@ _SHIFT = Remedy(
 )
 _SKIP_ZERO = Remedy(
     "leave classes of probability 0 out of the product",
-    "log_p = F.log_softmax(logits, -1)\nloss = -(y * log_p.masked_fill(y == 0, 0)).sum(-1).mean()",
+    "log_p = F.log_softmax(logits, -1)\n"
+    "loss = -(targets * log_p.masked_fill(targets == 0, 0)).sum(-1).mean()",
     _skip_zero_targets,
 )
 _SOFTPLUS = Remedy(
@@ -383,6 +404,30 @@ _CLIP_FUSED = Remedy(
     "gradient clipping", "torch.nn.utils.clip_grad_norm_(parameters, 1.0)", _fused, clips=True, tempting=True
 )
 
+_SOFTMAX = "p = torch.softmax(logits, -1)\nlog_p = torch.log_softmax(logits, -1)"
+_WITHOUT_TARGETS = {
+    _FUSED: Remedy("call torch.softmax or torch.log_softmax on the raw logits", _SOFTMAX, _softmax),
+    _FLOAT32: Remedy(
+        "compute the softmax in float32", _SOFTMAX.replace("logits", "logits.float()"),
+        _softmax_in(torch.float32),
+    ),
+    _FLOAT64: Remedy(
+        "compute the softmax in float64", _SOFTMAX.replace("logits", "logits.double()"),
+        _softmax_in(torch.float64),
+    ),
+    _UNCAST: Remedy(
+        "do not cast: keep the logits as stored for the softmax",
+        "with torch.autocast(device, enabled=False):\n    p = torch.softmax(logits.float(), -1)",
+        _softmax, uncast=True,
+    ),
+    _MASK: Remedy(
+        _MASK.title, f"{_MASK.snippet.partition(_CALL)[0]}{_SOFTMAX}", _softmax_of_finite_mask,
+    ),
+    _CLAMP: _CLAMP,
+    _EPS: _EPS,
+}  # fmt: skip
+"""The same where no loss is known: the logits may be an attention's scores. What needs a loss is left out."""
+
 _NAIVE_BREAKS = (_FUSED, _CLIP, _CLAMP, _EPS, _NUM)
 _DATA_ONLY = (_NUM_FUSED, _CLIP_FUSED)
 _BY_CODE: dict[str, tuple[Remedy, ...]] = {
@@ -410,7 +455,14 @@ _BY_CODE: dict[str, tuple[Remedy, ...]] = {
 
 
 def _remedies(job: Job, code: str) -> tuple[Remedy, ...]:
-    """The remedies that make sense for this dtype and these options."""
+    """The remedies that make sense for these tensors, this dtype and these options."""
+    found = _by_code(job, code)
+    if job.targets is not None:
+        return found
+    return tuple(_WITHOUT_TARGETS[remedy] for remedy in found if remedy in _WITHOUT_TARGETS)
+
+
+def _by_code(job: Job, code: str) -> tuple[Remedy, ...]:
     narrow = compute_format(job.dtype).name in ("float16", "bfloat16")
     wider = (_FLOAT32,) if narrow else (_FLOAT64,) if compute_format(job.dtype).name == "float32" else ()
     uncast = (_UNCAST,) if job.dtype != job.tensor.dtype else ()

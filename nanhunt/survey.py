@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -65,7 +66,7 @@ class Survey:
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
         except NanhuntError as error:
-            return self._failed(file, error)
+            return merge((*self.unfinished, self._failed(file, error)))
 
     def _refused(self, container: Container, options: Options) -> Report:
         """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
@@ -80,24 +81,24 @@ class Survey:
         options = options or self.options
         reports: list[Report] = []
         self.unfinished = reports
-        for tensor in chosen.logits:
-            reports.append(self._tensor(chosen, tensor, options))
-        if not self.compares:
-            for report in self._values(chosen, options):
-                reports.append(report)  # one by one: an interrupt loses none
-        elif not chosen.logits:
+        if self.compares and not chosen.logits:
             names = ", ".join(tensor.label for tensor in chosen.values[:5])
             raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
+        judged = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
+        if not self.compares:
+            judged.append(self._values(chosen, options))
+        for report in itertools.chain.from_iterable(judged):
+            reports.append(report)  # one by one: an interrupt loses none
         self.unfinished = []
         return merge(reports)
 
-    def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Report:
+    def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Iterator[Report]:
+        """Logits, a report per dtype."""
         try:
-            return self._report(
-                options, [self._logits(chosen, tensor, dtype, options) for dtype in _dtypes(tensor, options)]
-            )
+            for dtype in _dtypes(tensor, options):
+                yield self._report(options, [self._logits(chosen, tensor, dtype, options)])
         except (NanhuntError, OSError, MemoryError) as error:
-            return self._failed(tensor.label, error)
+            yield self._failed(tensor.label, error)
 
     def _logits(self, chosen: Chosen, tensor: Tensor, dtype: str, options: Options) -> TensorReport:
         _check_shape(tensor, options)

@@ -16,6 +16,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.floats import FORMATS
 from nanhunt.load.tensor import Tensor
 from nanhunt.numerics import health
+from nanhunt.numerics.bits import layout
 from nanhunt.numerics.formats import Array
 from nanhunt.numerics.rows import Rows
 from nanhunt.options import Options
@@ -32,7 +33,6 @@ SMALL_VALUES = 1 << 20
 """Up to this many values are not worth starting threads for."""
 
 Dtypes = Callable[[Tensor], tuple[str, ...]]
-CANNOT_READ = (NanhuntError, OSError, MemoryError)
 Found = list[health.Measured] | Exception
 """Per dtype; or why the tensor cannot be read."""
 
@@ -79,19 +79,24 @@ def as_health(counts: health.Counts) -> Health:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some values of one tensor."""
+    """Some values of one tensor, not read yet: every process must come to the same parts, whatever it can read."""
 
-    tensor: int
-    """Its number."""
+    number: int
+    """Of the tensor."""
+    tensor: Tensor
     start: int
     """Flat position of the first, in C order."""
-    values: Array | Exception
-    """Shape (values,), a copy where the layout differs; or why they could not be read."""
+    stop: int
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return 0 if isinstance(self.values, Exception) else self.values.nbytes
+    def values(self) -> Array:
+        """Shape (values,); a copy where the layout differs."""
+        data = self.tensor.data
+        if data.flags.c_contiguous or data.ndim == 1:
+            return data.reshape(-1)[self.start : self.stop]
+        rows = Rows(data, -1)
+        first, last = self.start // rows.classes, -(-self.stop // rows.classes)
+        skipped = self.start - first * rows.classes
+        return rows.range(first, last).reshape(-1)[skipped : skipped + self.stop - self.start]
 
 
 def _measured(
@@ -99,23 +104,22 @@ def _measured(
 ) -> Iterator[tuple[Tensor, Found]]:
     """What is known of every tensor, per dtype; a tensor is begun while the one before it is being finished."""
 
-    def measure(part: _Part) -> Found:
-        if isinstance(part.values, Exception):
-            return part.values
-        tensor = tensors[part.tensor]
+    def measure(part: _Part) -> tuple[int, Found]:
+        stored, to = part.tensor.dtype, dtypes(part.tensor)
         try:
-            return [health.measure(part.values, tensor.dtype, to, part.start, most) for to in dtypes(tensor)]
-        except MemoryError as error:
-            return error
+            values = part.values()
+            return values.nbytes, [health.measure(values, stored, dtype, part.start, most) for dtype in to]
+        except (NanhuntError, OSError, MemoryError) as error:
+            return 0, error
 
     def work(batch: list[_Part]) -> list[tuple[int, int, Found]]:
-        return [(part.tensor, part.size, measure(part)) for part in batch]
+        return [(part.number, *measure(part)) for part in batch]
 
     def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
         for tensor in tensors:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
-            with contextlib.suppress(*CANNOT_READ):
+            with contextlib.suppress(NanhuntError, OSError, MemoryError):
                 tensor.data  # noqa: B018 - cached
         for batch in (map if small else in_order)(work, _batches(tensors)):
             for number, size, found in batch:
@@ -141,33 +145,17 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
     """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
     batch: list[_Part] = []
     room = BATCH_BYTES
-    for part in itertools.chain.from_iterable(map(_parts, itertools.count(), tensors)):
-        batch.append(part)
-        room -= part.size
-        if room <= 0:
-            yield batch
-            batch, room = [], BATCH_BYTES
+    for number, tensor in enumerate(tensors):
+        itemsize, size = layout(tensor.dtype).carrier.itemsize, math.prod(tensor.shape)
+        step = BATCH_BYTES // itemsize
+        for start in range(0, max(1, size), step):
+            part = _Part(number, tensor, start, min(start + step, size))
+            batch.append(part)
+            room -= (part.stop - part.start) * itemsize
+            if room <= 0:
+                yield batch
+                batch, room = [], BATCH_BYTES
     yield batch
-
-
-def _parts(number: int, tensor: Tensor) -> Iterator[_Part]:
-    try:
-        for start, values in _pieces(tensor.data):
-            yield _Part(number, start, values)
-    except CANNOT_READ as error:
-        yield _Part(number, 0, error)
-
-
-def _pieces(data: Array) -> Iterator[tuple[int, Array]]:
-    """(flat position in C order, values of shape (values,)) over all of them; copies where the layout differs."""
-    step = BATCH_BYTES // data.itemsize
-    if data.flags.c_contiguous:
-        flat = data.reshape(-1)
-        yield from ((start, flat[start : start + step]) for start in range(0, max(1, flat.size), step))
-    else:
-        rows = Rows(data, -1)
-        for row, block in rows.blocks(step // rows.classes):
-            yield row * rows.classes, block.reshape(-1)
 
 
 def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...]) -> Iterator[Finding]:

@@ -11,15 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nanhunt
-from nanhunt import parallel
+from nanhunt import parallel, values
 from nanhunt.errors import NanhuntError
+from nanhunt.numerics import health
+from nanhunt.numerics.rows import Rows
+from nanhunt.options import Options
 from nanhunt.parallel.processes import in_processes
 from nanhunt.parallel.threads import AHEAD, in_threads
+from nanhunt.survey import Survey
 
 InOrder = Callable[[Callable[[int], int], Iterator[int]], Iterator[int]]
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -143,6 +148,7 @@ def test_where_no_more_processes_are_allowed_one_does_everything(
 ORPHANS = """
 import os, signal
 from pathlib import Path
+from typing import Any
 from nanhunt.parallel.processes import in_processes
 results = in_processes(lambda item: bytes(1 << 16), iter(range(10**9)), 3)
 next(results)
@@ -174,6 +180,66 @@ def test_a_library_never_forks_its_user(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "fork", None)
     monkeypatch.setattr(parallel, "WORKERS", 2)
     assert list(parallel.in_order(slow_first, range(10))) == [item * item for item in range(10)]
+
+
+@FORKS
+def test_it_works_where_ended_processes_vanish_at_once(tmp_path: Path) -> None:
+    """Supervisors have their children ignore SIGCHLD; what those start inherits it."""
+    np.save(tmp_path / "weights.npy", np.ones((5, 1 << 20), np.float32))
+    command = f"trap '' CHLD; exec {sys.executable} -m nanhunt check weights.npy --isolated --format json"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@FORKS
+def test_what_only_one_process_cannot_read_is_an_error_of_that_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, read = os.getpid(), Rows.range
+
+    def failing(rows: Rows, first: int, last: int) -> np.ndarray:
+        if os.getpid() != parent and rows.classes == 33:
+            raise MemoryError("no room")
+        return read(rows, first, last)
+
+    tensors = {name: np.asfortranarray(np.full((40, 32 + (name == "b")), np.nan)) for name in "abc"}
+    path = tmp_path / "weights.npz"
+    np.savez(path, **tensors)
+    monkeypatch.setattr(Rows, "range", failing)
+    monkeypatch.setattr(parallel, "forks", True)
+    monkeypatch.setattr(parallel, "WORKERS", 2)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(values, "SMALL_VALUES", 0)
+    monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
+    report = Survey(Options()).path(str(path))
+    assert {tensor.tensor: tensor.health.nan for tensor in report.tensors} == {"a": 40 * 32, "c": 40 * 32}
+    assert [(error.file, error.message) for error in report.errors] == [(f"{path}:b", "no room")]
+
+
+@FORKS
+def test_what_was_known_survives_the_death_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, measure = os.getpid(), health.measure
+
+    def killed(flat: np.ndarray, *rest: Any) -> health.Measured:
+        if os.getpid() != parent and flat[0] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure(flat, *rest)
+
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{name: np.full((4, 300), number, np.float32) for number, name in enumerate("abcd")})
+    monkeypatch.setattr(health, "measure", killed)
+    monkeypatch.setattr(parallel, "forks", True)
+    monkeypatch.setattr(parallel, "WORKERS", 2)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(values, "SMALL_VALUES", 0)
+    monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
+    report = Survey(Options()).path(str(path))
+    assert [tensor.tensor for tensor in report.tensors] == ["a", "b"]
+    assert [error.message for error in report.errors] == [
+        "A process that judged part of the input was ended."
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -100,6 +100,76 @@ def test_the_snippet_itself_runs_and_ends_finite(code: str) -> None:
         assert bool(leaf.grad.isfinite().all()), remedy.title
 
 
+LAYOUTS = {
+    "one row": ((5,), -1),
+    "rows last": ((5, 6), 0),
+    "text": ((3, 4, 5), -1),
+    "images": ((2, 5, 3, 4), 1),
+}
+
+
+def trouble(shape: tuple[int, ...], axis: int, *, probabilities: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of that layout of which one row overflows, and targets; where there are more, one has a bad label."""
+    torch.manual_seed(0)
+    logits = torch.randn(shape)
+    rows = logits.movedim(axis, -1).reshape(-1, shape[axis]) if len(shape) > 1 else logits[None]
+    rows[0] = torch.tensor([100.0, 1.0, 2.0, 3.0, -100.0])
+    leading = list(shape)
+    del leading[axis]
+    logits = rows.reshape(*leading, shape[axis]).movedim(-1, axis).contiguous()
+    if probabilities:
+        return logits, torch.softmax(torch.randn(shape), axis)
+    targets = torch.randint(0, shape[axis], leading)
+    if targets.numel() > 1:
+        targets.view(-1)[1] = shape[axis] + 1
+    return logits, targets
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_snippet_fits_the_users_layout(layout: str, probabilities: bool) -> None:
+    shape, axis = LAYOUTS[layout]
+    logits, targets = trouble(shape, axis, probabilities=probabilities)
+    report = nanhunt.check(logits, targets, class_axis=axis)
+    tried = [remedy for finding in report.findings for remedy in finding.remedies]
+    working = [remedy for remedy in tried if remedy.works and "cross_entropy(" in remedy.snippet]
+    assert working
+    good = (
+        targets
+        if probabilities or targets.numel() == 1
+        else targets.masked_fill(targets >= shape[axis], -100)
+    )
+    per_image = (
+        F.cross_entropy(logits.movedim(axis, 1), good.movedim(axis, 1) if probabilities else good)
+        if len(shape) > 2
+        else F.cross_entropy(logits.movedim(axis, -1), good.movedim(axis, -1) if probabilities else good)
+    )
+    for remedy in working:
+        mends = "masked_fill(bad" in remedy.snippet
+        scope: dict[str, Any] = {
+            "torch": torch,
+            "F": F,
+            "logits": logits,
+            "targets": targets if mends else good,
+        }
+        exec(remedy.snippet, scope)
+        assert scope["loss"].item() == pytest.approx(per_image.item(), rel=1e-5), remedy.snippet
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_targets_the_snippet_is_a_softmax_in_the_users_layout(layout: str) -> None:
+    shape, axis = LAYOUTS[layout]
+    logits, _ = trouble(shape, axis, probabilities=False)
+    report = nanhunt.check(logits, class_axis=axis)
+    working = [remedy for finding in report.findings for remedy in finding.remedies if remedy.works]
+    assert working
+    for remedy in working:
+        scope: dict[str, Any] = {"torch": torch, "F": F, "logits": logits, "allowed": logits > -INF}
+        exec(remedy.snippet, scope)
+        assert torch.allclose(scope["p"].movedim(-1, axis), torch.softmax(logits, axis))
+        assert "targets" not in remedy.snippet
+
+
 def test_a_fix_is_measured_against_the_truth() -> None:
     fix = remedies("NH101")[0]
     exact = F.cross_entropy(torch.tensor([[1000.0, 1.0, -1000.0]]).double(), torch.tensor([1]))

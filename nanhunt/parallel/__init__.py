@@ -21,8 +21,9 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
     """``work`` of every item, in their order whatever finishes first.
 
     Items should cost little to make: they are made one after the other, and by every process where there are
-    several. What ``items`` or ``work`` raises is raised here in its turn; then, and when the caller stops early,
-    nothing more is begun. In processes ``work`` must not change anything, and its results must be picklable.
+    several, which must all come to the same ones. What ``items`` or ``work`` raises is raised here in its turn;
+    then, and when the caller stops early, nothing more is begun. In processes ``work`` must not change anything,
+    and its results must be picklable.
     """
     items = iter(items)
     first = list(itertools.islice(items, 2))

@@ -7,6 +7,7 @@ fork takes a millisecond or two, and has everything that the work needs: only re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -28,17 +29,28 @@ def in_processes(work: Callable[[Item], Result], items: Iterator[Item], count: i
     """
     children: list[_Child] = []
     try:
-        for number in range(1, count):
-            children.append(_fork(work, items, number, count))
-    except OSError:  # no more processes are allowed: this one does everything
-        _end(children)
-        children, count = [], 1
-    try:
+        try:
+            with _interrupts_held():  # else one could come between a fork and its name in the list
+                for number in range(1, count):
+                    children.append(_fork(work, items, number, count))
+        except OSError:  # no more processes are allowed: this one does everything
+            _end(children)
+            count = 1
         for index, item in enumerate(items):
             number = index % count
             yield children[number - 1].result() if number else work(item)
     finally:
         _end(children)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; what is forked in it never hears one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -60,10 +72,15 @@ class _Child:
 
 def _end(children: list[_Child]) -> None:
     """Ends them, whatever they are at."""
-    for child in children:
-        child.outcomes.close()
-        os.kill(child.process, signal.SIGKILL)
-        os.waitpid(child.process, 0)
+    with _interrupts_held():
+        while children:
+            child = children.pop()
+            child.outcomes.close()
+            # Where the parent of this process had it ignore SIGCHLD, an ended child is gone at once.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                if os.waitpid(child.process, os.WNOHANG) == (0, 0):
+                    os.kill(child.process, signal.SIGKILL)
+                    os.waitpid(child.process, 0)
 
 
 def _fork(work: Callable[[Item], Result], items: Iterator[Item], number: int, count: int) -> _Child:
@@ -89,7 +106,6 @@ def _work_and_exit(
 ) -> NoReturn:
     """What the child does; it never returns into the code that forked, nor flushes what that has written."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
         with os.fdopen(writing, "wb") as stream:
             for index, item in enumerate(items):
                 if index % count == number:

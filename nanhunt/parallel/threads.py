@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -40,10 +41,15 @@ class _Line(Generic[Item, Result]):
 
     def results(self) -> Iterator[Result]:
         """All of them, in the order of the items."""
-        helpers = [threading.Thread(target=self._help, daemon=True) for _ in range(self._count - 1)]
-        for helper in helpers:
-            helper.start()
+        helpers: list[threading.Thread] = []
         try:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # no more threads are allowed: those there are do everything
+                for _ in range(self._count - 1):
+                    helper = threading.Thread(target=self._help, daemon=True)
+                    helper.start()
+                    helpers.append(helper)
             while (outcome := self._next_outcome()) is not None:
                 yield outcome()
         finally:
