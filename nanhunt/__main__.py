@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.report import ExitCode
@@ -14,6 +16,8 @@ def main() -> None:
     from nanhunt.cli import app
 
     parallel.forks = sys.platform == "linux"
+    if sys.stdout is None:  # closed by whoever started this: reports may still go to files
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     try:
         app()
     except NanhuntError as error:

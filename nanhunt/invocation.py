@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -37,11 +38,22 @@ def survey(context: typer.Context, paths: list[str], *, compares: bool) -> None:
         given = {name: value for name, value in special.items() if not _typed(context, name)}
         return _options({**values, **given}) if given else options
 
+    _allow_many_files()
     tables: dict[tuple[str, str], RowTable] | None = {} if values["save_rows"] else None
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if tables is not None and not interrupted:
         output.write_rows(values["save_rows"], tables)
     _finish(report, values, options.fail_on, interrupted=interrupted)
+
+
+def _allow_many_files() -> None:
+    """Every mapped tensor keeps a file open, and checkpoints have thousands."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def merge_saved(context: typer.Context, reports: list[str]) -> None:
@@ -94,14 +106,17 @@ def _judged(
             for report in survey.paths(paths):
                 done.append(report)
         except KeyboardInterrupt as interrupt:
-            text = f"interrupted after {progress.done:,} bytes; this is what was known."
-            print("\n  ".join((f"nanhunt: {text}", *map(str, interrupt.args))), file=sys.stderr)
-            return merge((*done, *survey.unfinished)), True
+            print("nanhunt: interrupted; this is what was known.", file=sys.stderr)
+            known = "; ".join((f"interrupted after {progress.done:,} bytes", *map(str, interrupt.args)))
+            rest = ReadError("the rest", f"{known}.", "Run it again to judge it.")
+            return merge((*done, *survey.unfinished, Report(errors=(rest,)))), True
     return merge(done), False
 
 
 def _finish(report: Report, values: Mapping[str, Any], fail_on: str, *, interrupted: bool) -> None:
     report = _with_exit_code(report, values, fail_on)
+    if interrupted:
+        report = replace(report, exit_code=INTERRUPTED)
     for path in values["output"] or ():
         output.write(path, render(report, format_for(path), verbosity=_verbosity(values)))
     _append_summary(report, values)
@@ -111,7 +126,7 @@ def _finish(report: Report, values: Mapping[str, Any], fail_on: str, *, interrup
         # Standard output stays what --format promises to programs.
         say = output.say if values["format"] == "text" else sys.stderr.write
         say("\n" + statistics(report, **look))
-    raise typer.Exit(INTERRUPTED if interrupted else report.exit_code)
+    raise typer.Exit(report.exit_code)
 
 
 def _with_exit_code(report: Report, values: Mapping[str, Any], fail_on: str) -> Report:

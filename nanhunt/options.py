@@ -10,6 +10,11 @@ from nanhunt.errors import NanhuntError
 DTYPES = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 FAIL_ON = ("error", "warning", "note", "never")
 REDUCTIONS = ("mean", "sum")
+_SHORT = {
+    "fp64": "float64", "double": "float64", "fp32": "float32", "float": "float32", "fp16": "float16",
+    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
+}  # fmt: skip
+"""What people type for a dtype."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,6 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
     import difflib
 
     if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
+        near = [_SHORT[value]] if value in _SHORT else difflib.get_close_matches(value, allowed, n=1)
         meant = f"Did you mean {near[0]}? " if near else ""
         raise NanhuntError(f"{option} {value} is not known.", f"{meant}Choose from {', '.join(allowed)}.")

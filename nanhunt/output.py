@@ -51,8 +51,17 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # Here, since Typer would make 1 of it, which means findings. At exit there is nothing left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_standard_output()
         sys.exit(ExitCode.ERROR)
+    except OSError as error:
+        _drop_standard_output()
+        reason = error.strerror or str(error)
+        hint = "Make room, or write to another place with --output."
+        raise NanhuntError(f"Standard output cannot be written: {reason}.", hint) from None
+
+
+def _drop_standard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write(path: str, text: str) -> None:

@@ -5,6 +5,7 @@ Nothing here holds a whole tensor in memory.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -46,7 +47,12 @@ def mapped(
     with source.open() as stream:
         try:
             flat = _map(stream, stored, math.prod(shape), offset)
-        except (OSError, ValueError):
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                hint = "Raise the limit first: ulimit -n 65536"
+                raise NanhuntError(f"{source.name} has more tensors than files may be open.", hint) from None
+            raise
+        except ValueError:
             hint = "Copy the file, or wait until the program that writes it has finished."
             raise NanhuntError(f"{source.name} became shorter while it was read.", hint) from None
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)

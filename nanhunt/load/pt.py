@@ -155,9 +155,11 @@ def _globals(pickled: IO[bytes]) -> Iterator[tuple[str, str]]:
 
 def _needs_classes(source: Source, refused: list[str]) -> NanhuntError:
     message = f"{source.name} needs more than tensors, and nothing in it was run: {listed(refused)}."
+    is_module = any(name.startswith("torch.nn.") for name in refused)
+    tensors = ".state_dict()" if is_module else "['state_dict']"
     hint = (
         "If you trust it, save its tensors alone:"
-        " torch.save(torch.load(PATH, weights_only=False)['state_dict'], 'weights.pt')."
+        f" torch.save(torch.load(PATH, weights_only=False){tensors}, 'weights.pt')."
         " Or allow the classes with torch.serialization.add_safe_globals and call nanhunt.check."
     )
     return NanhuntError(message, hint)

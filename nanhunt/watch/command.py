@@ -142,7 +142,7 @@ def _write(session: Session, script: str, code: int, format: str, outputs: Seque
     from .message import all_clear, incident_text, run_json
 
     document = run_json(script, session.steps, session.incidents, code)
-    clear = all_clear(session.steps, session.settings.every_op)
+    clear = all_clear(session.steps, session.settings.every_op, code)
     text = "".join(map(incident_text, session.incidents)) if session.found else clear
     for path in outputs:
         files.write(_for_rank(path), document if path.endswith(".json") else text)

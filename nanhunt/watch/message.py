@@ -134,11 +134,13 @@ def _row(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def all_clear(steps: int, every_op: bool) -> str:
-    """The one line for a run without a bad value."""
+def all_clear(steps: int, every_op: bool, code: int = 0) -> str:
+    """The one line for a run without a bad value; a script that failed for another reason is not all clear."""
     if not steps and not every_op:
         return "nanhunt: no step was seen, so nothing was checked (--every-op looks at inference too)\n"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
+    if code:
+        return f"nanhunt: no NaN or infinity in {counted}; the script ended with exit code {code}\n"
     return f"nanhunt: all clear, no NaN or infinity in {counted}\n"
 
 

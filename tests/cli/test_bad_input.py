@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
+from safetensors.torch import save_file
 
 
 class Evil:
@@ -166,3 +170,45 @@ def test_an_unreadable_tensor_does_not_hide_its_neighbours(run: Run, tmp_path: P
     assert done.code == 2
     assert [tensor["tensor"] for tensor in body["tensors"]] == ["good"]
     assert ["two.npz:narrow" in error["file"] + error["message"] for error in body["errors"]] == [True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+def test_a_standard_output_that_cannot_be_written_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
+    np.save(tmp_path / "logits.npy", np.zeros((2, 3), np.float32))
+    command = f"{sys.executable} -m nanhunt check logits.npy --isolated"
+    for where, code in ((">/dev/full", 2), (">&-", 0), (">&- --output report.json", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {where}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert done.returncode == code, done.stderr
+    assert (tmp_path / "report.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit")
+def test_more_tensors_than_files_may_be_open_are_judged_all_the_same(tmp_path: Path) -> None:
+    save_file({f"w{number}": torch.ones(2) for number in range(300)}, tmp_path / "many.safetensors")
+    command = f"ulimit -Sn 64; {sys.executable} -m nanhunt check many.safetensors --isolated --format json"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tensors"]) == 300
+    command = f"ulimit -n 64; {sys.executable} -m nanhunt check many.safetensors --isolated --format json"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "ulimit -n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--dtype", "fp16"), "Did you mean float16?"),
+        (("--dtype", "bf16"), "Did you mean bfloat16?"),
+    ],
+)
+def test_what_people_type_is_understood(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], hint: str
+) -> None:
+    np.save(tmp_path / "logits.npy", np.zeros((2, 3), np.float32))
+    ended = run("check", "logits.npy", *arguments)
+    assert ended.code == 2
+    assert hint in ended.err

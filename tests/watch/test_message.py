@@ -88,4 +88,8 @@ def test_json_is_strict() -> None:
 def test_all_clear_counts_the_steps_and_claims_nothing_without_any() -> None:
     assert all_clear(1, False) == "nanhunt: all clear, no NaN or infinity in 1 step\n"
     assert all_clear(1200, False) == "nanhunt: all clear, no NaN or infinity in 1,200 steps\n"
+    assert (
+        all_clear(4, False, code=1)
+        == "nanhunt: no NaN or infinity in 4 steps; the script ended with exit code 1\n"
+    )
     assert all_clear(0, False).startswith("nanhunt: no step was seen, so nothing was checked")
