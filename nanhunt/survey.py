@@ -96,7 +96,9 @@ class Survey:
         """Logits, a report per dtype."""
         try:
             for dtype in _dtypes(tensor, options):
-                yield self._report(options, [self._logits(chosen, tensor, dtype, options)])
+                found = self._logits(chosen, tensor, dtype, options)
+                remarks = tuple(_not_labels(each) for each in chosen.float_labels)
+                yield self._report(options, [replace(found, notes=(*found.notes, *remarks))])
         except (NanhuntError, OSError, MemoryError) as error:
             yield self._failed(tensor.label, error)
 
@@ -138,6 +140,10 @@ class Survey:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def _not_labels(tensor: Tensor) -> str:
+    return f"{tensor.name} is {tensor.dtype}, so it was not taken for labels: save class numbers as int64"
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:

@@ -142,3 +142,13 @@ def test_an_interrupt_tells_what_was_known_of_the_rows(
     survey = Survey(Options(), compares=every_row, advance=Stop(after=2 << 10))
     with pytest.raises(Interrupted, match=r"of the first 16 of 64 rows 1 have findings"):
         list(survey.paths([str(path)]))
+
+
+def test_labels_saved_as_floats_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "dump.npz"
+    np.savez(path, logits=np.zeros((4, 3), np.float32), labels=np.array([0.0, 1.0, 2.0, 0.0], np.float32))
+    (logits,) = [tensor for tensor in nanhunt.check(str(path)).tensors if tensor.role == "logits"]
+    assert "labels is float32, so it was not taken for labels: save class numbers as int64" in logits.notes
+    np.savez(path, logits=np.zeros((4, 3), np.float32), labels=np.array([0, 1, 2, 0]))
+    (logits,) = nanhunt.check(str(path)).tensors
+    assert not [note for note in logits.notes if "taken for labels" in note]

@@ -36,6 +36,8 @@ class Chosen:
     class_weights: Tensor | None = None
     undecided: frozenset[str] = frozenset()
     """Labels of values that would fit labels beside them, where nothing is named like logits."""
+    float_labels: tuple[Tensor, ...] = ()
+    """Floating values that have the name and the shape of class labels, where there are no others."""
 
 
 def choose(container: Container, options: Options) -> Chosen:
@@ -56,12 +58,22 @@ def choose(container: Container, options: Options) -> Chosen:
     targets = _targets(container, options, logits)
     used = {targets[0].label} if targets else set()
     weights = options.class_weights
+    rest = tuple(tensor for tensor in values if tensor.label not in used)
     return Chosen(
         logits,
-        tuple(tensor for tensor in values if tensor.label not in used),
+        rest,
         targets,
         None if weights is None else tensor_at(weights, "class weights", options.stored_dtype, container),
+        float_labels=() if targets else tuple(_float_labels(rest, logits, options.class_axis)),
     )
+
+
+def _float_labels(
+    values: tuple[Tensor, ...], logits: tuple[Tensor, ...], class_axis: int
+) -> Iterator[Tensor]:
+    for tensor in values:
+        if is_called(_SOFT_TARGETS, tensor.name) and any(_fits(tensor, one, class_axis) for one in logits):
+            yield tensor
 
 
 def _undecided(container: Container, values: tuple[Tensor, ...], class_axis: int) -> Iterator[str]:

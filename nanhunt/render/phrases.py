@@ -303,9 +303,14 @@ def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.rules import RULES
 
-    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")) and not finding.remedies:
-        # Remedies of these are run on rows with sound input only; here there was no such row.
-        return "Mend the input of these rows first: each has a graver finding."
+    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")):
+        # Remedies of these are run on rows with sound input only; perhaps there was no such row. The catalogue's
+        # words would praise what has just been seen to fail.
+        return (
+            "None of the known ways mends these rows; each was run."
+            if finding.remedies
+            else "Mend the input of these rows first: each has a graver finding."
+        )
     rule = RULES.get(finding.code)
     return rule.fix if rule else ""
 
