@@ -23,7 +23,7 @@ from nanhunt.numerics.losses import Labels, LossOptions, cross_entropy, naive
 from nanhunt.numerics.truth import truth
 from nanhunt.report import RemedyResult, Severity
 from nanhunt.rules import RULES
-from nanhunt.snippets import in_layout
+from nanhunt.snippets import for_job
 
 MOST_VALUES = 1 << 22
 """Remedies are run on at most 1,000 failing rows, and on no more values than this."""
@@ -95,7 +95,7 @@ def _try(
         still_bad, error = _try_block(job, code, remedy, rows[start : start + step])
         bad += still_bad
         worst = error if worst is None or (error is not None and error > worst) else worst
-    return RemedyResult(remedy.title, in_layout(job, remedy.snippet), bad == 0, len(rows), bad, worst)
+    return RemedyResult(remedy.title, for_job(job, remedy.snippet), bad == 0, len(rows), bad, worst)
 
 
 def _try_block(

@@ -1,4 +1,4 @@
-"""A remedy's code as the user's tensors need it: remedies are written for rows of classes, (rows, classes)."""
+"""A remedy's code as the user's tensors and loss need it: remedies are written for (rows, classes) and a plain loss."""
 
 from __future__ import annotations
 
@@ -6,17 +6,50 @@ from nanhunt.job import Job
 
 _MASKING = "logits = logits.masked_fill("
 """Begins code that masks in whatever shape the logits have."""
+_CALL = "F.cross_entropy("
 
 
-def in_layout(job: Job, snippet: str) -> str:
-    """``snippet`` behind a line that makes rows of classes of the user's logits and targets, where they are none."""
-    rows = _rows(job)
-    if not rows or "logits" not in snippet:
+def for_job(job: Job, snippet: str) -> str:
+    """``snippet`` with the loss's own options, behind a line that makes rows of classes where there are none."""
+    if "logits" not in snippet:
         return snippet
-    if not snippet.startswith(_MASKING):
-        return f"{rows}\n{snippet}"
-    mask, _, rest = snippet.partition("\n")
-    return f"{mask}\n{rows}\n{rest}"
+    lines = [_rows(job)]
+    if job.options.temperature != 1 and "temperature" not in snippet:
+        lines.append(f"logits = logits / {job.options.temperature!r}")
+    mask, rest = "", _with_options(job, snippet)
+    if rest.startswith(_MASKING):
+        mask, _, rest = rest.partition("\n")
+    return "\n".join(line for line in (mask, *lines, rest) if line)
+
+
+def _with_options(job: Job, snippet: str) -> str:
+    """Every call of F.cross_entropy, with the options that the rows were run with."""
+    options = job.options
+    ignored = str(options.ignore_index)
+    before, *calls = snippet.replace("-100", ignored).split(_CALL)
+    extra = {
+        "weight": "weight" if job.weights is not None else "",
+        "ignore_index": ignored if options.ignore_index != -100 else "",
+        "label_smoothing": repr(options.label_smoothing) if options.label_smoothing else "",
+        "reduction": '"sum"' if options.reduction == "sum" else "",
+    }
+    for call in calls:
+        end = _closing(call)
+        given = call[:end]
+        missing = [name for name, value in extra.items() if value and f", {name}" not in given]
+        added = [f", {name}={extra[name]}" for name in missing]
+        before += f"{_CALL}{given}{''.join(added)}{call[end:]}"
+    return before
+
+
+def _closing(call: str) -> int:
+    """Where the parenthesis closes that was open at the start."""
+    depth = 1
+    for index, character in enumerate(call):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return index
+    raise ValueError(f"not a whole call: {call}")
 
 
 def _rows(job: Job) -> str:

@@ -156,6 +156,54 @@ def test_the_snippet_fits_the_users_layout(layout: str, probabilities: bool) -> 
         assert scope["loss"].item() == pytest.approx(per_image.item(), rel=1e-5), remedy.snippet
 
 
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "smoothing": ({"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
+    "sum": ({"reduction": "sum"}, {"reduction": "sum"}),
+    "ignored": ({"ignore_index": 2}, {"ignore_index": 2}),
+    "temperature": ({"temperature": 2.0}, {}),
+    "weights": ({"class_weights": [1.0, 2.0, 3.0, 4.0, 5.0]}, {"weight": torch.arange(1.0, 6.0)}),
+}
+
+
+def test_weights_that_add_up_to_0_are_divided_by_in_code_that_runs() -> None:
+    logits, targets, weight = (
+        torch.zeros(2, 3),
+        torch.zeros(2, dtype=torch.long),
+        torch.tensor([0.0, 1.0, 1.0]),
+    )
+    report = nanhunt.check(logits, targets, class_weights=weight)
+    tried = [remedy for finding in report.findings for remedy in finding.remedies if remedy.works]
+    assert any("torch.where(total" in remedy.snippet for remedy in tried)
+    for remedy in tried:
+        scope: dict[str, Any] = {
+            "torch": torch,
+            "F": F,
+            "logits": logits,
+            "targets": targets,
+            "weight": weight,
+        }
+        exec(remedy.snippet, scope)
+        assert scope["loss"].item() == 0
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_snippet_repeats_the_options_of_the_loss(name: str) -> None:
+    options, theirs = OPTIONS[name]
+    logits = torch.cat([torch.tensor([[300.0, 1.0, 2.0, 3.0, -300.0]]), torch.randn(7, 5)])
+    targets = torch.arange(8) % 5
+    report = nanhunt.check(logits, targets, **options)
+    tried = [remedy for finding in report.findings for remedy in finding.remedies]
+    working = [remedy for remedy in tried if remedy.works and "cross_entropy(" in remedy.snippet]
+    assert working
+    expected = F.cross_entropy(logits / options.get("temperature", 1.0), targets, **theirs)
+    for remedy in working:
+        scope: dict[str, Any] = {
+            "torch": torch, "F": F, "logits": logits, "targets": targets, "weight": theirs.get("weight"),
+        }  # fmt: skip
+        exec(remedy.snippet, scope)
+        assert scope["loss"].item() == pytest.approx(expected.item(), rel=1e-5), remedy.snippet
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_targets_the_snippet_is_a_softmax_in_the_users_layout(layout: str) -> None:
     shape, axis = LAYOUTS[layout]
