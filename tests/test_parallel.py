@@ -191,9 +191,20 @@ def test_it_works_where_ended_processes_vanish_at_once(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As on the command line, with batches of a kilobyte in two processes."""
+    monkeypatch.setattr(parallel, "forks", True)
+    monkeypatch.setattr(parallel, "WORKERS", 2)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(values, "SMALL_VALUES", 0)
+    monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
+    return monkeypatch
+
+
 @FORKS
 def test_what_only_one_process_cannot_read_is_an_error_of_that_tensor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, forking: pytest.MonkeyPatch
 ) -> None:
     parent, read = os.getpid(), Rows.range
 
@@ -205,21 +216,14 @@ def test_what_only_one_process_cannot_read_is_an_error_of_that_tensor(
     tensors = {name: np.asfortranarray(np.full((40, 32 + (name == "b")), np.nan)) for name in "abc"}
     path = tmp_path / "weights.npz"
     np.savez(path, **tensors)
-    monkeypatch.setattr(Rows, "range", failing)
-    monkeypatch.setattr(parallel, "forks", True)
-    monkeypatch.setattr(parallel, "WORKERS", 2)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(values, "SMALL_VALUES", 0)
-    monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
+    forking.setattr(Rows, "range", failing)
     report = Survey(Options()).path(str(path))
     assert {tensor.tensor: tensor.health.nan for tensor in report.tensors} == {"a": 40 * 32, "c": 40 * 32}
     assert [(error.file, error.message) for error in report.errors] == [(f"{path}:b", "no room")]
 
 
 @FORKS
-def test_what_was_known_survives_the_death_of_a_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_known_survives_the_death_of_a_process(tmp_path: Path, forking: pytest.MonkeyPatch) -> None:
     parent, measure = os.getpid(), health.measure
 
     def killed(flat: np.ndarray, *rest: Any) -> health.Measured:
@@ -229,12 +233,7 @@ def test_what_was_known_survives_the_death_of_a_process(
 
     path = tmp_path / "weights.npz"
     np.savez(path, **{name: np.full((4, 300), number, np.float32) for number, name in enumerate("abcd")})
-    monkeypatch.setattr(health, "measure", killed)
-    monkeypatch.setattr(parallel, "forks", True)
-    monkeypatch.setattr(parallel, "WORKERS", 2)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(values, "SMALL_VALUES", 0)
-    monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
+    forking.setattr(health, "measure", killed)
     report = Survey(Options()).path(str(path))
     assert [tensor.tensor for tensor in report.tensors] == ["a", "b"]
     assert [error.message for error in report.errors] == [
