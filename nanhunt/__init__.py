@@ -14,14 +14,14 @@ __all__ = ["NanhuntError", "Report", "__version__", "check", "compare", "watch"]
 if TYPE_CHECKING:
     from nanhunt.api import check, compare
     from nanhunt.errors import NanhuntError
-    from nanhunt.report import Report
+    from nanhunt.results.report import Report
     from nanhunt.watch import watch
 
 _HOME = {
     "check": "nanhunt.api",
     "compare": "nanhunt.api",
     "NanhuntError": "nanhunt.errors",
-    "Report": "nanhunt.report",
+    "Report": "nanhunt.results.report",
 }
 
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
-from nanhunt.report import ExitCode
+from nanhunt.results.report import ExitCode
 
 
 def main() -> None:
     """Runs the command line; errors of the user's become two lines on stderr and exit code 2."""
     from nanhunt import parallel
-    from nanhunt.cli import app
+    from nanhunt.cli.app import app
 
     parallel.forks = sys.platform == "linux"
     if sys.stdout is None:  # closed by whoever started this: reports may still go to files

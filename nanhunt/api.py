@@ -14,8 +14,8 @@ from nanhunt.load import Chosen, tensor_at
 from nanhunt.load.reference import Role
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
 from nanhunt.options import Options, validate
-from nanhunt.report import Report, merge
-from nanhunt.survey import Survey
+from nanhunt.results.report import Report, merge
+from nanhunt.scan.survey import Survey
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 LOGITS = [[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]]
 LABELS = [0, 2, 1]

@@ -13,27 +13,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nanhunt", "errors", "floats", "report", "progress"),
-    ("rules", "options", "baseline", "config", "output", "parallel"),
-    ("numerics", "load", "render"),
-    ("targets", "tally", "values"),
-    ("job",),
-    ("sweep", "snippets", "explain", "closeup"),
-    ("remedies",),
-    ("diagnose",),
-    ("survey",),
-    ("api", "invocation", "watch"),
+    ("nanhunt", "errors", "dtypes"),
+    ("results", "options"),
+    ("load", "parallel"),
+    ("operations",),
+    ("scan",),
+    ("render", "watch"),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-STANDARD_ONLY = ("errors", "report", "options", "floats", "rules", "baseline", "config")
+STANDARD_ONLY = ("errors", "results", "options")
 NEVER = {
-    "render": {"torch", "numpy", "nanhunt.numerics", "nanhunt.load"},
-    "numerics": {"typer", "rich", "nanhunt.load", "nanhunt.render", "nanhunt.options"},
-    "load": {"typer", "rich", "nanhunt.render", "nanhunt.numerics"},
-    "cli": {"torch", "numpy", "nanhunt.numerics"},
-    "invocation": {"torch", "numpy", "nanhunt.numerics"},
+    "render": {"torch", "numpy", "nanhunt.load"},
+    "operations": {"typer", "rich", "nanhunt.render"},
+    "load": {"typer", "rich", "nanhunt.render"},
+    "cli": {"torch"},
 }
 
 

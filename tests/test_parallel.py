@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 
 import nanhunt
-from nanhunt import parallel, values
+from nanhunt import parallel
 from nanhunt.errors import NanhuntError
-from nanhunt.numerics import health
-from nanhunt.numerics.rows import Rows
+from nanhunt.load.rows import Rows
+from nanhunt.operations.values import check as values
+from nanhunt.operations.values import health
 from nanhunt.options import Options
 from nanhunt.parallel.processes import in_processes
 from nanhunt.parallel.threads import AHEAD, in_threads
-from nanhunt.survey import Survey
+from nanhunt.scan.survey import Survey
 
 InOrder = Callable[[Callable[[int], int], Iterator[int]], Iterator[int]]
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanhunt.rules import RULES, Rule
+from nanhunt.operations.rules import RULES, Rule
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "samples/README.md")

@@ -8,7 +8,7 @@ import pytest
 
 import nanhunt
 from nanhunt.load import open_path
-from nanhunt.report import Severity
+from nanhunt.results.report import Severity
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 TENSOR_FILES = (".npy", ".npz", ".pt", ".safetensors")

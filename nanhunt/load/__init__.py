@@ -3,11 +3,11 @@
 Importing this imports NumPy and no other package; torch comes in when a checkpoint of its own is opened.
 """
 
-from nanhunt.load.choice import Chosen, choose
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers, RefusedTensor
 from nanhunt.load.folder import find
 from nanhunt.load.opening import open_path
 from nanhunt.load.reference import tensor_at
+from nanhunt.load.roles import Chosen, choose
 from nanhunt.load.tensor import Tensor
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import index, npy
+from nanhunt.load.readers import index, npy
 from nanhunt.load.source import Source
 from nanhunt.load.wording import FORMATS
 
@@ -67,7 +67,7 @@ def recognise(source: Source) -> Recognised:
 
 def _zip(source: Source) -> Recognised:
     # Loaded here because they bring zipfile and its decompressors.
-    from nanhunt.load import pt, zipped
+    from nanhunt.load.readers import pt, zipped
 
     entries = tuple(zipped.entries(source))
     names = [entry.filename for entry in entries]
@@ -87,7 +87,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _is_legacy_pt(head: bytes) -> bool:
-    from nanhunt.load import pt
+    from nanhunt.load.readers import pt
 
     return head[:1] == b"\x80" and pt.LEGACY_MAGIC in head[:32]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.content import Format, UnknownContent, recognise
-from nanhunt.load.index import SUFFIX as INDEX_SUFFIX
-from nanhunt.load.index import read_weight_map
+from nanhunt.load.readers.index import SUFFIX as INDEX_SUFFIX
+from nanhunt.load.readers.index import read_weight_map
 from nanhunt.load.source import STDIN, open_source
 from nanhunt.load.wording import FORMATS, printable
-from nanhunt.report import natural_key
+from nanhunt.results.report import natural_key
 
 _OURS = (".npy", ".npz", ".pt", ".pth", ".ckpt", ".safetensors")
 """A file called so and of another format deserves an error; anything may be called .bin."""

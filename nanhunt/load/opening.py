@@ -5,9 +5,9 @@ from __future__ import annotations
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
 from nanhunt.load.content import Format, Recognised, recognise
-from nanhunt.load.index import open_index
-from nanhunt.load.npy import open_npy
-from nanhunt.load.safetensors import open_safetensors
+from nanhunt.load.readers.index import open_index
+from nanhunt.load.readers.npy import open_npy
+from nanhunt.load.readers.safetensors import open_safetensors
 from nanhunt.load.source import Source, open_source
 
 
@@ -33,11 +33,11 @@ def _read(source: Source, recognised: Recognised, stored_dtype: str | None) -> C
         case Format.INDEX:
             return open_index(source, _open_shard)
         case Format.NPZ:
-            from nanhunt.load.npz import open_npz
+            from nanhunt.load.readers.npz import open_npz
 
             return open_npz(source, recognised.entries, stored_dtype)
         case Format.PT | Format.PT_LEGACY:
-            from nanhunt.load import pt
+            from nanhunt.load.readers import pt
 
             legacy = recognised.format is Format.PT_LEGACY
             return pt.open_legacy(source) if legacy else pt.open_pt(source, recognised.entries)

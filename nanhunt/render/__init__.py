@@ -1,6 +1,6 @@
 """A Report becomes text: one module per ``--format`` value, each imported only when it is asked for.
 
-Nothing is computed here beyond layout; torch, numpy and ``nanhunt.numerics`` are never imported.
+Nothing is computed here beyond layout; torch and numpy are never imported.
 Tensor names come from files and are untrusted: every renderer shows them as literal text.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from nanhunt.errors import NanhuntError
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}

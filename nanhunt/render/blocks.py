@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from nanhunt.floats import FORMATS, FloatFormat, compute_format
+from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.render import phrases, scales
-from nanhunt.report import Histogram
+from nanhunt.results.report import Histogram
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 ASCII_LEVELS = " .:-=+*#@"

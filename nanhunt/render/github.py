@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from nanhunt.render import phrases
-from nanhunt.report import Finding, ReadError, Report, Severity, TensorReport
+from nanhunt.results.report import Finding, ReadError, Report, Severity, TensorReport
 
 MOST = 10
 """GitHub shows this many annotations of a level per step and drops the rest in silence."""

@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nanhunt.floats import FORMATS, compute_format
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.render import phrases, scales, steps, svg
-from nanhunt.report import Finding, Report, RowBin, TensorReport, WorstRow
+from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
 
 HERE = Path(__file__).parent
 FEW = 6

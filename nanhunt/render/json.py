@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 
 def render(report: Report) -> str:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
+from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, chosen
 from nanhunt.render import phrases
-from nanhunt.report import Finding, ReadError, Report, Severity, TensorReport, natural_key
-from nanhunt.rules import RULES, TARGET_RULES, VALUE_RULES, chosen
+from nanhunt.results.report import Finding, ReadError, Report, Severity, TensorReport, natural_key
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, not even escaped: https://www.w3.org/TR/xml/#charsets."""

@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from nanhunt.render import phrases
-from nanhunt.report import Finding, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.report import Finding, RemedyResult, Report, Severity, TensorReport
 
 SIGNS = {
     Severity.ERROR: "❌ error",

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nanhunt.report import (
+from nanhunt.results.report import (
     IMPLEMENTATIONS,
     Finding,
     Implementation,
@@ -301,7 +301,7 @@ def cause_name(row: WorstRow, tensor: TensorReport) -> str:
 
 def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
-    from nanhunt.rules import RULES
+    from nanhunt.operations.rules import RULES
 
     if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")):
         # Remedies of these are run on rows with sound input only; perhaps there was no such row. The catalogue's

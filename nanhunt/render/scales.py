@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nanhunt.floats import FORMATS, compute_format
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.render import phrases
-from nanhunt.report import Histogram
+from nanhunt.results.report import Histogram
 
 MARGIN = 2
 LEAST = 24

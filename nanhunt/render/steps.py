@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanhunt.floats import compute_format
+from nanhunt.dtypes.formats import compute_format
 from nanhunt.render import phrases
-from nanhunt.report import Report, TensorReport
+from nanhunt.results.report import Report, TensorReport
 
 
 @dataclass(frozen=True)

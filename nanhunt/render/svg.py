@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from nanhunt.floats import FORMATS, compute_format
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.render import phrases, scales
 from nanhunt.render.steps import Series, Step
-from nanhunt.report import Histogram, RowBin, TensorReport, WorstRow
+from nanhunt.results.report import Histogram, RowBin, TensorReport, WorstRow
 
 UP, DOWN = 112, 84
 """Heights in pixels of the positive and negative half of the histogram."""

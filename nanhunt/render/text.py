@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nanhunt.render import blocks, phrases
-from nanhunt.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 HEALTHY = "green"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nanhunt.report import RemedyResult
+from nanhunt.results.report import RemedyResult
 
 from .incident import Incident
 from .investigation import Exhibits

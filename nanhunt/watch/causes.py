@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nanhunt.floats import FORMATS
-from nanhunt.rules import RULES
+from nanhunt.dtypes.formats import FORMATS
+from nanhunt.operations.rules import RULES
 
 from .observer import Observation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from nanhunt.report import RemedyResult
+from nanhunt.results.report import RemedyResult
 
 from .numbers import Numbers
 from .site import Site

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanhunt.report import FORMAT_VERSION
+from nanhunt.results.report import FORMAT_VERSION
 
 from .incident import Culprit, Incident, Phase
 from .numbers import Numbers

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.floats import FORMATS
 
 from .numbers import checkable
 from .tripwire import Roots

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanhunt.report import (
+from nanhunt.results.report import (
     Finding,
     Health,
     Histogram,

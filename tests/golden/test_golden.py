@@ -14,7 +14,7 @@ import pytest
 from report import REPORT
 
 from nanhunt.render import FORMATS, render, statistics
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 HERE = Path(__file__).parent
 GOLDEN: dict[str, Callable[[], str]] = {

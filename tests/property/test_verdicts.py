@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oracle import LIMITS, ORDER, Problem, Seen, observe
 
 import nanhunt
-from nanhunt.report import IMPLEMENTATIONS, Report, TensorReport
+from nanhunt.results.report import IMPLEMENTATIONS, Report, TensorReport
 
 EXAMPLES = 25
 ROW_LIMIT = 100_000

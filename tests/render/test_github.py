@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nanhunt.render import render
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 
 def parsed(text):

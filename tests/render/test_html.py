@@ -12,7 +12,7 @@ import pytest
 from lxml import etree
 
 from nanhunt.render import render
-from nanhunt.report import Report, RowBin
+from nanhunt.results.report import Report, RowBin
 
 
 def page(report):

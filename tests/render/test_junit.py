@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES
 from nanhunt.render import render
-from nanhunt.report import ReadError, Report
-from nanhunt.rules import RULES, TARGET_RULES, VALUE_RULES
+from nanhunt.results.report import ReadError, Report
 
 SCHEMA = etree.XMLSchema(etree.parse(Path(__file__).parent / "junit.xsd"))
 

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from nanhunt.render import render
 from nanhunt.render.markdown import code, plain
-from nanhunt.report import ReadError, Report
+from nanhunt.results.report import ReadError, Report
 
 NASTY = [
     "a|b", "a\\|b", "a\\", "`", "``a`", "a``b|c", " a ", "", "<script>alert(1)</script>", "</code><b>", "*a* _b_ ~~c~~",

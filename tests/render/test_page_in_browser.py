@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from nanhunt.render import render
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from nanhunt.errors import NanhuntError
 from nanhunt.render import FORMATS, format_for, render, statistics
-from nanhunt.report import Health, Histogram, Report, RowBin
+from nanhunt.results.report import Health, Histogram, Report, RowBin
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -79,12 +79,13 @@ def test_statistics_counts_rules_over_all_inputs(report):
 
 def test_rendering_imports_neither_torch_nor_numpy(report):
     script = (
-        "import sys; from nanhunt.render import FORMATS, render, statistics; from nanhunt.report import Report\n"
+        "import sys; from nanhunt.render import FORMATS, render, statistics\n"
+        "from nanhunt.results.report import Report\n"
         "report = Report.from_json(sys.stdin.read())\n"
         "for format in FORMATS: render(report, format)\n"
         "statistics(report)\n"
         "heavy = [name for name in sys.modules if name.split('.')[0] in ('torch', 'numpy')"
-        " or name.startswith('nanhunt.numerics')]\n"
+        " or name.startswith('nanhunt.load')]\n"
         "sys.exit(repr(heavy) if heavy else 0)"
     )
     done = subprocess.run(
@@ -95,7 +96,8 @@ def test_rendering_imports_neither_torch_nor_numpy(report):
 
 def test_a_format_is_imported_only_when_asked_for():
     script = (
-        "import sys; from nanhunt.render import render; from nanhunt.report import Report; render(Report(), 'text')\n"
+        "import sys; from nanhunt.render import render; from nanhunt.results.report import Report\n"
+        "render(Report(), 'text')\n"
         "sys.exit(any(name in sys.modules for name in ('jinja2', 'nanhunt.render.junit', 'nanhunt.render.html')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from nanhunt.render import render, statistics
-from nanhunt.report import Report
+from nanhunt.results.report import Report
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])

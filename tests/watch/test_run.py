@@ -15,7 +15,7 @@ import torch
 
 import nanhunt
 
-RUN = [sys.executable, "-m", "nanhunt.watch"]
+RUN = [sys.executable, "-m", "nanhunt", "run"]
 FAULT = """
     import torch
     x = torch.nn.Parameter(torch.tensor([1.0, 100.0]))
@@ -183,7 +183,7 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, "-m", "nanhunt.watch", "--output", "report.json", "train.py"],
+        [*command, "-m", "nanhunt", "run", "--output", "report.json", "train.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -208,5 +208,5 @@ def test_a_missing_script_is_one_clear_message(tmp_path: Path) -> None:
 
 
 def test_help_and_the_command_do_not_import_torch() -> None:
-    code = "import sys, nanhunt.watch.command; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, nanhunt.cli.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,1 @@
+"""Each float format: its limits, its bits, its conversion."""

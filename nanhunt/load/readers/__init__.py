@@ -1,0 +1,1 @@
+"""One file a format: bytes become named tensors that are read when asked for."""

@@ -1,0 +1,58 @@
+""".npz: a zip of .npy files, mapped inside it; compressed ones go through a temporary file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from typing import IO, Any
+from zipfile import ZipInfo
+
+import numpy.typing as npt
+
+from nanhunt.load.arrays import CHUNK, mapped, unpacked
+from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.readers import npy, zipped
+from nanhunt.load.source import Source
+from nanhunt.load.tensor import Tensor
+from nanhunt.load.wording import printable
+
+SUFFIX = ".npy"
+
+
+def open_npz(source: Source, entries: Iterable[ZipInfo], stored_dtype: str | None) -> Container:
+    """Every .npy in the archive, under its name without the suffix.
+
+    Entries that are no numbers are refused one by one. Raises NanhuntError for a damaged archive.
+    """
+    tensors: dict[str, Tensor] = {}
+    refused: dict[str, RefusedTensor] = {}
+    for entry in entries:
+        if not entry.filename.endswith(SUFFIX):
+            continue
+        name = entry.filename.removesuffix(SUFFIX)
+        try:
+            tensors[name] = _tensor(source, entry, name, stored_dtype)
+        except RefusedTensor as error:
+            refused[name] = error
+    return Container(source.file, tensors, "npz", refused)
+
+
+def _tensor(source: Source, entry: ZipInfo, name: str, stored_dtype: str | None) -> Tensor:
+    label = f"{source.name}:{printable(name)}"
+    if problem := zipped.problem(entry):
+        raise RefusedTensor(f"{label} {problem[0]}.", problem[1])
+    with zipped.opened(source, entry) as plain:
+        header = npy.read_header(plain, entry.file_size, label, stored_dtype)
+    start = zipped.stored_at(source, entry)
+
+    def read() -> npt.NDArray[Any]:
+        if start is not None:
+            return mapped(source, start + header.offset, header.stored, header.shape, header.order)
+        return unpacked(source, copy, header.stored, header.shape, header.order)
+
+    def copy(target: IO[bytes]) -> None:
+        with zipped.opened(source, entry) as plain:
+            plain.read(header.offset)
+            shutil.copyfileobj(plain, target, CHUNK)
+
+    return Tensor(source.file, name, header.dtype, header.shape, read)

@@ -1,0 +1,55 @@
+"""A tensor of any number of dimensions as numbered rows of classes, without copying it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nanhunt.dtypes.convert import Array
+
+
+class Rows:
+    """Rows of an array: flat numbers over the dimensions other than the class axis, in order.
+
+    ``array`` may be memory-mapped; only the blocks asked for are read. A 1-D array is one row.
+    """
+
+    def __init__(self, array: Array, class_axis: int) -> None:
+        self._view = np.moveaxis(array, class_axis, -1)
+        self.classes = self._view.shape[-1]
+        self.leading = self._view.shape[:-1]
+        self.count = math.prod(self.leading)
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
+        """(first row number, block of shape (rows, classes)) over all rows, in order."""
+        yield from _blocks(self._view, 0, max(1, rows_per_block))
+
+    def take(self, numbers: Array) -> Array:
+        """Copies of the rows with those numbers, shape (len(numbers), classes)."""
+        if not self.leading:
+            return self._view[None, :][numbers]
+        return self._view[np.unravel_index(numbers, self.leading)]
+
+    def range(self, first: int, last: int) -> Array:
+        """Rows first..last-1, shape (last - first, classes); a view where the layout allows it."""
+        if self._view.flags.c_contiguous:
+            return self._view.reshape(self.count, self.classes)[first:last]
+        return self.take(np.arange(first, last))
+
+
+def _blocks(view: Array, first: int, limit: int) -> Iterator[tuple[int, Array]]:
+    """Slices the leading dimensions until a slice has at most ``limit`` rows, so reshape copies little."""
+    if view.ndim == 1:
+        yield first, view[None, :]
+        return
+    inner = math.prod(view.shape[1:-1])
+    if view.ndim > 2 and inner > limit:
+        for index in range(view.shape[0]):
+            yield from _blocks(view[index], first + index * inner, limit)
+        return
+    step = max(1, limit // max(1, inner))
+    for start in range(0, view.shape[0], step):
+        part = view[start : start + step]
+        yield first + start * inner, part.reshape(-1, view.shape[-1])

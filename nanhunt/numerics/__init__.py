@@ -1,1 +1,0 @@
-"""The mathematics: knows tensors; knows no files, options or reports."""

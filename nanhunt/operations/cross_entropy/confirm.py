@@ -1,0 +1,339 @@
+"""Runs the four implementations forward and backward on a block of rows and says what each row did.
+
+Nothing here is predicted: exps, sums, losses and gradients are the ones that PyTorch computes in the dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from nanhunt.dtypes.convert import Array, to_torch, torch_dtype
+from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts
+from nanhunt.operations.cross_entropy.forms import (
+    IMPLEMENTATIONS,
+    Implementation,
+    Labels,
+    LossOptions,
+    Outcome,
+    fused,
+)
+from nanhunt.operations.cross_entropy.truth import TrueRows, largest_outside, truth
+
+Floats = npt.NDArray[np.float64]
+
+LOSS_BOUND = 64.0
+"""A loss is right while its error is below LOSS_BOUND u max(1, |loss|, ln classes): six bits more than one rounding
+of each of the terms that Blanchard, Higham & Higham (2021) bound it by, room for every order of summation."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every block must know about the whole tensor."""
+
+    stored: str
+    dtype: str
+    """The dtype to judge in; float8 is cast to it and then upcast, since it has no arithmetic."""
+    options: LossOptions
+    hand_gradient: torch.Tensor
+    """0-d: what the reduction hands back to each row loss in the handwritten forms (mean: 1/N, in the dtype)."""
+    fused_gradient: torch.Tensor
+    """0-d: the same inside ``F.cross_entropy``, which divides by a tensor of the dtype."""
+    fused_plain_gradient: torch.Tensor
+    """0-d: the same without class weights."""
+
+
+@dataclass(frozen=True)
+class RowTargets:
+    """Targets of the rows of one block."""
+
+    labels: npt.NDArray[np.int64] | None = None
+    """(rows,); None and no probabilities: take each row's least likely unmasked class."""
+    ignored: Bools | None = None
+    bad: Bools | None = None
+    probabilities: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Facts and numbers of one block."""
+
+    facts: RowFacts
+    losses: dict[str, Floats]
+    """Row losses by implementation; 0 for ignored rows, NaN for rows with a bad label."""
+    truth: Floats
+    handwritten_truth: Floats
+    uncast_truth: Floats | None
+    """Truth of the logits as stored; None where nothing was cast."""
+
+
+def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
+    """Runs everything on stored values ``block`` (rows, classes)."""
+    stored = to_torch(block, batch.stored)
+    x = cast(stored, batch.dtype)
+    labels, bad = labels_of(x, targets)
+    facts = _input_facts(stored, x, labels, bad, targets, batch)
+    _naive_facts(facts, x, batch, targets)
+    true = truth(x, labels, batch.options)
+    losses: dict[str, torch.Tensor] = {}
+    for name, implementation in IMPLEMENTATIONS.items():
+        outcome, gradient = run(implementation, x, labels, batch)
+        losses[name] = outcome.losses.double()
+        facts.by[name] = _behaviour(outcome, gradient, labels, bad)
+        if implementation is fused:
+            _fused_facts(facts, x, labels, gradient, losses, true, batch, targets)
+    values = {name: np.where(bad, np.nan, loss.numpy()) for name, loss in losses.items()}
+    uncast = (
+        None
+        if batch.dtype == batch.stored
+        else _but_bad(truth(_base(stored), labels, batch.options).losses, bad)
+    )
+    return Confirmed(facts, values, _but_bad(true.losses, bad), _but_bad(true.handwritten, bad), uncast)
+
+
+def cast(stored: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Stored logits as the loss sees them in ``dtype``; float8 upcast to float32 afterwards."""
+    return _base(stored).to(torch_dtype(dtype)).to(torch_dtype(compute_format(dtype).name))
+
+
+def _base(stored: torch.Tensor) -> torch.Tensor:
+    """Stored values in a dtype that has arithmetic."""
+    return stored.float() if stored.dtype.itemsize == 1 else stored
+
+
+def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
+    """(what the losses are given, which rows have an unusable label)."""
+    rows = len(x)
+    nothing = np.zeros(rows, bool)
+    if targets.probabilities is not None:
+        return Labels(None, torch.ones(rows, dtype=torch.bool), targets.probabilities.to(x.dtype)), nothing
+    if targets.labels is None:
+        # A logit of +inf must still rank before the masked ones.
+        worst = x.clamp(max=torch.finfo(x.dtype).max).masked_fill(x == -math.inf, math.inf).argmin(-1)
+        return Labels(worst, torch.ones(rows, dtype=torch.bool)), nothing
+    bad = nothing if targets.bad is None else targets.bad
+    ignored = nothing if targets.ignored is None else targets.ignored
+    kept = ~(bad | ignored)
+    return Labels(torch.from_numpy(np.where(kept, targets.labels, 0)), torch.from_numpy(kept)), bad
+
+
+def run(
+    implementation: Implementation, x: torch.Tensor, labels: Labels, batch: Batch
+) -> tuple[Outcome, torch.Tensor]:
+    """Forward, and the gradient (rows, classes) of the loss as reduced over the whole tensor."""
+    leaf = x.detach().requires_grad_()
+    outcome = implementation(leaf, labels, batch.options)
+    upstream = batch.fused_gradient if implementation is fused else batch.hand_gradient
+    gradient = gradient_of(outcome.losses, leaf, upstream)
+    return Outcome(outcome.probabilities, outcome.losses.detach()), gradient
+
+
+def gradient_of(losses: torch.Tensor, x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """The gradient, of the shape of ``x``, when the reduction hands ``upstream`` (scalar or rows) to row losses.
+
+    A weighted sum hands 1 * upstream back, which is exact. torch.autograd.grad takes ``upstream`` itself too, but
+    then imports torch.fx's symbolic shapes, a third of a second.
+    """
+    (gradient,) = torch.autograd.grad((losses * upstream).sum(), x)
+    return gradient
+
+
+def heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """Logits divided by the temperature, as every implementation divides them."""
+    return x if options.temperature == 1.0 else x / options.temperature
+
+
+def _input_facts(
+    stored: torch.Tensor, x: torch.Tensor, labels: Labels, bad: Bools, targets: RowTargets, batch: Batch
+) -> RowFacts:
+    base = _base(stored)
+    false = np.zeros(len(x), bool)
+    later: dict[str, Any] = {name: false.copy() for name in _FILLED_LATER}
+    top, bottom = base.amax(-1), base.amin(-1)  # both are NaN where a row holds one
+    given = targets.labels is not None or labels.probabilities is not None
+    casts = batch.dtype != batch.stored
+    return RowFacts(
+        nan_logit=top.isnan().numpy(),
+        inf_logit=_where(~top.isfinite(), lambda rows: (base[rows] == math.inf).any(-1)),
+        fully_masked=(top == -math.inf).numpy(),
+        cast_overflow=_cast_overflow(base, x, top, bottom, batch.dtype) if casts else false.copy(),
+        bad_label=bad.copy(),
+        ignored=false.copy() if targets.ignored is None else targets.ignored.copy(),
+        masked_target=_masked_target(base, bottom, labels) if given else false.copy(),
+        low_headroom=_low_headroom(x, batch),
+        **later,
+    )
+
+
+_FILLED_LATER = (
+    "exp_inf", "sum_inf", "sum_zero", "sum_subnormal", "zero_classes",
+    "options_at_fault", "half_reduction", "mean_of_none", "collapsed", "absorbed", "vanished",
+)  # fmt: skip
+
+
+def _where(suspects: torch.Tensor, fact: Callable[[torch.Tensor], torch.Tensor]) -> Bools:
+    """``fact`` of the suspect rows, False for the rest: a closer look costs only where it can say yes."""
+    found = np.zeros(len(suspects), bool)
+    if bool(suspects.any()):
+        rows = suspects.nonzero()[:, 0]
+        found[rows.numpy()] = fact(rows).numpy()
+    return found
+
+
+def _cast_overflow(
+    base: torch.Tensor, x: torch.Tensor, top: torch.Tensor, bottom: torch.Tensor, dtype: str
+) -> Bools:
+    limit = FORMATS[dtype].overflow
+
+    def beyond(rows: torch.Tensor) -> torch.Tensor:
+        if dtype == "float8_e4m3fn":  # torch saturates; 464 still rounds to 448
+            return ((base[rows].abs() > limit) & (base[rows].abs() != math.inf)).any(-1)
+        return (x[rows].isinf() & base[rows].isfinite()).any(-1)
+
+    # A float64 goes through float32 on its way to half precision, and may be rounded up to the limit there.
+    near = min(limit * (1 - 2.0**-20), torch.finfo(base.dtype).max)
+    return _where(~((top.abs() < near) & (bottom.abs() < near)), beyond)
+
+
+def _masked_target(base: torch.Tensor, bottom: torch.Tensor, labels: Labels) -> Bools:
+    def masked(rows: torch.Tensor) -> torch.Tensor:
+        if labels.classes is None:
+            assert labels.probabilities is not None
+            return ((base[rows] == -math.inf) & (labels.probabilities[rows] > 0)).any(-1)
+        at_label = base[rows].gather(-1, labels.classes[rows, None])[:, 0]
+        return (at_label == -math.inf) & labels.kept[rows]
+
+    return _where(~bottom.isfinite(), masked)
+
+
+def _low_headroom(x: torch.Tensor, batch: Batch) -> Bools:
+    limit, largest = compute_format(batch.dtype).exp_limit, FORMATS[batch.dtype].max
+    highest, lowest = x.amax(-1), x.amin(-1)
+    top = (highest if batch.options.temperature > 0 else lowest).double() / batch.options.temperature
+
+    def near(rows: torch.Tensor) -> torch.Tensor:
+        z = heated(x[rows], batch.options).amax(-1).double()
+        size = x[rows].abs().masked_fill(x[rows] == -math.inf, 0.0).amax(-1).double()
+        return ((z >= 0.9 * limit) & (z <= limit)) | ((size >= 0.9 * largest) & (size <= largest))
+
+    # Far from both limits, whatever the rounding of the temperature's division.
+    far = (top < 0.89 * limit) & (highest.double() < 0.89 * largest) & (lowest.double() > -0.89 * largest)
+    return _where(~far, near)
+
+
+def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, targets: RowTargets) -> None:
+    z = heated(x, batch.options)
+    e = torch.exp(z)
+    total = e.sum(-1)
+    # A sum that is finite has no infinite term.
+    exp_inf = torch.from_numpy(_where(~total.isfinite(), lambda rows: (e[rows] == math.inf).any(-1)))
+    facts.exp_inf = exp_inf.numpy()
+    facts.sum_inf = ((total == math.inf) & ~exp_inf).numpy()
+    facts.sum_zero = (total == 0).numpy()
+    facts.sum_subnormal = ((total > 0) & (total < torch.finfo(x.dtype).smallest_normal)).numpy()
+    if targets.labels is None and targets.probabilities is None:
+        facts.zero_classes = ((e / total[:, None] == 0) & (z != -math.inf)).any(-1).numpy()
+
+
+def _behaviour(outcome: Outcome, gradient: torch.Tensor, labels: Labels, bad: Bools) -> Behaviour:
+    p, losses = outcome.probabilities, outcome.losses
+    # A finite sum has no term that is not finite; a sum that is not may have overflowed by itself.
+    broken = _where(~gradient.sum(-1).isfinite(), lambda rows: ~gradient[rows].isfinite().all(-1))
+    return Behaviour(
+        nan_probability=p.sum(-1).isnan().numpy(),
+        zero_target_probability=_zero_target(p, labels).numpy(),
+        inf_loss=losses.isinf().numpy() & ~bad,
+        nan_loss=losses.isnan().numpy() & ~bad,
+        bad_gradient=broken & ~bad,
+    )
+
+
+def _zero_target(p: torch.Tensor, labels: Labels) -> torch.Tensor:
+    if labels.classes is None:
+        assert labels.probabilities is not None
+        return ((p == 0) & (labels.probabilities > 0)).any(-1)
+    return (p.gather(-1, labels.classes[:, None])[:, 0] == 0) & labels.kept
+
+
+def _fused_facts(
+    facts: RowFacts, x: torch.Tensor, labels: Labels, gradient: torch.Tensor,
+    losses: dict[str, torch.Tensor], true: TrueRows, batch: Batch, targets: RowTargets,
+) -> None:  # fmt: skip
+    facts.half_reduction = _class_sum_overflow(x, batch)
+    facts.options_at_fault = _options_at_fault(facts, x, labels, losses["fused"], batch)
+    if targets.labels is None and targets.probabilities is None:
+        return  # a label that we chose ourselves has no loss to judge
+    facts.absorbed = (
+        _wrong(losses["logsumexp"], true.handwritten, x) & ~_wrong(losses["fused"], true.losses, x)
+    ).numpy()
+    if labels.classes is None:
+        return
+    zero_loss = (losses["fused"] == 0) & (true.losses != 0) & labels.kept
+    at_label = gradient.gather(-1, labels.classes[:, None])[:, 0]
+    facts.collapsed = (zero_loss & (at_label == 0)).numpy()
+    facts.vanished = _vanished(x, labels, gradient, batch.options)
+
+
+def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: LossOptions) -> Bools:
+    classes = labels.classes
+    assert classes is not None
+    # Outside the label, entries are g p >= 0 (less the smoothing), so most rows show one by their maximum.
+    at_label = gradient.gather(-1, classes[:, None])[:, 0]
+    suspects = labels.kept & ~(gradient.amax(-1) > at_label.clamp_min(0.0))
+
+    def silent(rows: torch.Tensor) -> torch.Tensor:
+        label = classes[rows, None]
+        nothing = (gradient[rows].scatter(-1, label, 0.0) == 0).all(-1)
+        return nothing & (largest_outside(x[rows], classes[rows], options) != 0)
+
+    return _where(suspects, silent)
+
+
+def _wrong(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    floor = max(1.0, math.log(x.shape[-1]))
+    bound = LOSS_BOUND * torch.finfo(x.dtype).eps / 2 * true.abs().clamp_min(floor)
+    return ~((losses - true).abs() <= bound) & (losses != true)
+
+
+def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
+    if x.dtype != torch.float16 or not batch.options.last_axis:
+        return np.zeros(len(x), bool)
+    z = heated(x, batch.options)
+    return (F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()).numpy()
+
+
+def _options_at_fault(
+    facts: RowFacts, x: torch.Tensor, labels: Labels, losses: torch.Tensor, batch: Batch
+) -> Bools:
+    options = batch.options
+    asked = options.temperature != 1 or options.label_smoothing != 0 or options.weights is not None
+    fails = ~losses.isfinite().numpy() | facts.by["fused"].bad_gradient
+    fails &= ~facts.bad_label
+    if not fails.any() or not (asked or labels.probabilities is not None):
+        return np.zeros(len(x), bool)
+    where = torch.from_numpy(np.flatnonzero(fails))
+    rows = x[where]
+    classes = rows.argmax(-1) if labels.classes is None else labels.classes[where]
+    plain = replace(
+        batch,
+        options=LossOptions(ignore_index=options.ignore_index, last_axis=options.last_axis),
+        fused_gradient=batch.fused_plain_gradient,
+    )
+    outcome, gradient = run(fused, rows, Labels(classes, labels.kept[where]), plain)
+    without = _behaviour(outcome, gradient, Labels(classes, labels.kept[where]), np.zeros(len(rows), bool))
+    sound = ~(without.inf_loss | without.nan_loss | without.bad_gradient)
+    worse = losses[where].isnan().numpy() & ~without.nan_loss
+    fails[fails] = sound | worse
+    return fails
+
+
+def _but_bad(losses: torch.Tensor, bad: Bools) -> Floats:
+    return np.where(bad, np.nan, losses.numpy())

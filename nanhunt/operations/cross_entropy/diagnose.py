@@ -1,0 +1,183 @@
+"""Logits in one dtype -> TensorReport: sweep the rows, name the causes, prove the fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from nanhunt.dtypes.formats import FORMATS
+from nanhunt.errors import Interrupted
+from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.sweep import RowTable, run_all, screen_all
+from nanhunt.operations.cross_entropy.tally import Tally, strip
+from nanhunt.operations.rules import RULES, Rule
+from nanhunt.operations.values.check import as_health
+from nanhunt.operations.values.histogram import histogram
+from nanhunt.results import report
+
+
+def diagnose(
+    job: Job,
+    *,
+    every_row: bool,
+    table: RowTable | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> report.TensorReport:
+    """Judges the logits of ``job``; ``every_row`` runs all of them, which also tells the losses.
+
+    ``table`` is filled in with one entry per row (and needs ``every_row``); ``advance`` is told bytes done.
+    """
+    job, tally = _tally(job, every_row, table, advance)
+    tensor, rows = job.tensor, job.rows
+    try:
+        findings = tuple(_findings(job, tally))
+    except KeyboardInterrupt:
+        known = f"{tally.affected:,} of {rows.count:,} rows have findings; fixes were still being tried"
+        raise Interrupted(f"{tensor.label} in {job.dtype}: {known}") from None
+    return report.TensorReport(
+        file=tensor.file, tensor=tensor.name, role="logits", stored_dtype=tensor.dtype, dtype=job.dtype,
+        shape=tensor.shape, rows=rows.count, classes=rows.classes, targets=_targets(job),
+        health=_health(tally, every_row),
+        implementations={name: _implementation(job, tally, name, every_row) for name in report.IMPLEMENTATIONS},
+        truth=_truth(job, tally) if every_row else None,
+        findings=findings, affected_rows=tally.affected,
+        class_axis=job.options.class_axis, notes=tuple(_notes(job, every_row)),
+        histogram=histogram(rows, tensor.dtype), strip=strip(tally, rows.count),
+        worst_rows=_worst_rows(job, findings),
+    )  # fmt: skip
+
+
+def _tally(
+    job: Job, every_row: bool, table: RowTable | None, advance: Callable[[int], None]
+) -> tuple[Job, Tally]:
+    """The tally over all rows; the job that comes back knows whether the sum of losses overflows float16."""
+    if not every_row:
+        tally = screen_all(job, advance)
+        overflows = _overflows(job, tally)
+        if overflows is False:
+            return job, tally
+        if overflows:
+            job = replace(job, sum_overflows=True)
+            return job, screen_all(job)
+    watches = _half_labels(job) and table is None
+    losses = RowTable(frozenset({"fused_loss"})) if watches else table
+    tally = run_all(job, losses, advance)
+    if _half_labels(job) and losses is not None and _sum_overflows(losses, job):
+        job = replace(job, sum_overflows=True)
+        tally = run_all(job, table)
+    return job, tally
+
+
+def _half_labels(job: Job) -> bool:
+    return job.half and job.targets is not None and job.rows.count > 0
+
+
+def _overflows(job: Job, tally: Tally) -> bool | None:
+    """Whether the row losses add up past the largest float16; None where the bounds leave that open.
+
+    The partial sums are rounded to float16 too, which 10 and 25 % cover.
+    """
+    if not _half_labels(job) or tally.loss_high < 0.9 * FORMATS["float16"].max:
+        return False
+    return True if tally.loss_low > 1.25 * FORMATS["float16"].max else None
+
+
+def _sum_overflows(table: RowTable, job: Job) -> bool:
+    """Whether ``F.cross_entropy`` adds finite row losses up to inf in float16: run, not predicted."""
+    import torch
+    import torch.nn.functional as F
+
+    losses = table.columns["fused_loss"]
+    kept = torch.from_numpy(losses[np.isfinite(losses)]).half()
+    if not len(kept):
+        return False
+    if job.targets is not None and job.targets.probabilities is not None:
+        return bool(kept.sum().isinf())
+    rows = -kept[:, None]
+    return bool(F.nll_loss(rows, torch.zeros(len(kept), dtype=torch.long), reduction="sum").isinf())
+
+
+def _findings(job: Job, tally: Tally) -> list[report.Finding]:
+    found = [_finding(job, rule, tally) for rule in job.judged if tally.counts.get(rule.code)]
+    empty = job.rows.count == 0 and job.targets is not None and job.options.reduction == "mean"
+    if empty and "NH007" in job.codes:
+        rule = RULES["NH007"]
+        found.append(
+            report.Finding(rule.code, rule.name, rule.severity, 0, (), "the batch has no rows: 0 / 0 = NaN")
+        )
+    return found
+
+
+def _finding(job: Job, rule: Rule, tally: Tally) -> report.Finding:
+    from nanhunt.operations.cross_entropy.explain import explain
+    from nanhunt.operations.cross_entropy.remedies import prove
+
+    rows = tally.rows[rule.code]
+    severity = rule.targetless if job.targets is None and rule.targetless else rule.severity
+    return report.Finding(
+        rule.code, rule.name, severity, tally.counts[rule.code], rows[: job.options.max_rows],
+        explain(job, rule.code, rows[0]), prove(job, rule.code, rows),
+    )  # fmt: skip
+
+
+def _worst_rows(job: Job, findings: tuple[report.Finding, ...]) -> tuple[report.WorstRow, ...]:
+    if not findings:
+        return ()
+    from nanhunt.operations.cross_entropy.closeup import worst_rows
+
+    return worst_rows(job, findings)
+
+
+def _targets(job: Job) -> report.Targets | None:
+    if job.targets is None:
+        return None
+    ignored = job.targets.ignored
+    return report.Targets(job.targets.source, 0 if ignored is None else int(np.count_nonzero(ignored)))
+
+
+def _health(tally: Tally, every_row: bool) -> report.Health:
+    health = as_health(tally.health)
+    return health if every_row else replace(health, zero=None, subnormal=None)
+
+
+def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> report.Implementation:
+    counts = dict(zip(BEHAVIOUR_FIELDS, (int(number) for number in tally.behaviour[name]), strict=True))
+    about_loss = every_row or job.targets is not None
+    return report.Implementation(
+        loss=_reduced(job, tally.sums.get(name, 0.0)) if every_row else None,
+        nan_probability_rows=counts["nan_probability"],
+        zero_target_probability_rows=counts["zero_target_probability"] if about_loss else None,
+        inf_loss_rows=counts["inf_loss"] if about_loss else None,
+        nan_loss_rows=counts["nan_loss"] if about_loss else None,
+        nonfinite_gradient_rows=counts["bad_gradient"] if about_loss else None,
+        max_loss_error=tally.errors.get(name) if every_row else None,
+    )
+
+
+def _truth(job: Job, tally: Tally) -> report.Truth:
+    return report.Truth(_reduced(job, tally.sums.get("truth", 0.0)), tally.errors.get("cast"))
+
+
+def _reduced(job: Job, total: float) -> float:
+    """The loss under the chosen reduction, in float64; 0/0 is NaN, as in PyTorch."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float64(total) / np.float64(job.divisor))
+
+
+def _notes(job: Job, every_row: bool) -> list[str]:
+    notes = []
+    if FORMATS[job.dtype].compute != job.dtype:
+        notes.append(f"{job.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to float32")
+    if job.targets is None:
+        worst = (
+            "; losses are those of each row's worst label, its least likely unmasked class"
+            if every_row
+            else ""
+        )
+        notes.append(f"no targets: the softmax is judged{worst}")
+    elif job.targets.bad is not None and job.targets.bad.any():
+        notes.append("rows whose label is out of range have no loss: counts and losses are over the others")
+    return notes

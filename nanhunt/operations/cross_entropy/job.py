@@ -1,0 +1,160 @@
+"""One tensor, one dtype, one loss: everything that the pass over its rows must know beforehand."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.load.rows import Rows
+from nanhunt.load.tensor import Tensor
+from nanhunt.operations.cross_entropy.facts import RowFacts
+from nanhunt.operations.cross_entropy.targets import Targets
+from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, Rule
+from nanhunt.options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanhunt.operations.cross_entropy.confirm import Batch, RowTargets
+
+
+@dataclass(frozen=True)
+class Job:
+    """Logits to judge."""
+
+    tensor: Tensor
+    dtype: str
+    targets: Targets | None
+    weights: npt.NDArray[np.float64] | None
+    """(classes,)"""
+    options: Options
+    codes: frozenset[str]
+    """Rules to look for."""
+    sum_overflows: bool = False
+    """Known from an earlier pass: the row losses add up past the largest float16."""
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The tensor as rows."""
+        return Rows(self.tensor.data, self.options.class_axis)
+
+    @functools.cached_property
+    def judged(self) -> list[Rule]:
+        """The rules to look for, in order of causes."""
+        codes = self.codes - set(VALUE_RULES) - (TARGET_RULES if self.targets is None else set())
+        return [rule for code, rule in RULES.items() if code in codes]
+
+    @functools.cached_property
+    def kept(self) -> int:
+        """N of the mean: rows that the loss counts."""
+        return self.rows.count if self.targets is None else int(np.count_nonzero(self.targets.kept))
+
+    @property
+    def half(self) -> bool:
+        """Whether the losses are computed in float16."""
+        return compute_format(self.dtype).name == "float16"
+
+    @property
+    def last_axis(self) -> bool:
+        """Whether the classes are the last dimension as stored."""
+        return self.options.class_axis in (-1, len(self.tensor.shape) - 1)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the loss has none of the options that change its terms."""
+        options = self.options
+        return options.temperature == 1 and options.label_smoothing == 0 and self.weights is None
+
+    @functools.cached_property
+    def divisor(self) -> float:
+        """What the mean divides by, in float64: N, or the weights of the rows' labels; 1 for a sum."""
+        if self.options.reduction == "sum":
+            return 1.0
+        targets = self.targets
+        if self.weights is None or targets is None or targets.labels is None:
+            return float(self.kept)
+        return float(self.weights[targets.labels[targets.kept]].sum())
+
+    def row_targets(self, numbers: npt.NDArray[np.intp]) -> RowTargets:
+        """The targets of the rows with those flat numbers."""
+        from nanhunt.dtypes.convert import to_torch
+        from nanhunt.operations.cross_entropy.confirm import RowTargets
+
+        targets = self.targets
+        if targets is None:
+            return RowTargets()
+        if targets.probabilities is not None:
+            taken = targets.probabilities.take(numbers)
+            return RowTargets(probabilities=to_torch(taken, targets.probability_dtype))
+        assert targets.labels is not None
+        assert targets.ignored is not None
+        assert targets.bad is not None
+        return RowTargets(targets.labels[numbers], targets.ignored[numbers], targets.bad[numbers])
+
+    def mark_whole_tensor(self, facts: RowFacts, numbers: npt.NDArray[np.intp]) -> None:
+        """Adds the facts that the whole tensor decides to those on the rows with those numbers."""
+        if self.targets is None:
+            return
+        mean = self.options.reduction == "mean"
+        facts.mean_of_none |= mean and self._all_ignored
+        # The divisor of the mean is a float16 scalar inside F.cross_entropy: inf from 65,520 rows on.
+        too_many = mean and self.kept >= FORMATS["float16"].overflow and self.targets.labels is not None
+        if self.half and (self.sum_overflows or too_many):
+            facts.half_reduction |= self.targets.kept[numbers]
+
+    @functools.cached_property
+    def _all_ignored(self) -> bool:
+        """Whether every label is ignored; with one that is out of range there is no mean, but an IndexError."""
+        ignored = None if self.targets is None else self.targets.ignored
+        return ignored is not None and bool(ignored.all())
+
+    @functools.cached_property
+    def batch(self) -> Batch:
+        """The loss as torch needs it."""
+        from nanhunt.dtypes.convert import torch_dtype
+        from nanhunt.operations.cross_entropy.confirm import Batch
+        from nanhunt.operations.cross_entropy.forms import LossOptions
+
+        dtype = torch_dtype(compute_format(self.dtype).name)
+        weights = None if self.weights is None else _tensor(self.weights).to(dtype)
+        options = LossOptions(
+            self.options.temperature,
+            self.options.label_smoothing,
+            weights,
+            self.options.ignore_index,
+            self.last_axis,
+        )
+        by_hand, fused, fused_plain = self._gradients(dtype, weights)
+        return Batch(self.tensor.dtype, self.dtype, options, by_hand, fused, fused_plain)
+
+    def _gradients(
+        self, dtype: torch.dtype, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the reduction hands back to each row loss: (by hand, fused, fused without class weights)."""
+        import torch
+
+        one = torch.ones((), dtype=dtype)
+        if self.options.reduction == "sum":
+            return one, one, one
+        targets = self.targets
+        if targets is None or targets.labels is None:
+            # F.cross_entropy divides by the number of rows as a Python number, whatever the weights.
+            by_hand = one / float(self.kept)
+            return by_hand, by_hand, by_hand
+        count = torch.tensor(float(self.kept), dtype=dtype)
+        by_hand = one / float(self.kept)
+        if weights is None:
+            return by_hand, one / count, one / count
+        total = weights[_tensor(targets.labels[targets.kept])].sum()
+        return one / total, one / total, one / count
+
+
+def _tensor(values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(values.copy())

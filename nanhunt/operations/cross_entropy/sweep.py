@@ -1,0 +1,256 @@
+"""One pass over the rows of a tensor -> Tally: rows are proven where bounds suffice, and run where they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nanhunt.dtypes.convert import Array, to_floats
+from nanhunt.errors import Interrupted
+from nanhunt.operations.cross_entropy.extremes import extremes
+from nanhunt.operations.cross_entropy.facts import select
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.screen import Screen, screen
+from nanhunt.operations.cross_entropy.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.values import health
+from nanhunt.parallel import in_order
+
+if TYPE_CHECKING:
+    from nanhunt.operations.cross_entropy.confirm import Confirmed
+
+BLOCK_VALUES = 1 << 18
+"""Values in a block that is run: its temporaries stay in cache."""
+
+SCREEN_BYTES = 1 << 24
+"""A block that is screened; it is read in smaller parts, and judged in one."""
+
+Numbers = npt.NDArray[np.intp]
+Advance = Callable[[int], None]
+"""Told how many bytes are done."""
+Result = TypeVar("Result")
+
+
+@dataclass
+class RowTable:
+    """One entry per row for --save-rows, filled in block by block."""
+
+    only: frozenset[str] = frozenset()
+    """Columns to keep; empty: all."""
+    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def fill(self, first: int, rows: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Writes the values of rows ``first`` and on, of ``rows`` in all."""
+        for name, value in values.items():
+            if self.only and name not in self.only:
+                continue
+            column = self.columns.setdefault(name, np.zeros(rows, value.dtype))
+            column[first : first + len(value)] = value
+
+
+def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _: None) -> Tally:
+    """Runs every row; what the losses add up to is known afterwards."""
+
+    def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
+        numbers = np.arange(first, first + len(block))
+        confirmed = run_block(job, numbers, block)
+        return _run_tally(job, numbers, block, confirmed), confirmed
+
+    total, first = Tally(behaviour=empty_behaviour()), 0
+    try:
+        with _one_torch_thread():
+            for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
+                total += tally
+                if table is not None:
+                    table.fill(first, job.rows.count, _columns(job, confirmed))
+                first += len(confirmed.truth)
+    except KeyboardInterrupt:
+        raise _interrupted(job, first, total, 0) from None
+    return total
+
+
+def _interrupted(job: Job, seen: int, total: Tally, waiting: int) -> Interrupted:
+    """What is known after the first ``seen`` rows, ``waiting`` of which were still to be run."""
+    if not seen:
+        return Interrupted()
+    rest = f", {waiting:,} were still to be run" if waiting else ""
+    return Interrupted(
+        f"{job.tensor.label} in {job.dtype}: of the first {seen:,} of {job.rows.count:,} rows "
+        f"{total.affected:,} have findings{rest}"
+    )
+
+
+def _run_rows(job: Job, numbers: Numbers) -> Tally:
+    """Runs the rows with those numbers."""
+    step = max(1, BLOCK_VALUES // job.rows.classes)
+
+    def work(start: int) -> Tally:
+        chosen = numbers[start : start + step]
+        block = job.rows.take(chosen)
+        return _run_tally(job, chosen, block, run_block(job, chosen, block))
+
+    with _one_torch_thread():
+        return sum(in_order(work, range(0, len(numbers), step)), start=Tally())
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
+    """Runs the rows with those numbers; facts that the whole tensor decides included."""
+    from nanhunt.operations.cross_entropy.confirm import confirm
+
+    confirmed = confirm(block, job.row_targets(numbers), job.batch)
+    job.mark_whole_tensor(confirmed.facts, numbers)
+    return confirmed
+
+
+@np.errstate(
+    over="ignore", invalid="ignore"
+)  # losses near the largest float64 add up to inf, which is their sum
+def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -> Tally:
+    excluded = confirmed.facts.bad_label
+    sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
+    finite = confirmed.losses["fused"][np.isfinite(confirmed.losses["fused"])]
+    sums["truth"] = float(confirmed.truth[~excluded].sum())
+    errors = {
+        name: _largest_error(loss, confirmed.truth if name == "fused" else confirmed.handwritten_truth)
+        for name, loss in confirmed.losses.items()
+    }
+    if confirmed.uncast_truth is not None:
+        errors["cast"] = _largest_error(confirmed.truth, confirmed.uncast_truth)
+    return replace(
+        tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
+        sums=sums,
+        loss_low=float(finite.sum()),
+        loss_high=float(finite.sum()),
+        errors={name: error for name, error in errors.items() if error is not None},
+        health=health.count(block, job.tensor.dtype),
+        strip_max=_strip_max(numbers, to_floats(block, job.tensor.dtype).max(axis=-1), job.rows.count),
+    )
+
+
+def _largest_error(losses: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> float | None:
+    comparable = np.isfinite(losses) & np.isfinite(true)
+    return float(np.abs(losses[comparable] - true[comparable]).max()) if comparable.any() else None
+
+
+def _strip_max(numbers: Numbers, tops: Array, rows: int) -> dict[int, float]:
+    known = ~np.isnan(tops)
+    bins, tops = bin_of(numbers[known], rows), tops[known]
+    present = np.flatnonzero(np.bincount(bins))  # np.unique would import numpy.ma, a hundredth of a second
+    return {int(index): float(tops[bins == index].max()) for index in present}
+
+
+def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
+    naive, fused = confirmed.facts.by["naive"], confirmed.facts.by["fused"]
+    return {
+        "naive_loss": confirmed.losses["naive"],
+        "fused_loss": confirmed.losses["fused"],
+        "truth_loss": confirmed.truth,
+        "naive_nan_probability": naive.nan_probability,
+        "naive_gradient_finite": ~naive.bad_gradient,
+        "fused_gradient_finite": ~fused.bad_gradient,
+        "cause": causes_of(confirmed.facts, job.judged),
+    }
+
+
+def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
+    """Proves what it can from bounds, then runs the rows that were not proven."""
+    if not _can_screen(job):
+        return run_all(job, None, advance)
+    how = Screen(
+        job.tensor.dtype,
+        job.dtype,
+        job.rows.classes,
+        -math.log(job.kept) if job.options.reduction == "mean" and job.kept else 0.0,
+        job.targets is not None,
+    )
+    total, seen = Tally(behaviour=empty_behaviour()), 0
+    numbers = np.zeros(0, np.intp)
+    doubtful = [numbers]
+
+    def work(first: int, block: Array) -> tuple[int, Tally, Numbers]:
+        return len(block), *_screen_block(job, how, first, block)
+
+    try:
+        for rows, part, unproven in _side_by_side(
+            work, job, SCREEN_BYTES // job.tensor.data.itemsize, advance
+        ):
+            seen += rows
+            total += part
+            doubtful.append(unproven)
+        numbers = np.concatenate(doubtful)
+        return total + _run_rows(job, numbers) if len(numbers) else total
+    except KeyboardInterrupt:
+        raise _interrupted(job, seen, total, sum(map(len, doubtful))) from None
+
+
+def _can_screen(job: Job) -> bool:
+    """Whether the bounds speak of this loss: plain, on labels or none, over some rows, in a cast they know."""
+    labels = job.targets is None or job.targets.labels is not None
+    whole = job.options.reduction == "sum" or 0 < job.kept < (6e4 if job.half else math.inf)
+    float8 = job.dtype.startswith("float8") and job.dtype != job.tensor.dtype
+    return job.plain and labels and whole and job.last_axis and not float8
+
+
+@np.errstate(over="ignore")
+def _screen_block(job: Job, how: Screen, first: int, block: Array) -> tuple[Tally, Numbers]:
+    """(tally over the rows that were proven, numbers of the others)."""
+    rows = slice(first, first + len(block))
+    targets = job.targets
+    if targets is None or targets.labels is None or targets.ignored is None or targets.bad is None:
+        found = screen(block, None, None, None, how)
+    else:
+        found = screen(block, targets.labels[rows], targets.ignored[rows], targets.bad[rows], how)
+    proven = np.flatnonzero(found.proven)
+    numbers = np.arange(first, first + len(block))
+    job.mark_whole_tensor(found.facts, numbers)
+    top, bottom = found.extremes.max[proven], found.extremes.min[proven]
+    tally = tally_facts(select(found.facts, proven), numbers[proven], job.rows.count, job.judged)
+    tally = replace(
+        tally,
+        health=health.Counts(
+            neginf=found.extremes.masked
+            if len(proven) == len(block)
+            else _masked(block[proven], job.tensor.dtype),
+            min=float(bottom.min(initial=np.inf)),
+            max=float(top.max(initial=-np.inf)),
+        ),
+        loss_low=float(found.loss_low[proven].clip(0.0).sum()),
+        loss_high=float(found.loss_high[proven].sum()),
+        strip_max=_strip_max(numbers[proven], top, job.rows.count),
+    )
+    return tally, numbers[~found.proven]
+
+
+def _masked(block: Array, dtype: str) -> int:
+    return extremes(block, dtype).masked if len(block) else 0
+
+
+def _side_by_side(
+    work: Callable[[int, Array], Result], job: Job, values: int, advance: Advance
+) -> Iterator[Result]:
+    """``work`` on (first row, block) of about ``values`` values, results in the order of the rows."""
+
+    def sized(item: tuple[int, Array]) -> tuple[int, Result]:
+        return item[1].nbytes, work(*item)
+
+    for size, result in in_order(sized, job.rows.blocks(values // max(1, job.rows.classes))):
+        advance(size)
+        yield result

@@ -1,0 +1,81 @@
+"""The reference: cross entropy in float64, with the row maximum left out of the sum and added with log1p.
+
+Near p = 1 a plain float64 log_softmax rounds 1 + r to 1 and loses the loss; log1p(r) keeps it
+(Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021, doi 10.1093/imanum/draa038).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from nanhunt.operations.cross_entropy.forms import Labels, LossOptions, NegLog
+
+
+@dataclass(frozen=True)
+class TrueRows:
+    """float64 truth of one block."""
+
+    losses: torch.Tensor
+    """(rows,): what ``F.cross_entropy`` would give in exact arithmetic."""
+    handwritten: torch.Tensor
+    """(rows,): the same for the handwritten forms; differs only with weights and smoothing together."""
+
+
+def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
+    """Row losses of logits x (rows, classes), converted to float64 first; 0 for rows that are left out."""
+    z = x.double() / options.temperature
+    top, where = z.max(-1, keepdim=True)
+    rest = torch.exp(z - top).scatter_(-1, where, 0.0)
+    log_sum = torch.log1p(rest.sum(-1, keepdim=True))
+
+    def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
+        picked = z if classes is None else z.gather(-1, classes)
+        return (top - picked) + log_sum
+
+    if labels.probabilities is not None:
+        losses = _soft(neg_log(None), labels.probabilities, options)
+        return TrueRows(losses, losses)
+    assert labels.classes is not None
+    return TrueRows(*_hard(neg_log, labels, options))
+
+
+def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """The largest magnitude of a row loss's true gradient outside the label, float64 (rows,).
+
+    d loss / d z_j = p_j sum_k y_k w_k - y_j w_j, where the smoothed y_j is eps / classes outside the label.
+    """
+    eps, label = options.label_smoothing, classes[:, None]
+    p = torch.softmax(x.double() / options.temperature, -1)
+    weights = torch.ones(p.shape[-1]).double() if options.weights is None else options.weights.double()
+    mass = (1 - eps) * weights[classes]
+    pull = torch.zeros_like(weights)
+    if eps:  # 0 * NaN must not reach a loss that leaves the other weights out
+        mass, pull = mass + eps / len(weights) * weights.sum(), eps / len(weights) * weights
+    gradient = torch.where(p == 0, 0.0, p * mass[:, None]) - pull
+    return gradient.scatter(-1, label, 0.0).abs().amax(-1)
+
+
+def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    classes = neg_log.shape[-1]
+    y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
+    if options.weights is not None:
+        y = y * options.weights.double()
+    return torch.where(y == 0, 0.0, y * neg_log).sum(-1)  # 0 * -inf is 0 in truth
+
+
+def _hard(neg_log: NegLog, labels: Labels, options: LossOptions) -> tuple[torch.Tensor, torch.Tensor]:
+    assert labels.classes is not None
+    eps = options.label_smoothing
+    picked = neg_log(labels.classes[:, None])[:, 0]
+    weights = None if options.weights is None else options.weights.double()
+    weight = 1.0 if weights is None else weights[labels.classes]
+    fused = handwritten = picked * weight
+    if eps:
+        everywhere = neg_log(None)
+        share = eps / everywhere.shape[-1]
+        by_class = everywhere.sum(-1) if weights is None else (everywhere * weights).sum(-1)
+        fused = (1 - eps) * picked * weight + share * by_class
+        handwritten = ((1 - eps) * picked + share * everywhere.sum(-1)) * weight
+    return torch.where(labels.kept, fused, 0.0), torch.where(labels.kept, handwritten, 0.0)

@@ -1,0 +1,1 @@
+"""What was found: frozen, additive, saved as JSON; no text is made here."""

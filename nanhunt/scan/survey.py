@@ -1,0 +1,176 @@
+"""Many inputs -> one Report. What cannot be read becomes an error in it, and the rest is still judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load import Chosen, Container, NothingToCheck, NotNumbers, choose, find, open_path
+from nanhunt.load.tensor import Tensor
+from nanhunt.operations import rules
+from nanhunt.operations.cross_entropy.diagnose import diagnose
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.sweep import RowTable
+from nanhunt.operations.cross_entropy.targets import read_targets, read_weights
+from nanhunt.operations.values.check import check_values
+from nanhunt.options import Options
+from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
+
+Advance = Callable[[int], None]
+OptionsFor = Callable[[str], Options]
+_UNDECIDED = (
+    "its values were checked, no more: to judge it as logits for the labels beside it, use --logits NAME"
+)
+
+
+@dataclass
+class Survey:
+    """How to look at inputs."""
+
+    options: Options
+    compares: bool = False
+    """Run every row, logits only."""
+    options_for: OptionsFor | None = None
+    """Options of one file, where they differ by path."""
+    advance: Advance = lambda _: None
+    tables: dict[tuple[str, str], RowTable] | None = None
+    """Filled in for --save-rows, by (tensor label, dtype)."""
+    unfinished: list[Report] = field(default_factory=list)
+    """What is known of the file that is being judged."""
+
+    def paths(self, paths: Iterable[str]) -> Iterator[Report]:
+        """One report per input, as soon as it is known."""
+        paths = list(paths)
+        try:
+            files = find(paths)
+        except NanhuntError as error:
+            yield self._failed("", error)
+            return
+        named = set(paths)
+        for file in files:
+            yield self.path(file, searched=file not in named)
+
+    def path(self, file: str, *, searched: bool = False) -> Report:
+        """One file; in a search, a file without floating tensors is passed over."""
+        options = self.options_for(file) if self.options_for else self.options
+        self.unfinished = []
+        try:
+            container = open_path(file, options.stored_dtype)
+            return self.chosen(choose(container, options), options) + self._refused(container, options)
+        except NothingToCheck as error:
+            return Report() if searched else self._failed(file, error)
+        except NanhuntError as error:
+            return merge((*self.unfinished, self._failed(file, error)))
+
+    def _refused(self, container: Container, options: Options) -> Report:
+        """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
+        if options.logits:
+            return Report()
+        refused = container.refused.items()
+        tensors = [(name, error) for name, error in refused if not isinstance(error, NotNumbers)]
+        return merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
+
+    def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
+        """Tensors whose roles are known."""
+        options = options or self.options
+        reports: list[Report] = []
+        self.unfinished = reports
+        if self.compares and not chosen.logits:
+            names = ", ".join(tensor.label for tensor in chosen.values[:5])
+            raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
+        judged = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
+        if not self.compares:
+            judged.append(self._values(chosen, options))
+        for report in itertools.chain.from_iterable(judged):
+            reports.append(report)  # one by one: an interrupt loses none
+        self.unfinished = []
+        return merge(reports)
+
+    def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Iterator[Report]:
+        """Logits, a report per dtype."""
+        try:
+            for dtype in _dtypes(tensor, options):
+                found = self._logits(chosen, tensor, dtype, options)
+                remarks = tuple(_not_labels(each) for each in chosen.float_labels)
+                yield self._report(options, [replace(found, notes=(*found.notes, *remarks))])
+        except (NanhuntError, OSError, MemoryError) as error:
+            yield self._failed(tensor.label, error)
+
+    def _logits(self, chosen: Chosen, tensor: Tensor, dtype: str, options: Options) -> TensorReport:
+        _check_shape(tensor, options)
+        classes = tensor.shape[options.class_axis]
+        targets = None
+        if chosen.targets is not None:
+            targets = read_targets(*chosen.targets, tensor, options.class_axis, options.ignore_index)
+        weights = None if chosen.class_weights is None else read_weights(chosen.class_weights, classes)
+        job = Job(tensor, dtype, targets, weights, options, rules.chosen(options.select, options.ignore))
+        table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
+        every_row = self.compares or table is not None
+        return diagnose(job, every_row=every_row, table=table, advance=self.advance)
+
+    def _values(self, chosen: Chosen, options: Options) -> Iterator[Report]:
+        """The health of tensors that are not logits."""
+        codes = rules.chosen(options.select, options.ignore)
+
+        def dtypes(tensor: Tensor) -> tuple[str, ...]:
+            return _dtypes(tensor, options)
+
+        for tensor, found in check_values(chosen.values, dtypes, options, codes, self.advance):
+            if isinstance(found, Exception):
+                yield self._failed(tensor.label, found)
+                continue
+            notes = (_UNDECIDED,) if tensor.label in chosen.undecided else ()
+            yield self._report(options, [replace(each, notes=(*each.notes, *notes)) for each in found])
+
+    @cached_property
+    def _options(self) -> dict[str, object]:
+        """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
+        return dict(sorted(dataclasses.asdict(self.options).items()))
+
+    def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
+        return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
+
+    def _failed(self, file: str, error: Exception) -> Report:
+        hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
+        message = str(error) or type(error).__name__
+        return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def _not_labels(tensor: Tensor) -> str:
+    return f"{tensor.name} is {tensor.dtype}, so it was not taken for labels: save class numbers as int64"
+
+
+def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
+    return options.dtype or (tensor.dtype,)
+
+
+def _check_shape(tensor: Tensor, options: Options) -> None:
+    if not tensor.shape:
+        raise NanhuntError(
+            f"{tensor.label} is a single number, not rows of logits.", "Logits need a class dimension."
+        )
+    if not -len(tensor.shape) <= options.class_axis < len(tensor.shape):
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}, so there is no --class-axis {options.class_axis}.",
+            f"Choose one of {-len(tensor.shape)}..{len(tensor.shape) - 1}.",
+        )
+    if tensor.shape[options.class_axis] == 0:
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}: 0 classes.",
+            "A softmax needs at least one class; check how the file was written, or --class-axis.",
+        )
+
+
+def builtin_batch() -> Chosen:
+    """The articles' 3 x 3 batch: one row whose exp overflows in every format."""
+    logits = np.array([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]], dtype=np.float32)
+    labels = np.array([0, 2, 1])
+    file = "the articles' 3 x 3 batch (built in)"
+    targets = Tensor(file, "targets", "int64", labels.shape, lambda: labels)
+    return Chosen((Tensor(file, "", "float32", logits.shape, lambda: logits),), (), (targets, "the batch"))

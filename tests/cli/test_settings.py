@@ -1,0 +1,90 @@
+"""Settings files: found upward, checked key by key, per path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nanhunt.cli.settings import Settings, read_settings
+from nanhunt.errors import NanhuntError
+
+KNOWN = {"fail-on": str, "max-rows": int, "temperature": float, "dtype": list, "statistics": bool}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, two below the one with the settings."""
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    return tmp_path
+
+
+def read(folder: Path, text: str) -> Settings:
+    """Settings of a pyproject.toml with that text."""
+    (folder / "pyproject.toml").write_text(text)
+    return read_settings(None, KNOWN, isolated=False)
+
+
+def test_found_upward_and_named_like_fields(folder: Path) -> None:
+    text = '[tool.nanhunt]\nfail-on = "note"\nmax-rows = 3\ntemperature = 2\ndtype = "float16"\nstatistics = true\n'
+    assert read(folder, text).values == {
+        "fail_on": "note", "max_rows": 3, "temperature": 2.0, "dtype": ["float16"], "statistics": True
+    }  # fmt: skip
+
+
+def test_the_nearest_file_counts_even_without_a_table(folder: Path) -> None:
+    read(folder, '[tool.nanhunt]\nfail-on = "note"\n')
+    (folder / "a" / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert read_settings(None, KNOWN, isolated=False) == Settings()
+
+
+def test_isolated_reads_nothing(folder: Path) -> None:
+    read(folder, "[tool.nanhunt]\nfail-on = 'note'\n")
+    assert read_settings(None, KNOWN, isolated=True) == Settings()
+
+
+def test_a_named_file_may_have_its_keys_on_top(folder: Path) -> None:
+    (folder / "my.toml").write_text("max-rows = 7\n")
+    assert read_settings(str(folder / "my.toml"), KNOWN, isolated=False).values == {"max_rows": 7}
+
+
+def test_per_path_tables_later_ones_win(folder: Path) -> None:
+    text = (
+        '[[tool.nanhunt.per-path]]\npaths = ["attn*"]\nmax-rows = 1\nfail-on = "never"\n'
+        '[[tool.nanhunt.per-path]]\npaths = ["dumps/*.npy"]\nmax-rows = 2\n'
+    )
+    settings = read(folder, text)
+    assert settings.for_path("attn.npy") == {"max_rows": 1, "fail_on": "never"}
+    assert settings.for_path("dumps/attn.npy") == {"max_rows": 2, "fail_on": "never"}
+    assert settings.for_path("run/dumps/x.npy") == {"max_rows": 2}
+    assert settings.for_path("x.npy") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[tool.nanhunt]\nfail_on = "note"\n', "Did you mean fail-on"),
+        ("[tool.nanhunt]\nzzz = 1\n", "Keys: "),
+        ('[tool.nanhunt]\nmax-rows = "3"\n', "max-rows"),
+        ("[tool.nanhunt]\nmax-rows = true\n", "max-rows"),
+        ("[tool.nanhunt]\nstatistics = 1\n", "statistics"),
+        ("[tool.nanhunt\n", "TOML"),
+        ("[tool]\nnanhunt = 3\n", "not a table"),
+        ("[tool.nanhunt]\nper-path = 3\n", "per-path"),
+        ("[[tool.nanhunt.per-path]]\nmax-rows = 3\n", "paths"),
+        ('[[tool.nanhunt.per-path]]\npaths = ["*"]\nzzz = 3\n', "zzz"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file(folder: Path, text: str, said: str) -> None:
+    with pytest.raises(NanhuntError) as raised:
+        read(folder, text)
+    assert said in raised.value.message + raised.value.hint
+    assert "pyproject.toml" in raised.value.message
+
+
+def test_bytes_that_are_no_text(folder: Path) -> None:
+    (folder / "pyproject.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(NanhuntError, match="cannot be read"):
+        read_settings(None, KNOWN, isolated=False)

@@ -1,0 +1,78 @@
+"""The catalogue: complete, in order, found by code or name, and what the issue's table promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from nanhunt.errors import NanhuntError
+from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, chosen, find
+from nanhunt.results.report import Severity
+
+TABLE = {
+    "NH001": ("nan-logits", "error"), "NH002": ("inf-logits", "error"), "NH003": ("fully-masked-row", "error"),
+    "NH004": ("cast-overflow", "error"), "NH005": ("target-out-of-range", "error"),
+    "NH006": ("masked-target", "error"), "NH007": ("all-targets-ignored", "error"),
+    "NH008": ("ignored-row-poisons-gradient", "error"), "NH009": ("bad-loss-options", "error"),
+    "NH010": ("half-reduction-overflow", "error"), "NH101": ("exp-overflow", "warning"),
+    "NH102": ("sum-overflow", "warning"), "NH103": ("sum-underflow", "warning"), "NH104": ("subnormal-sum", "note"),
+    "NH201": ("probability-underflow", "warning"), "NH202": ("collapsed-loss", "note"),
+    "NH203": ("absorbed-log-sum", "note"), "NH301": ("reciprocal-overflow", "warning"),
+    "NH302": ("vanishing-gradient", "note"), "NH401": ("low-headroom", "note"), "NH501": ("non-finite-values", "error"),
+    "NH502": ("cast-loss", "warning"),
+}  # fmt: skip
+
+
+def test_codes_names_severities_and_order() -> None:
+    assert {code: (rule.name, str(rule.severity)) for code, rule in RULES.items()} == TABLE
+    assert list(RULES) == list(TABLE)
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_every_rule_is_explained(code: str) -> None:
+    rule = RULES[code]
+    assert rule.code == code
+    for text in (rule.what, rule.why, rule.fix):
+        assert len(text) > 15
+        assert text.endswith((".", ")"))
+    assert (rule.holds is None) == (code in VALUE_RULES)
+
+
+@pytest.mark.parametrize("code", [code for code in RULES if code not in VALUE_RULES])
+def test_a_predicate_is_named_after_its_rule(code: str) -> None:
+    holds = RULES[code].holds
+    assert holds is not None
+    assert holds.__name__ == RULES[code].name.replace("-", "_")
+
+
+def test_only_probability_underflow_softens_without_targets() -> None:
+    assert {code for code, rule in RULES.items() if rule.targetless} == {"NH201"}
+    assert RULES["NH201"].targetless == Severity.NOTE
+    assert set(TARGET_RULES) < set(RULES)
+
+
+@pytest.mark.parametrize("text", ["NH101", "nh101", "exp-overflow", "EXP-Overflow", " NH101 "])
+def test_found_by_code_or_name(text: str) -> None:
+    assert find(text).code == "NH101"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("exp-overflw", "exp-overflow"), ("NH1O1", "NH101"), ("nan", "nan-logits")]
+)
+def test_a_typo_is_answered_with_what_was_meant(text: str, meant: str) -> None:
+    with pytest.raises(NanhuntError, match="There is no rule") as raised:
+        find(text)
+    assert meant in raised.value.hint
+
+
+def test_selection_by_code_name_and_prefix() -> None:
+    assert chosen((), ()) == frozenset(RULES)
+    assert chosen(("NH1",), ()) == {"NH101", "NH102", "NH103", "NH104"}
+    assert chosen(("NH1", "collapsed-loss"), ("NH104",)) == {"NH101", "NH102", "NH103", "NH202"}
+    assert chosen((), ("NH",)) == frozenset()
+    assert chosen(("nh2",), ()) == {"NH201", "NH202", "NH203"}
+
+
+@pytest.mark.parametrize("text", ["NH9", "NHX", "N", "", "exp"])
+def test_a_selection_that_matches_nothing_is_an_error(text: str) -> None:
+    with pytest.raises(NanhuntError):
+        chosen((text,), ())

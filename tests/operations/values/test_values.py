@@ -1,0 +1,147 @@
+"""Tensors that are not logits: what a cast loses, against torch's own cast of every value."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import nanhunt
+from nanhunt.dtypes.convert import to_torch
+from nanhunt.dtypes.formats import FORMATS
+from nanhunt.load.tensor import BITS, Tensor
+from nanhunt.operations.rules import RULES
+from nanhunt.operations.values.check import check_values
+from nanhunt.options import DTYPES, Options
+from nanhunt.results.report import TensorReport
+
+
+def judged(data: np.ndarray, stored: str, dtype: str, **options: int) -> TensorReport:
+    """The health check of values in memory."""
+    tensor = Tensor("w.pt", "layer.weight", stored, data.shape, lambda: data)
+    ((_, reports),) = check_values(
+        (tensor,), lambda _: (dtype,), Options(**options), frozenset(RULES), lambda _: None
+    )
+    assert not isinstance(reports, Exception)
+    return reports[0]
+
+
+def edges(stored: str) -> np.ndarray:
+    """Values around every limit of every format, as that dtype holds them."""
+    limits = [
+        limit * factor
+        for fmt in FORMATS.values()
+        for limit in (
+            fmt.max,
+            fmt.overflow,
+            fmt.smallest_normal,
+            fmt.smallest_subnormal,
+            fmt.smallest_subnormal / 2,
+        )
+        for factor in (1.0, -1.0, 1 - 2.0**-52, 1 + 2.0**-52, 1 - 2.0**-23, 1 + 2.0**-23, 0.75, 1.25)
+        if math.isfinite(limit * factor)
+    ]
+    values = [*limits, 0.0, -0.0, 1.0, math.nan, math.inf, -math.inf]
+    return torch.tensor(values, dtype=torch.float64).to(getattr(torch, stored))
+
+
+def stored_bits(tensor: torch.Tensor, stored: str) -> np.ndarray:
+    """A tensor as NumPy holds it: bits for the formats it lacks."""
+    if stored not in BITS:
+        return tensor.numpy()
+    carrier = {"uint16": torch.int16, "uint8": torch.uint8}[BITS[stored]]
+    return tensor.view(carrier).numpy().view(BITS[stored])
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"), [pair for pair in itertools.product(DTYPES, DTYPES) if pair[0] != pair[1]]
+)
+def test_a_cast_loses_exactly_what_torch_loses(stored: str, dtype: str) -> None:
+    data = stored_bits(edges(stored), stored)
+    report = judged(data, stored, dtype, max_rows=10_000)
+    before = to_torch(data, stored)
+    before = before if before.dtype.itemsize > 1 else before.float()
+    after = before.to(getattr(torch, dtype)).double()
+    was_finite, size = before.isfinite(), before.double().abs()
+    if dtype == "float8_e4m3fn":
+        overflow = was_finite & (after.abs() == FORMATS[dtype].max) & (size.float() > FORMATS[dtype].overflow)
+    else:
+        overflow = was_finite & after.isinf()
+    flushed = (size > 0) & (after == 0)
+    subnormal = (
+        (size >= FORMATS[stored].smallest_normal)
+        & (after != 0)
+        & (after.abs() < FORMATS[dtype].smallest_normal)
+    )
+    lost = (overflow | flushed).nonzero()[:, 0].tolist()
+    found = {finding.code: finding for finding in report.findings}
+    assert found["NH501"].count == int((~was_finite).sum())
+    assert list(found["NH501"].rows) == (~was_finite).nonzero()[:, 0].tolist()
+    assert (found["NH502"].count if lost else 0) == len(lost)
+    assert (list(found["NH502"].rows) if lost else []) == lost
+    counted = [int(kind.sum()) for kind in (overflow, flushed, subnormal)]
+    note = "{:,} overflow, {:,} become 0, {:,} become subnormal".format(*counted)
+    assert note in report.notes[0]
+
+
+def test_health_figures_are_not_spoilt_by_one_nan() -> None:
+    report = judged(
+        np.array([[1.0, math.nan], [-3.0, math.inf], [0.0, 1e-42]], np.float32), "float32", "float32"
+    )
+    health = report.health
+    assert (health.nan, health.posinf, health.neginf, health.zero, health.subnormal) == (1, 1, 0, 1, 1)
+    assert (health.min, health.max) == (-3.0, 1.0)
+    assert report.findings[0].code == "NH501"
+    assert report.findings[0].rows == (1, 3)
+    assert "[0, 1]" in report.findings[0].message
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_positions_are_flat_in_c_order_whatever_the_layout(order: str) -> None:
+    data = np.zeros((3, 4, 5), np.float32, order=order)  # type: ignore[call-overload]
+    data[1, 2, 3] = data[2, 0, 1] = math.nan
+    assert judged(data, "float32", "float32").findings[0].rows == (1 * 20 + 2 * 5 + 3, 2 * 20 + 1)
+
+
+def test_bad_positions_go_on_over_blocks() -> None:
+    data = np.zeros(1 << 19, np.float32)
+    where = [3, (1 << 18) - 1, 1 << 18, (1 << 19) - 1]
+    data[where] = math.inf
+    assert judged(data, "float32", "float16", max_rows=10).findings[0].rows == tuple(where)
+
+
+def test_weights_in_a_checkpoint_are_judged_as_values(tmp_path: object) -> None:
+    path = f"{tmp_path}/ckpt.pt"
+    torch.save({"model": {"weight": torch.full((4, 4), 1e5), "bias": torch.ones(4)}}, path)
+    report = nanhunt.check(path, dtype="float16")
+    roles = {tensor.tensor: tensor.role for tensor in report.tensors}
+    assert roles == {"model.bias": "values", "model.weight": "values"}
+    assert [finding.code for finding in report.findings] == ["NH502"]
+    fix = report.findings[0].remedies[0]
+    assert fix.works
+    assert fix.rows == 10
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "transposed"])
+@pytest.mark.parametrize("chunk", [8, 64, 200, 1 << 22])
+def test_chunks_threads_and_layout_change_nothing(
+    layout: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    plain = rng.choice(
+        np.array([0, 1e-42, 1e-9, 1e-6, 0.5, -3, 1e6, math.nan, -math.inf], np.float32), (6, 5, 7)
+    )
+    data = {
+        "C": plain,
+        "F": np.asfortranarray(plain),
+        "strided": np.repeat(plain, 2, axis=2)[:, :, ::2],
+        "transposed": np.ascontiguousarray(plain.transpose(2, 0, 1)).transpose(1, 2, 0),
+    }[layout]
+    assert np.array_equal(data, plain, equal_nan=True)
+    whole = judged(plain, "float32", "float16", max_rows=7)
+    monkeypatch.setattr("nanhunt.operations.values.check.BATCH_BYTES", chunk)
+    monkeypatch.setattr("nanhunt.operations.values.check.SMALL_VALUES", chunk)
+    assert judged(data, "float32", "float16", max_rows=7) == whole
