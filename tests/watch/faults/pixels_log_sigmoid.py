@@ -1,0 +1,18 @@
+"""Binary cross entropy over pixels, written with the log of a sigmoid that has rounded to 1."""
+
+# says: logsigmoid
+# says: binary_cross_entropy_with_logits
+# never: F.cross_entropy
+# never: look closer
+import torch
+
+torch.manual_seed(0)
+decoder = torch.nn.Linear(4, 16)
+images = (torch.rand(5, 16) > 0.5).float()
+codes = torch.randn(5, 4)
+codes[2] *= 400
+p = torch.sigmoid(decoder(codes))
+loss = (
+    -(images * torch.log(p) + (1 - images) * torch.log(1 - p)).sum(-1).mean()
+)  # <- fault: op=log phase=forward
+loss.backward()

@@ -1,0 +1,15 @@
+"""The advantages of a group of one: the standard deviation of one value is 0 / 0."""
+
+# says: one value
+# says: correction=0
+# never: Check the range
+import torch
+
+torch.manual_seed(0)
+policy = torch.nn.Linear(4, 1)
+rewards = policy(torch.randn(6, 4)).reshape(6, 1)
+advantages = (rewards - rewards.mean(-1, keepdim=True)) / rewards.std(
+    -1, keepdim=True
+)  # <- fault: op=std phase=forward
+loss = advantages.mean()
+loss.backward()
