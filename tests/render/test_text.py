@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -66,13 +65,10 @@ def test_proof_and_what_does_not_help(report):
 
 
 @pytest.mark.parametrize("format", ["text", "markdown"])
-def test_code_is_never_wrapped(report, format):
-    line = (
-        "loss = F.cross_entropy(logits, targets)  # " + "a comment far longer than any terminal is wide " * 4
-    )
-    text = json.dumps(line)[1:-1]
-    long = Report.from_json(report.to_json().replace("loss = F.cross_entropy(logits, targets)", text))
-    assert line.strip() in [shown.strip() for shown in render(long, format, width=80).splitlines()]
+def test_code_is_never_wrapped(report, golden, format):
+    line = f"{golden.FUSED.snippet}  # {'a comment far longer than any terminal ' * 4}end"
+    long = Report.from_json(report.to_json().replace(golden.FUSED.snippet, line))
+    assert line in [shown.strip() for shown in render(long, format, width=80).splitlines()]
 
 
 def test_what_is_still_wrong_and_what_is_changed_are_said(golden):
