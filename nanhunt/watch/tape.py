@@ -283,7 +283,7 @@ class RandomState:
 
 def _memory(tensor: torch.Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except Exception:  # a layout or subclass without a storage of its own: it shares none
         return id(tensor)
 

@@ -8,8 +8,6 @@ import torch
 torch.manual_seed(0)
 policy = torch.nn.Linear(4, 1)
 rewards = policy(torch.randn(6, 4)).reshape(6, 1)
-advantages = (rewards - rewards.mean(-1, keepdim=True)) / rewards.std(
-    -1, keepdim=True
-)  # <- fault: op=std phase=forward
-loss = advantages.mean()
+spread = rewards.std(-1, keepdim=True)  # <- fault: op=std phase=forward
+loss = ((rewards - rewards.mean(-1, keepdim=True)) / spread).mean()
 loss.backward()
