@@ -12,7 +12,6 @@ images = (torch.rand(5, 16) > 0.5).float()
 codes = torch.randn(5, 4)
 codes[2] *= 400
 p = torch.sigmoid(decoder(codes))
-loss = (
-    -(images * torch.log(p) + (1 - images) * torch.log(1 - p)).sum(-1).mean()
-)  # <- fault: op=log phase=forward
+log_p = torch.log(p)  # <- fault: op=log phase=forward
+loss = -(images * log_p + (1 - images) * torch.log(1 - p)).sum(-1).mean()
 loss.backward()
