@@ -327,7 +327,7 @@ def _judge_options(
         seen.warning = ~(p > 0)
     seen.error = seen.error | bad | sums | seen.rules["NH004"] | seen.rules["NH007"]
     # float8_e4m3fn has no infinity: its cast makes finite numbers of them.
-    lost = seen.rules["NH002"] | seen.rules["NH003"] | seen.rules["NH006"]
+    lost = seen.rules["NH002"] | seen.rules["NH003"] | (seen.rules["NH006"] & given)
     seen.error = seen.error | (lost if problem.dtype == torch.float8_e4m3fn else False)
     seen.warning = seen.warning | seen.error
 
