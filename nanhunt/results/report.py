@@ -60,7 +60,13 @@ class RemedyResult:
     """How many failing rows it was run on (at most 1,000)."""
     bad_rows_after: int
     max_loss_error: float | None
-    """Largest absolute difference from the true row loss over those rows; None when it has no loss."""
+    """Largest absolute difference from the true loss: of those rows together, and of the first ones alone.
+
+    None when it has no loss."""
+    outcome: str = ""
+    """What is still wrong where it does not work: "loss still NaN", "loss finite but wrong", "gradient 0"."""
+    changes: str = ""
+    """How its objective differs from the user's; "" if it does not."""
 
 
 @dataclass(frozen=True)
