@@ -55,7 +55,7 @@ class Problem:
 
     @property
     def reduction(self) -> str:
-        """ "mean", "sum", or "" for an operation whose values are its output."""
+        """How the values become one: mean, sum, or nothing for an operation whose values are its output."""
         return getattr(self.options, "reduction", "")
 
     @property
