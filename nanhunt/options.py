@@ -26,7 +26,9 @@ class Options:
     logits: tuple[str, ...] = ()
     """Names or globs of the tensors to judge as logits; empty: found by shape and name."""
     targets: str | None = None
-    """FILE, NAME or FILE:NAME of the labels or probability targets."""
+    """FILE, NAME or FILE:NAME of the labels or probability targets; NAME may be a glob."""
+    shift: bool | None = None
+    """Judge logits[:, :-1] against labels[:, 1:], as causal language models do; None: where that is recognised."""
     class_axis: int = -1
     temperature: float = 1.0
     ignore_index: int = -100

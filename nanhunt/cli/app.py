@@ -31,7 +31,17 @@ Logits = Annotated[
 ]
 Targets = Annotated[
     str | None,
-    typer.Option(metavar="[FILE:]NAME", help="Class labels, or probabilities of the logits' shape."),
+    typer.Option(
+        metavar="[FILE:]NAME", help="Class labels, or probabilities of the logits' shape; globs allowed."
+    ),
+]
+Shift = Annotated[
+    bool | None,
+    typer.Option(
+        "--shift/--no-shift",
+        help="Judge the logits at t against label t + 1, as a causal language model's loss does. "
+        "Default: where that is recognised.",
+    ),
 ]
 ClassAxis = Annotated[int, typer.Option(help="Dimension of the classes; PyTorch's (N, C, d1) layout is 1.")]
 StoredDtype = Annotated[
@@ -85,6 +95,7 @@ def check(
     dtype: Dtype = None,
     logits: Logits = None,
     targets: Targets = None,
+    shift: Shift = None,
     class_axis: ClassAxis = -1,
     stored_dtype: StoredDtype = None,
     temperature: Temperature = 1.0,
@@ -120,6 +131,7 @@ def compare(
     dtype: Dtype = None,
     logits: Logits = None,
     targets: Targets = None,
+    shift: Shift = None,
     class_axis: ClassAxis = -1,
     stored_dtype: StoredDtype = None,
     temperature: Temperature = 1.0,

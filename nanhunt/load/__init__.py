@@ -7,17 +7,16 @@ from nanhunt.load.container import Container, NothingToCheck, NotNumbers, Refuse
 from nanhunt.load.folder import find
 from nanhunt.load.opening import open_path
 from nanhunt.load.reference import tensor_at
-from nanhunt.load.roles import Chosen, choose
+from nanhunt.load.roles import Role
 from nanhunt.load.tensor import Tensor
 
 __all__ = [
-    "Chosen",
     "Container",
     "NotNumbers",
     "NothingToCheck",
     "RefusedTensor",
+    "Role",
     "Tensor",
-    "choose",
     "find",
     "open_path",
     "tensor_at",

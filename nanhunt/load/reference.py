@@ -51,7 +51,8 @@ def tensor_at(
     if len(tensors) > 1:
         names = listed(described(tensor) for tensor in tensors)
         raise NanhuntError(
-            f'"{printable(spec)}" ({role.option}) means {len(tensors):,} tensors: {names}.', "Name one of them."
+            f'"{printable(spec)}" ({role.option}) means {len(tensors):,} tensors: {names}.',
+            "Name one of them.",
         )
     return tensors[0]
 
@@ -121,7 +122,9 @@ def _neither_file_nor_tensor(spec: str, role: Role, container: Container | None)
             f'"{printable(spec)}" ({role.name}) is not a file.',
             did_you_mean(spec, _neighbours(spec)) + "Name a file.",
         )
-    message = f'"{printable(spec)}" ({role.option}) is neither a file nor a tensor in {printable(container.file)}.'
+    message = (
+        f'"{printable(spec)}" ({role.option}) is neither a file nor a tensor in {printable(container.file)}.'
+    )
     return NanhuntError(
         message, did_you_mean(spec, [*container.tensors, *_neighbours(spec)]) + contents(container)
     )

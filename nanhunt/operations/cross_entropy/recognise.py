@@ -6,12 +6,11 @@ without a word.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nanhunt.dtypes.convert import native, to_floats
+from nanhunt.dtypes.convert import to_floats
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import FLOATING, Tensor
@@ -25,7 +24,6 @@ from nanhunt.operations.cross_entropy.targets import (
     class_labels,
     leading,
     read_targets,
-    whole_labels,
 )
 from nanhunt.options import Options
 
@@ -88,7 +86,7 @@ def _class_axis(problem: Problem, options: Options) -> tuple[int, str]:
     if given != len(shape) - 1 or len(shape) < 3 or targets is None or targets.dtype in FLOATING:
         return options.class_axis, ""
     second = leading(problem.logits, 1)
-    if targets.shape != second:
+    if targets.shape not in (second, (second[0], 1, *second[1:])):
         return options.class_axis, ""
     if targets.shape == leading(problem.logits, -1):
         said = f"classes assumed in the last dimension of {shape}; where they are the second: --class-axis 1"
@@ -105,9 +103,7 @@ def _targets(problem: Problem, tensor: Tensor, options: Options) -> tuple[Target
         return read_targets(tensor, problem.source, logits, axis, options.ignore_index), []
     alignment = shift.align(problem, tensor, options)
     classes = logits.shape[axis]
-    targets = class_labels(
-        alignment.labels, problem.source, classes, options.ignore_index, alignment.code
-    )
+    targets = class_labels(alignment.labels, problem.source, classes, options.ignore_index, alignment.code)
     notes = [alignment.note] if alignment.note else []
     return targets, [*notes, *_one_wrong_label(targets)]
 
@@ -119,10 +115,13 @@ def _one_wrong_label(targets: Targets) -> list[str]:
     wrong = targets.labels[targets.bad]
     if not len(wrong) or not (wrong == -1).all():
         return []
-    every = "every label is" if len(wrong) == targets.rows else f"{len(wrong):,} of {targets.rows:,} labels are"
+    every = (
+        "every label is" if len(wrong) == targets.rows else f"{len(wrong):,} of {targets.rows:,} labels are"
+    )
     return [f"{every} -1: if that marks rows that the loss leaves out, say --ignore-index -1"]
 
 
+@np.errstate(invalid="ignore")  # inf - inf is no probability
 def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     """Whether the rows are probabilities already, as far as a sample of them tells."""
     rows = Rows(logits.data, class_axis)

@@ -9,7 +9,7 @@ from math import prod
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
-from nanhunt.load.roles import Candidates, Role, by_spot, is_called, place
+from nanhunt.load.roles import Candidates, Role, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
 from nanhunt.options import Options
@@ -26,7 +26,9 @@ TARGETS = Role(
     required=False,
 )
 CLASS_WEIGHTS = Role("class weights", r"((class|ce|loss)[_-]?)?weights?", FLOATING, required=False)
-INPUTS = Role("input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False)
+INPUTS = Role(
+    "input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False
+)
 """What a language model read: tells whether its labels are shifted."""
 
 _OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
@@ -124,13 +126,19 @@ def _logits_and_values(container: Container, options: Options) -> tuple[dict[str
         chosen = [tensor for name in options.logits for tensor in _named_logits(container, name)]
         return dict.fromkeys((tensor.name for tensor in chosen), ""), ()
     for name, error in container.refused.items():
-        if (is_called(LOGITS.called, name) or is_called(SCORES.called, name)) and not isinstance(error, NotNumbers):
+        if (is_called(LOGITS.called, name) or is_called(SCORES.called, name)) and not isinstance(
+            error, NotNumbers
+        ):
             raise error  # choosing another tensor instead would hide the one that matters
     given = [spec for spec in (options.targets, options.class_weights) if spec is not None]
     taken = {tensor.name for spec in given for tensor in matching(container, spec)}
     floating = [each for each in container.tensors.values() if _is_floating(each) and each.name not in taken]
     logits = {tensor.name: "" for tensor in floating if LOGITS.suits(tensor) or SCORES.suits(tensor)}
-    logits = logits or _lone_logits(container, floating, options) or _first_of_pairs(container)
+    logits = (
+        logits
+        or _lone_logits(container, floating, options)
+        or dict.fromkeys(_pairs(container), _ASSUMED_PAIR)
+    )
     return logits, tuple(tensor for tensor in floating if tensor.name not in logits)
 
 
@@ -143,29 +151,31 @@ def _lone_logits(container: Container, floating: list[Tensor], options: Options)
         return {}
     stem = place(container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]).word
     told = options.targets is not None or (not arrays[0].name and is_called(LOGITS.called, stem))
-    return {arrays[0].name: "" if told else "assumed to be logits, as the only floating-point tensor here"}
+    return {arrays[0].name: "" if told else _ASSUMED_LONE}
 
 
-def _first_of_pairs(container: Container) -> dict[str, str]:
-    """Of (logits, labels) tuples, which have numbers for names: the floating one beside integers that fit it."""
+_ASSUMED_LONE = "assumed to be logits, as the only floating-point tensor here"
+_ASSUMED_PAIR = "assumed to be logits, with the integers beside them as labels"
+
+
+def _pairs(container: Container) -> dict[str, Tensor]:
+    """(logits, labels) tuples, which have numbers for names: the integers, by the name of the floats they fit."""
+    tuples: dict[tuple[str, ...], list[Tensor]] = {}
+    for name, tensor in container.tensors.items():
+        at = place(name)
+        if at.index and not at.word:
+            tuples.setdefault(at.scope, []).append(tensor)
     found = {}
-    for scope, beside in _unnamed(container).items():
+    for beside in tuples.values():
         floating = [tensor for tensor in beside if _is_floating(tensor)]
         labels = [tensor for tensor in beside if _is_class_labels(tensor)]
-        if len(beside) == 2 and len(floating) == len(labels) == 1 and fits(labels[0], floating[0], -1):
-            found[floating[0].name] = f"assumed to be logits, and {printable(labels[0].name)} their labels"
+        if len(beside) == 2 and len(floating) == len(labels) == 1 and _fits_somehow(labels[0], floating[0]):
+            found[floating[0].name] = labels[0]
     return found
 
 
-def _unnamed(container: Container) -> dict[tuple[str, ...], list[Tensor]]:
-    """Tensors with numbers for names, by the list or tuple they are in."""
-    found: dict[tuple[str, ...], list[Tensor]] = {}
-    for tensors in by_spot(container.tensors.values()).values():
-        for tensor in tensors:
-            at = place(tensor.name)
-            if not at.word:
-                found.setdefault(at.scope, []).append(tensor)
-    return found
+def _fits_somehow(labels: Tensor, logits: Tensor) -> bool:
+    return len(logits.shape) > 1 and any(fits(labels, logits, axis) for axis in (-1, 1))
 
 
 def _named_logits(container: Container, pattern: str) -> list[Tensor]:
@@ -188,13 +198,14 @@ def _problems(container: Container, options: Options, logits: dict[str, str]) ->
     others = [tensor for tensor in container.tensors.values() if tensor.name not in logits]
     given = options.targets is not None
     if options.targets is not None:
-        labels = Candidates(tensors_at(options.targets, TARGETS, options.stored_dtype, container))
+        labels, pairs = Candidates(tensors_at(options.targets, TARGETS, options.stored_dtype, container)), {}
     else:
-        labels = Candidates([*TARGETS.among(others), *_unnamed_labels(container, logits)])
+        labels, pairs = Candidates(TARGETS.among(others)), _pairs(container)
     inputs = Candidates(INPUTS.among(others))
     for tensor in tensors:
         notes = [logits[tensor.name]] if logits[tensor.name] else []
-        found, remark = _targets_of(tensor, labels, options, given)
+        pair = pairs.get(tensor.name)
+        found, remark = (pair, "") if pair else _targets_of(tensor, labels, options, given)
         notes += [remark] if remark else []
         read = [each for each in inputs.nearest(tensor) if found and each.shape == found.shape]
         yield Problem(
@@ -203,22 +214,19 @@ def _problems(container: Container, options: Options, logits: dict[str, str]) ->
         )  # fmt: skip
 
 
-def _unnamed_labels(container: Container, logits: dict[str, str]) -> Iterator[Tensor]:
-    """The integers beside unnamed logits in tuples."""
-    for beside in _unnamed(container).values():
-        if len(beside) == 2 and any(tensor.name in logits for tensor in beside):
-            yield from (tensor for tensor in beside if _is_class_labels(tensor))
-
-
 def _targets_of(
     logits: Tensor, candidates: Candidates, options: Options, given: bool
 ) -> tuple[Tensor | None, str]:
     """(the targets of these logits, what is to be said about them). NanhuntError for several that were named."""
     if not given and is_called(_OTHERS_LABELS, logits.name):
-        return None, "named like logits that others are compared with: labels beside it were not taken for its own"
+        return (
+            None,
+            "named like logits that others are compared with: labels beside it were not taken for its own",
+        )
     found = candidates.nearest(logits)
-    for better in (_is_class_labels, lambda each: fits(each, logits, options.class_axis)):
-        found = [tensor for tensor in found if better(tensor)] or found
+    found = [tensor for tensor in found if _is_class_labels(tensor)] or found
+    for axis in (options.class_axis, 1):  # PyTorch's own layout shows in the labels' shape
+        found = [tensor for tensor in found if fits(tensor, logits, axis)] or found
     if len(found) < 2:
         return (found[0] if found else None), ""
     names = listed(described(tensor) for tensor in found)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import native, to_floats
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import is_called
-from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy.roles import Problem
 from nanhunt.operations.cross_entropy.targets import UnfitTargets, leading, whole_labels
 from nanhunt.options import Options
@@ -53,12 +53,15 @@ def align(problem: Problem, tensor: Tensor, options: Options) -> Alignment:
     rows = leading(problem.logits, options.class_axis)
     if options.shift is not False and rows and tensor.shape == (*rows[:-1], rows[-1] + 1):
         cut = native(tensor.data)[..., 1:]
-        return Alignment(cut, "targets = targets[..., 1:]", f"labels are one longer than the logits: {_SHIFTED}")
+        return Alignment(
+            cut, "targets = targets[..., 1:]", f"labels are one longer than the logits: {_SHIFTED}"
+        )
     labels = whole_labels(tensor, problem.source, problem.logits, options.class_axis)
     if options.shift is False or not rows or rows[-1] < 2:
         if options.shift:
             raise NanhuntError(
-                f"{problem.source}: --shift needs a sequence, and the rows have shape {rows}.", "Leave it out."
+                f"{problem.source}: --shift needs a sequence, and the rows have shape {rows}.",
+                "Leave it out.",
             )
         return Alignment(labels)
     if options.shift:
@@ -67,41 +70,51 @@ def align(problem: Problem, tensor: Tensor, options: Options) -> Alignment:
 
 
 _SHIFTED = "the logits at position t are judged against label t + 1"
+_KEPT = "the logits at position t are judged against label t"
 
 
 def _shifted(labels: Ints, ignore_index: int, note: str) -> Alignment:
     """As transformers does it: every label one position earlier, the last position without one."""
     moved = np.full_like(labels, ignore_index, dtype=np.int64)
     moved[..., :-1] = labels[..., 1:]
-    code = f"targets = F.pad(targets[..., 1:], (0, 1), value={ignore_index})  # position t predicts token t + 1"
+    code = (
+        f"targets = F.pad(targets[..., 1:], (0, 1), value={ignore_index})  # position t predicts token t + 1"
+    )
     return Alignment(moved, code, note)
 
 
 def _recognised(problem: Problem, tensor: Tensor, labels: Ints, options: Options) -> Alignment:
     """By the tokens that were read, or else by which alignment the logits agree with."""
-    ignore = options.ignore_index
+    told = None
     if problem.inputs is not None:
-        told = _by_inputs(labels, native(problem.inputs.data).reshape(labels.shape), ignore)
-        if told is False:
-            return Alignment(labels)
-        if told:
-            name = problem.inputs.name
-            return _shifted(labels, ignore, f"the labels are {name} themselves, so {_SHIFTED} (--no-shift: label t)")
-    language = len(problem.logits.shape) == 3 and options.class_axis in (-1, 2)
-    if not language:
+        told = _by_inputs(labels, native(problem.inputs.data).reshape(labels.shape), options.ignore_index)
+    sequences = len(problem.logits.shape) == 3 and options.class_axis in (-1, 2)
+    if problem.inputs is not None and told:
+        name = printable(problem.inputs.name)
+        if not sequences:
+            raise UnfitTargets(problem.source, f"holds the same tokens as {name}", _ONE_SEQUENCE)
+        note = f"the labels are {name} themselves, so {_SHIFTED} (--no-shift: label t)"
+        return _shifted(labels, options.ignore_index, note)
+    if told is False or not sequences:
         return Alignment(labels)
+    return _by_logits(problem, tensor, labels, options)
+
+
+_ONE_SEQUENCE = "If the rows are one sequence, say --shift; else save logits as (batch, time, classes)."
+
+
+def _by_logits(problem: Problem, tensor: Tensor, labels: Ints, options: Options) -> Alignment:
     gain, seen = _gain(problem.logits, labels)
     if gain > 0:
         why = f"the loss is lower by {gain:.3g} on average for label t + 1 than for label t ({seen:,} positions)"
-        return _shifted(labels, ignore, f"{why}: {_SHIFTED} (--no-shift: label t)")
+        return _shifted(labels, options.ignore_index, f"{why}: {_SHIFTED} (--no-shift: label t)")
     if is_called(_SHIFTED_NAMES, tensor.name):
         return Alignment(labels)
     if gain < 0:
         why = f"the loss is lower by {-gain:.3g} on average for label t than for label t + 1 ({seen:,} positions)"
-        return Alignment(labels, note=f"{why}: position t is judged against label t (--shift: label t + 1)")
+        return Alignment(labels, note=f"{why}: {_KEPT} (--shift: label t + 1)")
     if problem.given:
-        note = "position t is judged against label t; for unshifted labels of a causal language model: --shift"
-        return Alignment(labels, note=note)
+        return Alignment(labels, note=f"{_KEPT}; for unshifted labels of a causal language model: --shift")
     raise UnfitTargets(
         problem.source,
         "may belong to the same position or, in a causal language model, to the one before; nothing here tells",
@@ -114,7 +127,7 @@ def _by_inputs(labels: Ints, inputs: Ints, ignore: int) -> bool | None:
     kept = labels != ignore
     same = bool((labels == inputs)[kept].all())
     ahead = bool((labels[..., :-1] == inputs[..., 1:])[kept[..., :-1]].all())
-    return None if same == ahead and (same or not kept.any()) else same
+    return None if same and ahead else same
 
 
 def _gain(logits: Tensor, labels: Ints) -> tuple[float, int]:

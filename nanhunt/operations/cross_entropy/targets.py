@@ -78,7 +78,9 @@ def whole_labels(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -
         raise UnfitTargets(source, f"is {tensor.dtype}", _KINDS)
     if tensor.shape == logits.shape != (1,):
         raise _per_class(tensor, source, class_axis)
-    if tensor.shape not in (rows, (*rows, 1), (math.prod(rows),)):
+    axis = class_axis % len(logits.shape)
+    with_one = (*rows[:axis], 1, *rows[axis:])  # as Keras keeps labels, and images keep masks
+    if tensor.shape not in (rows, with_one, (math.prod(rows),)):
         raise UnfitTargets(
             source,
             f"of shape {tensor.shape} does not fit logits of shape {logits.shape}",
@@ -110,7 +112,9 @@ def _per_class(tensor: Tensor, source: str, class_axis: int) -> UnfitTargets:
         least, most = min(least, float(sums.min(initial=1))), max(most, float(sums.max(initial=1)))
     if least == most == 1:
         hint = "Save what the loss is given: targets.argmax(-1), or targets.float()."
-        return UnfitTargets(source, f"is one-hot in {tensor.dtype}, which F.cross_entropy does not take", hint)
+        return UnfitTargets(
+            source, f"is one-hot in {tensor.dtype}, which F.cross_entropy does not take", hint
+        )
     return _no_distribution(source, least, most)
 
 
@@ -135,7 +139,9 @@ def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int)
     rows = math.prod(leading(logits, class_axis))
     if tensor.shape == logits.shape:
         _check_sums(tensor, source, class_axis)
-        return Targets(source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype)
+        return Targets(
+            source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype
+        )
     if math.prod(tensor.shape) != rows:
         raise UnfitTargets(
             source,
@@ -150,10 +156,13 @@ def _one_number_a_row(tensor: Tensor, source: str, classes: int) -> UnfitTargets
     if bool(((values == np.floor(values)) & (values < classes)).all()):
         reason = f"is {tensor.dtype}, so it was not taken for labels"
         return UnfitTargets(source, reason, "Save class numbers as int64.")
-    reason = f"is {tensor.dtype} and holds other numbers than those of classes, so it was not taken for labels"
+    reason = (
+        f"is {tensor.dtype} and holds other numbers than those of classes, so it was not taken for labels"
+    )
     return UnfitTargets(source, reason, "This looks like a regression.")
 
 
+@np.errstate(invalid="ignore")  # NaN is told by the rows that it makes NaN
 def _check_sums(tensor: Tensor, source: str, class_axis: int) -> None:
     """UnfitTargets unless every row is a distribution; rows of zeros are padding where others hold fractions."""
     tolerance = FLOAT8_TOLERANCE if tensor.dtype.startswith("float8") else SUM_TOLERANCE
