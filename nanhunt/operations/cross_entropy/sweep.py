@@ -17,7 +17,8 @@ from nanhunt.operations.cross_entropy.extremes import extremes
 from nanhunt.operations.cross_entropy.facts import select
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.screen import Screen, screen
-from nanhunt.operations.cross_entropy.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.cross_entropy.tally import causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.tally import Tally, bin_of
 from nanhunt.operations.values import health
 from nanhunt.parallel import in_order
 
