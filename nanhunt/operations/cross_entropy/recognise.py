@@ -16,6 +16,7 @@ from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.roles import Problem
 from nanhunt.operations.cross_entropy.targets import (
     SUM_TOLERANCE,
@@ -25,7 +26,6 @@ from nanhunt.operations.cross_entropy.targets import (
     leading,
     read_targets,
 )
-from nanhunt.options import Options
 
 SAMPLED_ROWS = 64
 SAMPLED_VALUES = 1 << 20
@@ -37,14 +37,14 @@ class Recognised:
 
     softmax: bool
     """False: as numbers only."""
-    options: Options
+    options: CrossEntropyOptions
     """With the class axis that was found."""
     targets: Targets | None = None
     notes: tuple[str, ...] = ()
     """What was assumed, and why a loss is not judged."""
 
 
-def recognise(problem: Problem, options: Options) -> Recognised:
+def recognise(problem: Problem, options: CrossEntropyOptions) -> Recognised:
     """What is known of the loss on these logits, which have at least one dimension and one class.
 
     Raises NanhuntError where the user named targets that cannot be those of a softmax cross entropy.
@@ -79,7 +79,7 @@ _ONE_CLASS = "one class a row: a softmax over it is 1 whatever the logit, so the
 _NUMBERS_ONLY = "judged as numbers only: a softmax is not known to follow (--logits NAME says that it does)"
 
 
-def _class_axis(problem: Problem, options: Options) -> tuple[int, str]:
+def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, str]:
     """(the dimension of the classes, what is to be said of it): PyTorch's (N, C, d) shows in the labels' shape."""
     shape, targets = problem.logits.shape, problem.targets
     given = options.class_axis % len(shape)
@@ -95,7 +95,7 @@ def _class_axis(problem: Problem, options: Options) -> tuple[int, str]:
     return 1, f"class axis 1, as the shape of {name} says: {shape} without its second dimension is {second}"
 
 
-def _targets(problem: Problem, tensor: Tensor, options: Options) -> tuple[Targets, list[str]]:
+def _targets(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> tuple[Targets, list[str]]:
     logits, axis = problem.logits, options.class_axis
     if tensor.dtype in FLOATING:
         if options.shift:

@@ -8,11 +8,11 @@ from math import prod
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers
+from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
 from nanhunt.load.roles import Candidates, Role, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
-from nanhunt.options import Options
 
 # Patterns are compiled by re when first used: most files hold one tensor without a name.
 LOGITS = Role("logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1)
@@ -76,7 +76,7 @@ class Chosen:
     """What is to be said of values, by their label."""
 
 
-def choose(container: Container, options: Options) -> Chosen:
+def choose(container: Container, options: ReadOptions) -> Chosen:
     """Roles by ``options``, and where those are silent by names and shapes.
 
     Without ``--logits``: tensors named like logits or scores, or a lone floating one that is not named like
@@ -120,7 +120,9 @@ def _is_class_labels(tensor: Tensor) -> bool:
 # ---------------------------------------------------------------------------------------------- logits
 
 
-def _logits_and_values(container: Container, options: Options) -> tuple[dict[str, str], tuple[Tensor, ...]]:
+def _logits_and_values(
+    container: Container, options: ReadOptions
+) -> tuple[dict[str, str], tuple[Tensor, ...]]:
     """(how each tensor came to be logits, by name: "" where it was told; the other floating tensors)."""
     if options.logits:
         chosen = [tensor for name in options.logits for tensor in _named_logits(container, name)]
@@ -142,7 +144,7 @@ def _logits_and_values(container: Container, options: Options) -> tuple[dict[str
     return logits, tuple(tensor for tensor in floating if tensor.name not in logits)
 
 
-def _lone_logits(container: Container, floating: list[Tensor], options: Options) -> dict[str, str]:
+def _lone_logits(container: Container, floating: list[Tensor], options: ReadOptions) -> dict[str, str]:
     """The one tensor that can be logits because nothing else can; scalars beside it are losses and steps."""
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
@@ -193,7 +195,7 @@ def _named_logits(container: Container, pattern: str) -> list[Tensor]:
 # ---------------------------------------------------------------------------------------------- their targets
 
 
-def _problems(container: Container, options: Options, logits: dict[str, str]) -> Iterator[Problem]:
+def _problems(container: Container, options: ReadOptions, logits: dict[str, str]) -> Iterator[Problem]:
     tensors = [container.tensors[name] for name in logits]
     others = [tensor for tensor in container.tensors.values() if tensor.name not in logits]
     given = options.targets is not None
@@ -215,7 +217,7 @@ def _problems(container: Container, options: Options, logits: dict[str, str]) ->
 
 
 def _targets_of(
-    logits: Tensor, candidates: Candidates, options: Options, given: bool
+    logits: Tensor, candidates: Candidates, options: ReadOptions, given: bool
 ) -> tuple[Tensor | None, str]:
     """(the targets of these logits, what is to be said about them). NanhuntError for several that were named."""
     if not given and is_called(_OTHERS_LABELS, logits.name):

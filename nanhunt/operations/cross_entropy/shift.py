@@ -17,9 +17,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import is_called
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.roles import Problem
 from nanhunt.operations.cross_entropy.targets import UnfitTargets, leading, whole_labels
-from nanhunt.options import Options
 
 Ints = npt.NDArray[np.integer]
 SAMPLED = 512
@@ -44,7 +44,7 @@ class Alignment:
     """What was assumed."""
 
 
-def align(problem: Problem, tensor: Tensor, options: Options) -> Alignment:
+def align(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> Alignment:
     """Integer labels ``tensor`` for the rows of the logits.
 
     Raises UnfitTargets for labels that do not fit, and where nothing tells whether they are shifted and the
@@ -83,7 +83,7 @@ def _shifted(labels: Ints, ignore_index: int, note: str) -> Alignment:
     return Alignment(moved, code, note)
 
 
-def _recognised(problem: Problem, tensor: Tensor, labels: Ints, options: Options) -> Alignment:
+def _recognised(problem: Problem, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
     """By the tokens that were read, or else by which alignment the logits agree with."""
     told = None
     if problem.inputs is not None:
@@ -103,7 +103,7 @@ def _recognised(problem: Problem, tensor: Tensor, labels: Ints, options: Options
 _ONE_SEQUENCE = "If the rows are one sequence, say --shift; else save logits as (batch, time, classes)."
 
 
-def _by_logits(problem: Problem, tensor: Tensor, labels: Ints, options: Options) -> Alignment:
+def _by_logits(problem: Problem, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
     gain, seen = _gain(problem.logits, labels)
     if gain > 0:
         why = f"the loss is lower by {gain:.3g} on average for label t + 1 than for label t ({seen:,} positions)"

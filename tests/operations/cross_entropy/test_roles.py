@@ -8,8 +8,8 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, Tensor, open_path, tensor_at
+from nanhunt.load.options import ReadOptions
 from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, choose
-from nanhunt.options import Options
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ LABELS = ("int64", (4,))
     ],
 )
 def test_roles_by_name_and_shape(tensors, logits, values, targets):
-    assert roles(choose(container(**tensors), Options())) == (logits, values, targets)
+    assert roles(choose(container(**tensors), ReadOptions())) == (logits, values, targets)
 
 
 def targets(chosen):
@@ -118,19 +118,19 @@ STEP = {"logits": FLOAT, "labels": LABELS}
     ],
 )  # fmt: skip
 def test_each_step_has_labels_of_its_own(tensors, pairs):
-    assert targets(choose(container(**tensors), Options())) == pairs
+    assert targets(choose(container(**tensors), ReadOptions())) == pairs
 
 
 def test_labels_that_could_be_either_are_not_guessed():
     three = container(logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
-    (problem,) = choose(three, Options()).problems
+    (problem,) = choose(three, ReadOptions()).problems
     assert problem.notes == (
         "several tensors could be the labels of dump.npz:logits: a.labels int64 (4,), b.labels int64 (4,). "
         "Choose with --targets NAME",
     )
-    assert targets(choose(three, Options(targets="b.labels"))) == {"logits": "b.labels"}
+    assert targets(choose(three, ReadOptions(targets="b.labels"))) == {"logits": "b.labels"}
     with pytest.raises(NanhuntError, match="several tensors could be the labels"):
-        choose(three, Options(targets="*.labels"))
+        choose(three, ReadOptions(targets="*.labels"))
 
 
 def test_targets_by_glob_are_paired():
@@ -142,11 +142,11 @@ def test_targets_by_glob_are_paired():
         s2__good=LABELS,
         s2__labels=LABELS,
     )
-    assert targets(choose(steps, Options(targets="*.good"))) == {
+    assert targets(choose(steps, ReadOptions(targets="*.good"))) == {
         "s1.logits": "s1.good",
         "s2.logits": "s2.good",
     }
-    assert targets(choose(steps, Options(targets="dump.npz:s2.g*"))) == dict.fromkeys(
+    assert targets(choose(steps, ReadOptions(targets="dump.npz:s2.g*"))) == dict.fromkeys(
         ("s1.logits", "s2.logits"), "s2.good"
     )
 
@@ -154,28 +154,28 @@ def test_targets_by_glob_are_paired():
 def test_what_is_assumed_is_said():
     def said(file="dump.npz", options=None, **tensors):
         made = dataclasses.replace(container(**tensors), file=file)
-        return choose(made, options or Options()).problems[0].notes
+        return choose(made, options or ReadOptions()).problems[0].notes
 
     assumed = ("assumed to be logits, as the only floating-point tensor here",)
     assert said(x=FLOAT) == said(x=FLOAT, labels=LABELS) == said(x=FLOAT, file="a/logits/x.npz") == assumed
-    assert said(logits=FLOAT) == said(x=FLOAT, options=Options(logits=("x",))) == ()
-    assert said(x=FLOAT, y=LABELS, options=Options(targets="y")) == ()
+    assert said(logits=FLOAT) == said(x=FLOAT, options=ReadOptions(logits=("x",))) == ()
+    assert said(x=FLOAT, y=LABELS, options=ReadOptions(targets="y")) == ()
     unnamed = Container("a/eval-logits.v2.npy", {"": container(x=FLOAT).tensors["x"]}, "npy")
     unnamed.tensors[""] = dataclasses.replace(unnamed.tensors[""], name="")
-    assert choose(unnamed, Options()).problems[0].notes == ()
-    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), Options()).problems[0].notes == assumed
+    assert choose(unnamed, ReadOptions()).problems[0].notes == ()
+    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).problems[0].notes == assumed
     assert said(**{"0": FLOAT, "1": LABELS}) == assumed
 
 
 def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
     scalar = container(loss=("float32", ()), labels=LABELS, y=LABELS)
-    assert targets(choose(scalar, Options(logits=("loss",)))) == {"loss": None}
+    assert targets(choose(scalar, ReadOptions(logits=("loss",)))) == {"loss": None}
 
 
 def test_class_axis_decides_which_labels_fit():
     images = container(logits=("float32", (2, 10, 5)), labels=("int64", (2, 5)), y=("int64", (2, 10)))
-    assert roles(choose(images, Options(class_axis=1)))[2] == "labels"
-    assert roles(choose(images, Options()))[2] == "y"
+    assert roles(choose(images, ReadOptions(class_axis=1)))[2] == "labels"
+    assert roles(choose(images, ReadOptions()))[2] == "y"
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_class_axis_decides_which_labels_fit():
 )
 def test_logits_by_name_and_glob(asked, found):
     tensors = {"layers__0__scores": FLOAT, "layers__1__scores": FLOAT, "h": FLOAT, "a[0]": FLOAT, "n": LABELS}
-    assert roles(choose(container(**tensors), Options(logits=asked))) == (found, [], None)
+    assert roles(choose(container(**tensors), ReadOptions(logits=asked))) == (found, [], None)
 
 
 def test_logits_not_found_lists_what_there_is():
     many = container(logits=FLOAT, **{f"w{number}": FLOAT for number in range(20)})
     with pytest.raises(NanhuntError, match=r'dump\.npz holds no tensor "logit"') as caught:
-        choose(many, Options(logits=("logit",)))
+        choose(many, ReadOptions(logits=("logit",)))
     assert 'Did you mean "logits"?' in caught.value.hint
     assert "logits float32 (4, 10)" in caught.value.hint
     assert "and 9 more" in caught.value.hint
@@ -205,14 +205,14 @@ def test_logits_not_found_lists_what_there_is():
 def test_an_unnamed_tensor_has_no_name_to_ask_for(tmp_path, logits):
     np.save(tmp_path / "x.npy", logits)
     with pytest.raises(NanhuntError) as caught:
-        choose(open_path(str(tmp_path / "x.npy")), Options(logits=("logits",)))
+        choose(open_path(str(tmp_path / "x.npy")), ReadOptions(logits=("logits",)))
     assert "one tensor without a name" in caught.value.hint
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [("labels", "int64"), ("lab*", "int64"), ("z", "complex64")])
 def test_logits_of_the_wrong_kind(asked, dtype):
     with pytest.raises(NanhuntError, match=f"is {dtype}, which cannot be logits"):
-        choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), Options(logits=(asked,)))
+        choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), ReadOptions(logits=(asked,)))
 
 
 @pytest.mark.parametrize(
@@ -220,13 +220,13 @@ def test_logits_of_the_wrong_kind(asked, dtype):
 )
 def test_nothing_floating(tensors):
     with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
-        choose(container(**tensors), Options())
+        choose(container(**tensors), ReadOptions())
 
 
 def test_what_cannot_be_read_is_not_nothing(tmp_path, logits):
     np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), labels=np.arange(3))
     with pytest.raises(NanhuntError) as caught:
-        choose(open_path(str(tmp_path / "x.npz")), Options())
+        choose(open_path(str(tmp_path / "x.npz")), ReadOptions())
     assert not isinstance(caught.value, NothingToCheck)
     assert "--stored-dtype bfloat16" in caught.value.hint
 
@@ -235,14 +235,14 @@ def test_logits_that_cannot_be_read_are_not_passed_over(tmp_path, logits):
     np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), hidden=logits)
     dump = open_path(str(tmp_path / "x.npz"))
     with pytest.raises(NanhuntError, match=r"x\.npz:logits"):
-        choose(dump, Options())
-    assert roles(choose(dump, Options(logits=("hidden",)))) == (["hidden"], [], None)
+        choose(dump, ReadOptions())
+    assert roles(choose(dump, ReadOptions(logits=("hidden",)))) == (["hidden"], [], None)
 
 
 def test_text_beside_labels_is_nothing(tmp_path):
     np.savez(tmp_path / "x.npz", labels=np.arange(3), names=np.array(["a", "b", "c"]))
     with pytest.raises(NothingToCheck):
-        choose(open_path(str(tmp_path / "x.npz")), Options())
+        choose(open_path(str(tmp_path / "x.npz")), ReadOptions())
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def dump(tmp_path, logits, monkeypatch):
     ],
 )
 def test_targets_by_name_and_file(dump, asked, source):
-    chosen = choose(dump, Options(targets=asked))
+    chosen = choose(dump, ReadOptions(targets=asked))
     (problem,) = chosen.problems
     assert problem.targets is not None
     assert problem.source == problem.targets.label == source
@@ -291,7 +291,7 @@ def test_targets_by_name_and_file(dump, asked, source):
 )
 def test_targets_that_lead_nowhere(dump, asked, says, way_out):
     with pytest.raises(NanhuntError) as caught:
-        choose(dump, Options(targets=asked))
+        choose(dump, ReadOptions(targets=asked))
     assert says in caught.value.message
     assert way_out in caught.value.hint
 
@@ -299,13 +299,13 @@ def test_targets_that_lead_nowhere(dump, asked, says, way_out):
 def test_a_targets_file_without_tensors_is_an_error_even_in_a_search(dump):
     np.savez("empty.npz")
     with pytest.raises(NanhuntError) as caught:
-        choose(dump, Options(targets="empty.npz"))
+        choose(dump, ReadOptions(targets="empty.npz"))
     assert not isinstance(caught.value, NothingToCheck)
 
 
 @pytest.mark.parametrize(("asked", "label"), [("w", "dump.npz:w"), ("other.npz", "other.npz:weights")])
 def test_class_weights(dump, asked, label):
-    chosen = choose(dump, Options(class_weights=asked))
+    chosen = choose(dump, ReadOptions(class_weights=asked))
     assert chosen.class_weights is not None
     assert chosen.class_weights.label == label
     assert "w" not in [tensor.name for tensor in chosen.values if label.endswith(":w")]
@@ -313,7 +313,7 @@ def test_class_weights(dump, asked, label):
 
 def test_targets_are_not_looked_for_where_no_logits_are(dump):
     weights = container(lm_head__weight=FLOAT)
-    assert not choose(weights, Options(targets="gold", class_weights="w")).problems
+    assert not choose(weights, ReadOptions(targets="gold", class_weights="w")).problems
 
 
 def test_a_tensor_at_a_path_without_a_container(dump):
