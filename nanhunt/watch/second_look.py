@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .numbers import checkable, finite
+from .numbers import checkable, finite, in_memory
 from .observer import Observer, live_caller
 from .recorder import Opaque
 from .tape import Entry, RandomState, Slot, Tape, sequence_number
@@ -53,13 +53,11 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     """
     if tape.cut_short:
         raise CannotRepeat("it made too many calls for the recorder to keep")
-    if any(_talks_to_others(entry) for entry in tape.entries):
-        raise CannotRepeat("it exchanges numbers with other processes")
     if not tape.entries or tape.random_state is None:
         raise CannotRepeat("no operation of it was recorded")
     current: list[Entry | None] = [None]
     again = Tape()
-    look = Repetition(Observer(again.entry_of, where=lambda: _where(current[0])), again)
+    look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again)
     again.first_number = sequence_number()
     with _random_state_kept(tape), _compiled_regions_open(tape):
         _copy_inputs(tape, look)
@@ -72,6 +70,16 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
         except Exception as error:
             raise CannotRepeat(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     return look
+
+
+class _Alone(Observer):  # type: ignore[no-untyped-call]
+    """Refuses what needs other processes: they do not repeat the step, so it would wait for them for ever."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As an observer does, but for collectives."""
+        if "c10d" in func.namespace:
+            raise CannotRepeat("it exchanges numbers with other processes")
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def _where(entry: Entry | None) -> Any:
@@ -90,11 +98,6 @@ def _random_state_kept(tape: Tape) -> Iterator[None]:
         now.restore()
 
 
-def _talks_to_others(entry: Entry) -> bool:
-    """Whether repeating the call on this process alone would wait for the others forever."""
-    return isinstance(entry.func, Opaque) and "SyncBatchNorm" in entry.func.__name__
-
-
 def _compiled_regions_open(tape: Tape) -> contextlib.AbstractContextManager[Any]:
     """Run compiled regions eagerly this time, so that what happens inside can be seen."""
     if any(isinstance(entry.func, Opaque) and entry.func.compiled for entry in tape.entries):
@@ -108,6 +111,8 @@ def _copy_inputs(tape: Tape, look: Repetition) -> None:
         tensor = slot.tensor
         if tensor is None:
             continue  # only a loss if something needs it
+        if not in_memory(tensor):
+            raise CannotRepeat("the memory of an input was freed meanwhile, as FSDP does")
         look.changed_inputs += not tensor.is_inference() and tensor._version != slot.version
         copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
         look.values[slot] = look.inputs[slot] = copy
