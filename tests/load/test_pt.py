@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from nanhunt.load import NothingToCheck, open_path, pt
+from nanhunt.load import NothingToCheck, open_path
+from nanhunt.load.readers import pt
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
 
 LEGACY = {"_use_new_zipfile_serialization": False}
