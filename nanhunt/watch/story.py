@@ -11,6 +11,7 @@ import torch
 from .causes import cause_of
 from .incident import Culprit, Phase
 from .names import Names, module_path, operation, plain
+from .numbers import address
 from .observer import Observation
 from .scene import Scene
 from .second_look import Repetition
@@ -114,8 +115,9 @@ class Story:
 
     def _reader(self, item: Observation) -> tuple[Slot | None, Entry | None]:
         if self.look is None:
-            address = item.tensors[0].untyped_storage().data_ptr()
-            slot = next((one for one in self.tape.inputs if _address(one.tensor) == address), None)
+            place = address(item.tensors[0])
+            known = ((one, one.tensor) for one in self.tape.inputs)
+            slot = next((one for one, it in known if it is not None and address(it) == place), None)
         else:
             copy = item.tensors[0]
             slot = next((one for one, tensor in self.look.inputs.items() if tensor is copy), None)
@@ -160,10 +162,6 @@ _GIVEN = {
 _STATISTICS = (
     "A forward pass in training mode wrote it: call reset_running_stats(), or load a sound checkpoint."
 )
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return tensor.untyped_storage().data_ptr() if tensor is not None else None
 
 
 def _place(item: Observation) -> tuple[Any, int, Any] | None:
