@@ -106,10 +106,6 @@ def select(facts: RowFacts, where: npt.NDArray[np.intp]) -> RowFacts:
     part = nothing_wrong(0)
     for name in ROW_FIELDS:
         setattr(part, name, getattr(facts, name)[where])
-    part.by = {name: part_of(behaviour, where) for name, behaviour in facts.by.items()}
+    for name, behaviour in facts.by.items():
+        part.by[name] = Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
     return part
-
-
-def part_of(behaviour: Behaviour, where: npt.NDArray[np.intp]) -> Behaviour:
-    """The behaviour on some of the rows."""
-    return Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
+from nanhunt.operations.cross_entropy.layout import Layout
 from nanhunt.operations.cross_entropy.targets import Targets
 from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, Rule
 from nanhunt.options import Options
@@ -42,6 +45,18 @@ class Job:
     def rows(self) -> Rows:
         """The tensor as rows."""
         return Rows(self.tensor.data, self.options.class_axis)
+
+    def blocks(self, values: int) -> Iterator[tuple[int, Array]]:
+        """(first row, block of about ``values`` values) over all rows, in the user's layout."""
+        if self.last_axis:
+            return self.rows.blocks(values // max(1, self.rows.classes))
+        return Layout(self.tensor.data, self.options.class_axis).blocks(values)
+
+    def around(self, row: int) -> tuple[int, Array]:
+        """(its first row, the smallest block that treats that row as the whole tensor does)."""
+        if self.last_axis:
+            return row, self.rows.take(np.array([row]))
+        return Layout(self.tensor.data, self.options.class_axis).around(row)
 
     @functools.cached_property
     def judged(self) -> list[Rule]:

@@ -58,7 +58,7 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
     """Runs every row; what the losses add up to is known afterwards."""
 
     def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
-        numbers = np.arange(first, first + len(block))
+        numbers = np.arange(first, first + block.size // job.rows.classes)
         confirmed = run_block(job, numbers, block)
         return _run_tally(job, numbers, block, confirmed), confirmed
 
@@ -139,7 +139,9 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
         loss_high=float(finite.sum()),
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
-        strip_max=_strip_max(numbers, to_floats(block, job.tensor.dtype).max(axis=-1), job.rows.count),
+        strip_max=_strip_max(
+            numbers, to_floats(block, job.tensor.dtype).max(axis=1).reshape(-1), job.rows.count
+        ),
     )
 
 
@@ -249,6 +251,6 @@ def _side_by_side(
     def sized(item: tuple[int, Array]) -> tuple[int, Result]:
         return item[1].nbytes, work(*item)
 
-    for size, result in in_order(sized, job.rows.blocks(values // max(1, job.rows.classes))):
+    for size, result in in_order(sized, job.blocks(values)):
         advance(size)
         yield result
