@@ -314,27 +314,49 @@ def _judge_options(
     sums = torch.zeros_like(bad)
     if half and problem.axis == -1:
         sums = F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()
-    if half and given:
-        finite = seen.losses["fused"].isfinite() & ~bad
-        # Adding the row losses up is what the reduction does, in float16.
-        past = float(seen.losses["fused"][finite].double().sum()) >= 65520
-        sums = sums | (kept & past)
-    seen.rules["NH010"] = sums
-    explained = sums | seen.rules["NH008"]
+    # Where rows are finite and their sum is not, the reduction is at fault: the divisor of the mean aside.
+    past = given and _adds_up_to_inf(seen, z, labels, kept, y, problem)
+    seen.rules["NH010"] = sums | (kept & past & half)
+    explained = seen.rules["NH010"] | seen.rules["NH008"]
     for code in ("NH001", "NH002", "NH003", "NH004", "NH006", *(("NH009",) if asked else ())):
         explained = explained | seen.rules[code]
-    seen.rules["NH011"] = fails & ~explained
+    seen.rules["NH011"] = (fails & ~explained) | (kept & past & (not half))
     if given:
         seen.error, seen.warning = _bad(seen, "fused"), _bad(seen, "naive")
     else:
         seen.error = fails
         p = seen.probabilities.gather(-1, t.unsqueeze(-1)).squeeze(-1)
         seen.warning = ~(p > 0)
-    seen.error = seen.error | bad | sums | seen.rules["NH004"] | seen.rules["NH007"]
+    seen.error = seen.error | bad | sums | (kept & past) | seen.rules["NH004"] | seen.rules["NH007"]
     # float8_e4m3fn has no infinity: its cast makes finite numbers of them.
     lost = seen.rules["NH002"] | seen.rules["NH003"] | (seen.rules["NH006"] & given)
     seen.error = seen.error | (lost if problem.dtype == torch.float8_e4m3fn else False)
     seen.warning = seen.warning | seen.error
+
+
+def _adds_up_to_inf(
+    seen: Seen,
+    z: torch.Tensor,
+    labels: torch.Tensor,
+    kept: torch.Tensor,
+    y: torch.Tensor | None,
+    problem: Problem,
+) -> bool:
+    """Whether F.cross_entropy makes inf of the rows whose own loss is finite, by the sum before any division."""
+    rows = kept & seen.losses["fused"].isfinite()
+    if not bool(rows.any()):
+        return False
+    log_p = F.log_softmax(z if problem.axis == -1 else z.T[None], 1)
+    log_p = log_p if problem.axis == -1 else log_p[0].T
+    weights = None if problem.weights is None else problem.weights.to(z.dtype)
+    weighted = log_p if weights is None else log_p * weights
+    if y is not None:
+        share = y * (1 - problem.smoothing) + problem.smoothing / z.shape[-1]
+        return bool((weighted * share)[rows].sum().isinf())
+    inf = bool(F.nll_loss(log_p[rows], labels[rows], weights, reduction="sum").isinf())
+    everywhere = -weighted.sum(-1)[rows]
+    means = problem.reduction == "mean" and weights is None
+    return inf or bool(problem.smoothing and (everywhere.mean() if means else everywhere.sum()).isinf())
 
 
 def _bad(seen: Seen, name: str) -> torch.Tensor:

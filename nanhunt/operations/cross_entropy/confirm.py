@@ -25,6 +25,7 @@ from nanhunt.operations.cross_entropy.forms import (
     LossOptions,
     by_row,
     fused,
+    smoothed_parts,
 )
 from nanhunt.operations.cross_entropy.truth import largest_outside, truth
 
@@ -72,6 +73,8 @@ class Confirmed:
     truth: Floats
     uncast_truth: Floats | None
     """Truth of the logits as stored; None where nothing was cast."""
+    added: dict[str, Floats]
+    """By row, what ``F.cross_entropy`` adds up in the dtype, each on its own: "losses", or "labels" and "classes"."""
 
 
 def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
@@ -93,7 +96,17 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
     if batch.dtype != batch.stored:
         uncast = _but_bad(truth(_base(stored), labels, batch.options), bad)
     losses = {name: _but_bad(each.losses.double(), bad) for name, each in ran.items()}
-    return Confirmed(facts, losses, _but_bad(true, bad), uncast)
+    added = {
+        name: _but_bad(each.double(), bad) for name, each in _added(x, labels, ran["fused"], batch).items()
+    }
+    return Confirmed(facts, losses, _but_bad(true, bad), uncast, added)
+
+
+def _added(x: torch.Tensor, labels: Labels, ran: Ran, batch: Batch) -> dict[str, torch.Tensor]:
+    if labels.classes is None or not batch.options.label_smoothing:
+        return {"losses": ran.losses}
+    of_labels, of_classes = smoothed_parts(heated(x, batch.options), labels, batch.options)
+    return {"labels": of_labels, "classes": of_classes}
 
 
 def cast(stored: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -191,7 +204,7 @@ def _input_facts(
 
 _FILLED_LATER = (
     "exp_inf", "sum_inf", "sum_zero", "sum_subnormal", "zero_classes",
-    "options_at_fault", "half_reduction", "mean_of_none", "collapsed", "absorbed", "vanished",
+    "options_at_fault", "half_reduction", "loss_sum_inf", "mean_of_none", "collapsed", "absorbed", "vanished",
 )  # fmt: skip
 
 

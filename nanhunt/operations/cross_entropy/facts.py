@@ -67,6 +67,8 @@ class RowFacts:
     """Weights, smoothing, temperature or probability targets make ``fused`` fail; without them it does not."""
     half_reduction: Bools
     """``fused`` sums the classes, or reduces the rows of the whole tensor, in half precision and overflows."""
+    loss_sum_inf: Bools
+    """The row losses of the whole tensor are finite, what ``fused`` adds them up to is not (but in half precision)."""
     mean_of_none: Bools
     """The mean over the whole tensor is over no rows."""
     collapsed: Bools

@@ -123,6 +123,22 @@ def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torc
     return losses[0] if lifted else losses
 
 
+def smoothed_parts(
+    z: torch.Tensor, labels: Labels, options: LossOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``F.cross_entropy`` with smoothing adds up separately: -log p of the labels, and that of all classes.
+
+    The second is not yet multiplied by eps / classes, so it overflows first (cross_entropy_loss_label_smoothing in
+    ATen/native/LossNLL.cpp).
+    """
+    assert labels.classes is not None
+    neg_log = -F.log_softmax(z, 1)
+    if options.weights is not None:
+        neg_log = neg_log * by_class(options.weights, neg_log)
+    of_labels = neg_log.gather(1, labels.classes.unsqueeze(1)).squeeze(1)
+    return of_labels.where(labels.kept, 0.0), neg_log.sum(1).where(labels.kept, 0.0)
+
+
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "naive": naive,
     "log-of-softmax": log_of_softmax,

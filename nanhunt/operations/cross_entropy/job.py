@@ -39,7 +39,7 @@ class Job:
     codes: frozenset[str]
     """Rules to look for."""
     sum_overflows: bool = False
-    """Known from an earlier pass: the row losses add up past the largest float16."""
+    """Known from an earlier pass: the row losses are finite and add up past the largest number of the dtype."""
 
     @functools.cached_property
     def rows(self) -> Rows:
@@ -121,6 +121,8 @@ class Job:
         too_many = mean and self.kept >= FORMATS["float16"].overflow and self.targets.labels is not None
         if self.half and (self.sum_overflows or too_many):
             facts.half_reduction |= self.targets.kept[numbers]
+        elif self.sum_overflows:
+            facts.loss_sum_inf |= self.targets.kept[numbers]
 
     @functools.cached_property
     def _all_ignored(self) -> bool:

@@ -54,8 +54,10 @@ class RowTable:
             column[first : first + len(value)] = value
 
 
-def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _: None) -> Tally:
-    """Runs every row; what the losses add up to is known afterwards."""
+def run_all(
+    job: Job, table: RowTable | None = None, advance: Advance = lambda _: None, added: RowTable | None = None
+) -> Tally:
+    """Runs every row; what the losses add up to is known afterwards. ``added`` takes what a reduction adds up."""
 
     def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
         numbers = np.arange(first, first + block.size // job.rows.classes)
@@ -69,6 +71,8 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
                 total += tally
                 if table is not None:
                     table.fill(first, job.rows.count, _columns(job, confirmed))
+                if added is not None:
+                    added.fill(first, job.rows.count, confirmed.added)
                 first += len(confirmed.truth)
     except KeyboardInterrupt:
         raise _interrupted(job, first, total, 0) from None
@@ -172,7 +176,7 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
 
 def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
     """Proves what it can from bounds, then runs the rows that were not proven."""
-    if not _can_screen(job):
+    if not can_screen(job):
         return run_all(job, None, advance)
     how = Screen(
         job.tensor.dtype,
@@ -201,7 +205,7 @@ def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
         raise _interrupted(job, seen, total, sum(map(len, doubtful))) from None
 
 
-def _can_screen(job: Job) -> bool:
+def can_screen(job: Job) -> bool:
     """Whether the bounds speak of this loss: plain, on labels or none, over some rows, in a cast they know."""
     labels = job.targets is None or job.targets.labels is not None
     whole = job.options.reduction == "sum" or 0 < job.kept < (6e4 if job.half else math.inf)
