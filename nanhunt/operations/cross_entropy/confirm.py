@@ -85,16 +85,16 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
     given = targets.labels is not None or targets.probabilities is not None
     facts = _input_facts(by_row(_base(stored)), by_row(x), labels.by_row(), bad, targets, batch)
     _naive_facts(facts, x, batch, given)
-    true = truth(x, labels, batch.options)
+    true = truth(by_row(x), labels.by_row(), batch.options)
     ran = {name: run(form, x, labels, batch) for name, form in IMPLEMENTATIONS.items()}
     facts.by = {name: _behaviour(each, labels.by_row(), bad) for name, each in ran.items()}
     facts.half_reduction = _class_sum_overflow(x, batch)
     facts.options_at_fault = _options_at_fault(facts, x, labels, batch, given)
     if given:  # a label that we chose ourselves has no loss to judge
-        _loss_facts(facts, by_row(x), labels.by_row(), ran, true.reshape(-1), batch)
+        _loss_facts(facts, by_row(x), labels.by_row(), ran, true, batch)
     uncast = None
     if batch.dtype != batch.stored:
-        uncast = _but_bad(truth(_base(stored), labels, batch.options), bad)
+        uncast = _but_bad(truth(by_row(_base(stored)), labels.by_row(), batch.options), bad)
     losses = {name: _but_bad(each.losses.double(), bad) for name, each in ran.items()}
     added = {
         name: _but_bad(each.double(), bad) for name, each in _added(x, labels, ran["fused"], batch).items()

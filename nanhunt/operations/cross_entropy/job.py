@@ -16,9 +16,9 @@ from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
 from nanhunt.operations.cross_entropy.layout import Layout
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import Targets
 from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, Rule
-from nanhunt.options import Options
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class Job:
     targets: Targets | None
     weights: npt.NDArray[np.float64] | None
     """(classes,)"""
-    options: Options
+    options: CrossEntropyOptions
     codes: frozenset[str]
     """Rules to look for."""
     sum_overflows: bool = False
