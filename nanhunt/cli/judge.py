@@ -19,8 +19,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.operations import rules
 from nanhunt.options import FAIL_ON, Options, one_of, validate
 from nanhunt.render import FORMATS, format_for, render, statistics
-from nanhunt.results import baseline
-from nanhunt.results.report import ExitCode, ReadError, Report, exit_code, merge
+from nanhunt.results import baseline, verdict
+from nanhunt.results.origin import kept_apart
+from nanhunt.results.report import ExitCode, ReadError, Report, merge
 
 if TYPE_CHECKING:
     from nanhunt.operations.cross_entropy.sweep import RowTable
@@ -45,7 +46,7 @@ def survey(context: typer.Context, paths: list[str], *, compares: bool) -> None:
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if tables is not None and not interrupted:
         output.write_rows(values["save_rows"], tables)
-    _finish(report, values, options.fail_on, interrupted=interrupted)
+    _finish(report, values, interrupted=interrupted)
 
 
 def _allow_many_files() -> None:
@@ -64,8 +65,10 @@ def merge_saved(context: typer.Context, reports: list[str]) -> None:
     one_of("--format", values["format"], FORMATS)
     one_of("--fail-on", values["fail_on"], FAIL_ON)
     _check_files(values, reports)
-    total = merge([_saved(path, as_input=True) for path in reports])
-    _finish(total, values, values["fail_on"], interrupted=False)
+    total = merge(kept_apart({path: _saved(path, as_input=True) for path in reports}))
+    # Every tensor is judged as it was, unless one threshold for all of them is asked for.
+    total = verdict.under(total, values["fail_on"]) if _typed(context, "fail_on") else verdict.decided(total)
+    _finish(total, values, interrupted=False)
 
 
 def explain_rules(name: str | None, *, every: bool) -> None:
@@ -115,8 +118,8 @@ def _judged(
     return merge(done), False
 
 
-def _finish(report: Report, values: Mapping[str, Any], fail_on: str, *, interrupted: bool) -> None:
-    report = _with_exit_code(report, values, fail_on)
+def _finish(report: Report, values: Mapping[str, Any], *, interrupted: bool) -> None:
+    report = _with_exit_code(report, values)
     if interrupted:
         report = replace(report, exit_code=INTERRUPTED)
     for path in values["output"] or ():
@@ -131,20 +134,13 @@ def _finish(report: Report, values: Mapping[str, Any], fail_on: str, *, interrup
     raise typer.Exit(report.exit_code)
 
 
-def _with_exit_code(report: Report, values: Mapping[str, Any], fail_on: str) -> Report:
-    """The exit code once the baseline and --exit-zero have been heard; unreadable input is always an error."""
+def _with_exit_code(report: Report, values: Mapping[str, Any]) -> Report:
+    """The exit code after the baseline and --exit-zero; unreadable input is always an error."""
     if values["baseline"]:
         report = baseline.mark_known(report, _saved(values["baseline"], as_input=False))
-        report = replace(report, exit_code=_code(report, fail_on))
-    elif values.get("reports"):
-        report = replace(report, exit_code=_code(report, fail_on))
     if values["exit_zero"] and report.exit_code == ExitCode.FINDINGS:
         report = replace(report, exit_code=int(ExitCode.CLEAN))
     return report
-
-
-def _code(report: Report, fail_on: str) -> int:
-    return int(ExitCode.ERROR) if report.errors else exit_code(report.tensors, fail_on)
 
 
 def _append_summary(report: Report, values: Mapping[str, Any]) -> None:

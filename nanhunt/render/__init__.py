@@ -38,7 +38,7 @@ def render(
         case "json":
             from nanhunt.render import json
 
-            return json.render(report)
+            return json.render(report, verbosity=verbosity)
         case "github":
             from nanhunt.render import github
 

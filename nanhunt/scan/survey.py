@@ -20,7 +20,9 @@ from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_targets, read_weights
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import Options
-from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
+from nanhunt.results.coordinates import coordinates
+from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, merge
+from nanhunt.results.verdict import decided
 
 Advance = Callable[[int], None]
 OptionsFor = Callable[[str], Options]
@@ -130,16 +132,29 @@ class Survey:
 
     @cached_property
     def _options(self) -> dict[str, object]:
-        """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
-        return dict(sorted(dataclasses.asdict(self.options).items()))
+        """As they stand in every report: one object, so that merging sees at once that they agree."""
+        return _as_mapping(self.options)
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
-        return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
+        given = self._options if options == self.options else _as_mapping(options)
+        placed = tuple(_placed(tensor, given) for tensor in tensors)
+        return decided(Report(self._options, placed))
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def _as_mapping(options: Options) -> dict[str, object]:
+    return dict(sorted(dataclasses.asdict(options).items()))
+
+
+def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+    """A judgement that knows what it was judged as, under which options, and where in the run."""
+    operation = "values" if tensor.role == "values" else "cross_entropy"
+    where = coordinates(tensor.file, tensor.tensor)
+    return replace(tensor, operation=tensor.operation or operation, options=options, coordinates=where)
 
 
 def _not_labels(tensor: Tensor) -> str:
