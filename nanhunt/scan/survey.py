@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,11 @@ from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_targets, read_weights
 from nanhunt.operations.values.check import check_values
-from nanhunt.options import Options
+from nanhunt.options import as_written
 from nanhunt.results.coordinates import coordinates
 from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
+from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
 OptionsFor = Callable[[str], Options]
@@ -133,10 +133,10 @@ class Survey:
     @cached_property
     def _options(self) -> dict[str, object]:
         """As they stand in every report: one object, so that merging sees at once that they agree."""
-        return _as_mapping(self.options)
+        return as_written(self.options)
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
-        given = self._options if options == self.options else _as_mapping(options)
+        given = self._options if options == self.options else as_written(options)
         placed = tuple(_placed(tensor, given) for tensor in tensors)
         return decided(Report(self._options, placed))
 
@@ -146,15 +146,11 @@ class Survey:
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
 
 
-def _as_mapping(options: Options) -> dict[str, object]:
-    return dict(sorted(dataclasses.asdict(options).items()))
-
-
 def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
     """A judgement that knows what it was judged as, under which options, and where in the run."""
-    operation = "values" if tensor.role == "values" else "cross_entropy"
+    operation = "values" if tensor.role == "values" else tensor.operation
     where = coordinates(tensor.file, tensor.tensor)
-    return replace(tensor, operation=tensor.operation or operation, options=options, coordinates=where)
+    return replace(tensor, operation=operation, options=options, coordinates=where)
 
 
 def _not_labels(tensor: Tensor) -> str:
@@ -162,7 +158,7 @@ def _not_labels(tensor: Tensor) -> str:
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
-    return options.dtype or (tensor.dtype,)
+    return tuple(options.dtype) or (tensor.dtype,)
 
 
 def _check_shape(tensor: Tensor, options: Options) -> None:
