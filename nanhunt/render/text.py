@@ -81,7 +81,8 @@ class _Page:
         )
 
     def encodable(self, text: str) -> str:
-        """``text``, in ASCII where the output cannot encode more."""
+        """One line of ``text``, spelled out where it would steer the terminal, in ASCII if that is all there is."""
+        text = literal(text)
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
 
     def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
@@ -94,7 +95,7 @@ class _Page:
     def code(self, text: str, indent: int) -> None:
         """Lines of code as they are, however long: what is copied must run."""
         for line in text.splitlines():
-            shown = Text.assemble(" " * indent, (self.encodable(literal(line)), "bold"))
+            shown = Text.assemble(" " * indent, (self.encodable(line), "bold"))
             self._console.print(shown, soft_wrap=True)
 
     def gap(self) -> None:
@@ -146,7 +147,7 @@ def _group(page: _Page, group: Sequence[TensorReport], verbosity: int, shown: se
     for tensor in group:
         _verdict(page, tensor)
     for note in dict.fromkeys(note for tensor in group for note in tensor.notes):
-        page.line((literal(note), "dim"), indent=2)
+        page.line((note, "dim"), indent=2)
     if verbosity >= 0:
         _numbers(page, group, verbosity)
     for tensor in group:
@@ -158,7 +159,7 @@ def _what_was_read(page: _Page, tensor: TensorReport) -> None:
     read = f"  {phrases.shape(tensor.shape)} {tensor.stored_dtype}"
     if tensor.targets:
         ignored = f", {phrases.count(tensor.targets.ignored)} ignored" if tensor.targets.ignored else ""
-        read += f", labels from {literal(tensor.targets.source)}{ignored}"
+        read += f", labels from {tensor.targets.source}{ignored}"
     elif tensor.role == "logits":
         read += ", no labels"
     page.line((phrases.place(tensor), "bold"), (read, ""))
@@ -215,14 +216,14 @@ def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool,
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
     for proof, titles in phrases.failing(finding, tensor).items():
-        told = f"{', '.join(map(literal, titles))}{':' if len(titles) > 1 else ','} {proof}"
+        told = f"{', '.join(titles)}{':' if len(titles) > 1 else ','} {proof}"
         page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
 
 def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
     page.line(
         ("Fix: ", "bold green"),
-        (f"{literal(remedy.title)}, {phrases.proof(remedy, tensor)}", ""),
+        (f"{remedy.title}, {phrases.proof(remedy, tensor)}", ""),
         indent=4,
     )
     # The same fix for fifty dumps is printed once as code.
@@ -248,18 +249,18 @@ def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> No
         if verbosity > 0:
             _numbers(page, [tensor], verbosity)
         for note in tensor.notes:
-            page.line((literal(note), "dim"), indent=2)
+            page.line((note, "dim"), indent=2)
     if tensors:
         page.gap()
 
 
 def _error(page: _Page, error: ReadError) -> None:
-    file, message = literal(error.file), literal(error.message)
+    file, message = error.file, error.message
     # Most messages begin with the file, and it should not be read twice.
     rest = (
         message.removeprefix(file) if message.startswith(f"{file} ") else f": {message}" if file else message
     )
     page.line(("NOT READ ", STYLES[Severity.ERROR]), (file, "bold"), (rest, ""))
     if error.hint:
-        page.line((literal(error.hint), ""), indent=2)
+        page.line((error.hint, ""), indent=2)
     page.gap()
