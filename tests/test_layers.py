@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nanhunt", "errors", "dtypes"),
+    ("nanhunt", "errors", "literal", "dtypes"),
     ("options",),
     ("results",),
     ("load", "parallel"),
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-STANDARD_ONLY = ("errors", "results", "options")
+STANDARD_ONLY = ("errors", "literal", "results", "options")
 NEVER = {
     "render": {"torch", "numpy", "nanhunt.load"},
     "operations": {"typer", "rich", "nanhunt.render"},

@@ -17,9 +17,10 @@ from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.operations import rules
 from nanhunt.render import format_for, render, statistics
-from nanhunt.results import baseline
+from nanhunt.results import baseline, verdict
 from nanhunt.results.options import ReportOptions
-from nanhunt.results.report import ExitCode, ReadError, Report, exit_code, merge
+from nanhunt.results.origin import kept_apart
+from nanhunt.results.report import ExitCode, ReadError, Report, merge
 from nanhunt.scan.options import Options
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def survey(given: Given, paths: list[str], *, compares: bool) -> None:
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if output.save_rows and tables is not None and not interrupted:
         files.write_rows(output.save_rows, tables)
-    report = _with_known(report, output, options.fail_on)
+    report = _with_known(report, output)
     _finish(report, output, interrupted=interrupted)
 
 
@@ -69,11 +70,13 @@ def _allow_many_files() -> None:
 
 def merge_saved(given: Given, reports: list[str]) -> None:
     """report: adds saved reports up, renders the sum, exits."""
-    fail_on, output = given.part(ReportOptions).fail_on, given.part(OutputOptions)
+    output = given.part(OutputOptions)
     _check_files(output, [*reports, *([output.baseline] if output.baseline else [])])
-    total = merge([_saved(path, as_input=True) for path in reports])
-    total = replace(total, exit_code=_code(total, fail_on))
-    _finish(_with_known(total, output, fail_on), output, interrupted=False)
+    total = merge(kept_apart({path: _saved(path, as_input=True) for path in reports}))
+    # Every tensor is judged as it was, unless one threshold for all of them is asked for.
+    asked = "fail_on" in given.typed
+    total = verdict.under(total, given.part(ReportOptions).fail_on) if asked else verdict.decided(total)
+    _finish(_with_known(total, output), output, interrupted=False)
 
 
 def explain_rules(name: str | None, *, every: bool) -> None:
@@ -140,18 +143,13 @@ def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None
     raise typer.Exit(report.exit_code)
 
 
-def _with_known(report: Report, output: OutputOptions, fail_on: str) -> Report:
+def _with_known(report: Report, output: OutputOptions) -> Report:
     """The exit code under the baseline and --exit-zero; unreadable input is always an error."""
     if output.baseline:
         report = baseline.mark_known(report, _saved(output.baseline, as_input=False))
-        report = replace(report, exit_code=_code(report, fail_on))
     if output.exit_zero and report.exit_code == ExitCode.FINDINGS:
         report = replace(report, exit_code=int(ExitCode.CLEAN))
     return report
-
-
-def _code(report: Report, fail_on: str) -> int:
-    return int(ExitCode.ERROR) if report.errors else exit_code(report.tensors, fail_on)
 
 
 def _append_summary(report: Report) -> None:
