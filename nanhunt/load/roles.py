@@ -9,8 +9,9 @@ from math import prod
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers
+from nanhunt.load.numbers import PLAIN
 from nanhunt.load.reference import TARGETS, contents, inside, is_called, not_found, tensor_at
-from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.load.wording import described, listed, printable
 from nanhunt.options import Options
 
@@ -49,10 +50,12 @@ def choose(container: Container, options: Options) -> Chosen:
     Raises NothingToCheck when no tensor is floating, NanhuntError for names that lead nowhere or to the wrong
     kind.
     """
-    if not any(_is_floating(tensor) for tensor in container.tensors.values()):
+    beside = _values_beside(container, options)
+    if not beside and not any(_is_floating(tensor) for tensor in container.tensors.values()):
         raise _nothing_floating(container)
     given = [inside(container, spec) for spec in (options.targets, options.class_weights) if spec is not None]
     logits, values = _logits_and_values(container, options.logits, [tensor for tensor in given if tensor])
+    values += beside
     if not logits:
         return Chosen((), values, undecided=frozenset(_undecided(container, values, options.class_axis)))
     targets = _targets(container, options, logits)
@@ -66,6 +69,17 @@ def choose(container: Container, options: Options) -> Chosen:
         None if weights is None else tensor_at(weights, "class weights", options.stored_dtype, container),
         float_labels=() if targets else tuple(_float_labels(rest, logits, options.class_axis)),
     )
+
+
+def _values_beside(container: Container, options: Options) -> tuple[Tensor, ...]:
+    """What holds numbers and can be neither logits nor labels: complex tensors, plain Python numbers."""
+    if options.logits:
+        return ()
+    complex_ = [as_real(tensor) for tensor in container.tensors.values() if tensor.dtype in COMPLEX]
+    others = bool(complex_) or any(_is_floating(tensor) for tensor in container.tensors.values())
+    # Finite Python numbers are worth a word only where nothing else was looked at.
+    numbers = [tensor for name, tensor in container.numbers.items() if name != PLAIN or not others]
+    return (*complex_, *numbers)
 
 
 def _float_labels(

@@ -6,6 +6,7 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path, tensor_at
+from nanhunt.load.tensor import as_real
 from nanhunt.options import Options
 
 
@@ -121,9 +122,21 @@ def test_logits_of_the_wrong_kind(asked, dtype):
         choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), Options(logits=(asked,)))
 
 
-@pytest.mark.parametrize(
-    "tensors", [{"labels": LABELS}, {"z": ("complex64", (4, 10))}, {"mask": ("bool", (4,))}]
-)
+def test_complex_values_are_judged_as_their_parts():
+    (found,) = choose(container(x=FLOAT, h=FLOAT, z=("complex64", (4, 10))), Options()).values[2:]
+    assert (found.name, found.dtype, found.shape) == ("z", "float32", (4, 10, 2))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("order", "CF")
+def test_parts_of_complex_values_are_not_copied(shape, order):
+    values = np.array(np.ones(shape) + 2j, np.complex64, order=order)
+    parts = as_real(Tensor("x.pt", "z", "complex64", shape, lambda: values)).data
+    np.testing.assert_array_equal(parts, np.stack([values.real, values.imag], -1))
+    assert np.shares_memory(parts, values)
+
+
+@pytest.mark.parametrize("tensors", [{"labels": LABELS}, {"mask": ("bool", (4,))}])
 def test_nothing_floating(tensors):
     with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
         choose(container(**tensors), Options())
