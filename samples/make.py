@@ -38,7 +38,8 @@ def language_model_batch(rng: np.random.Generator) -> tuple[Floats, Labels]:
     for row in logits:
         row[rng.choice(CLASSES, 20, replace=False)] += rng.integers(8, 40, 20) / 4
     for number, row in enumerate(logits):
-        labels[number] = rng.choice(np.argsort(row)[-40:])
+        # Stable: how ties are ordered otherwise differs from processor to processor.
+        labels[number] = rng.choice(np.argsort(row, kind="stable")[-40:])
     return logits, labels
 
 

@@ -2,6 +2,10 @@
 
 ``nanhunt rule``, the reports and the README table all read it from here. Standard library only.
 The order is the order of causes: a row that several rules hold for has the first as its cause.
+
+A verdict cannot be missed: whatever row makes ``F.cross_entropy`` fail holds an error (NH011 takes what no other
+error explains), and whatever row makes the naive form fail a warning at least (NH201 takes the losses, NH301 the
+gradients that nothing else explains).
 """
 
 from __future__ import annotations
@@ -76,6 +80,12 @@ def half_reduction_overflow(row: RowFacts) -> Bools:
     return row.half_reduction
 
 
+def loss_overflow(row: RowFacts) -> Bools:
+    input_at_fault = row.nan_logit | row.inf_logit | row.fully_masked | row.cast_overflow | row.masked_target
+    loss_at_fault = row.options_at_fault | row.half_reduction | ignored_row_poisons_gradient(row)
+    return row.by["fused"].fails & ~(input_at_fault | loss_at_fault)
+
+
 def exp_overflow(row: RowFacts) -> Bools:
     return row.exp_inf
 
@@ -93,7 +103,11 @@ def subnormal_sum(row: RowFacts) -> Bools:
 
 
 def probability_underflow(row: RowFacts) -> Bools:
-    return row.by["naive"].zero_target_probability | row.zero_classes
+    naive = row.by["naive"]
+    sums_fail = row.exp_inf | row.sum_inf | row.sum_zero
+    # Smoothing and probability targets take the logarithm of every class's probability.
+    elsewhere = naive.bad_loss & ~row.by["fused"].bad_loss & ~sums_fail
+    return naive.zero_target_probability | row.zero_classes | elsewhere
 
 
 def collapsed_loss(row: RowFacts) -> Bools:
@@ -107,7 +121,7 @@ def absorbed_log_sum(row: RowFacts) -> Bools:
 def reciprocal_overflow(row: RowFacts) -> Bools:
     naive = row.by["naive"]
     # No reciprocal is in the backward pass of fused: where that fails too, something else is at fault.
-    return naive.bad_gradient & ~(naive.inf_loss | naive.nan_loss) & ~row.by["fused"].bad_gradient
+    return naive.bad_gradient & ~naive.bad_loss & ~row.by["fused"].bad_gradient
 
 
 def vanishing_gradient(row: RowFacts) -> Bools:
@@ -186,6 +200,12 @@ _CATALOGUE = (
         'Compute the loss in float32: F.cross_entropy(logits.float(), t), or reduction="none" then .float().mean().',
     ),
     Rule(
+        "NH011", "loss-overflow", _E, loss_overflow,
+        "Even the stable loss or its gradient is beyond the largest number of the dtype.",
+        "The loss is at least x_max - x_t: in float16 logits 60,000 and -60,000 are finite, their distance is not.",
+        "Compute the loss in a wider dtype; logits this far apart mean that training has diverged.",
+    ),
+    Rule(
         "NH101", "exp-overflow", _W, exp_overflow,
         "An exp of the naive softmax is inf.",
         "exp(x) is beyond the format's largest number, and inf/inf is NaN at that class, finite/inf 0 at the others.",
@@ -211,8 +231,9 @@ _CATALOGUE = (
     ),
     Rule(
         "NH201", "probability-underflow", _W, probability_underflow,
-        "The target's probability is 0 in the naive softmax: its loss is infinite.",
-        "exp, or its quotient with the sum, is below the format's smallest number; -log 0 is inf.",
+        "A probability that the loss takes the logarithm of is 0 in the naive softmax.",
+        "exp, or its quotient with the sum, is below the format's smallest number; -log 0 is inf. The label's does; "
+        "with smoothing or probability targets every class's does, also times 0: 0 * inf is NaN.",
         "Call F.cross_entropy on the raw logits: it never forms the probability.",
         targetless=_N,
     ),
@@ -264,7 +285,7 @@ _CATALOGUE = (
 RULES: dict[str, Rule] = {rule.code: rule for rule in _CATALOGUE}
 VALUE_RULES = ("NH501", "NH502")
 """The rules of tensors that are not logits."""
-TARGET_RULES = frozenset({"NH005", "NH006", "NH007", "NH008", "NH202", "NH203", "NH301", "NH302"})
+TARGET_RULES = frozenset({"NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"})
 """Rules about the loss: nothing to judge without targets."""
 
 

@@ -274,14 +274,18 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     """What running the remedy showed: "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth"."""
     if not remedy.works:
         if remedy.bad_rows_after == remedy.rows == 1:
-            return f"the {unit(tensor)} is still bad"
-        return f"{count(remedy.bad_rows_after)} of {plural(remedy.rows, unit(tensor))} still bad"
-    text = f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"
-    if remedy.max_loss_error is None:
-        return text
-    if remedy.max_loss_error == 0:
-        return f"{text}, loss equal to the truth"
-    return f"{text}, loss within {error_bound(remedy.max_loss_error)} of the truth"
+            return remedy.outcome or f"the {unit(tensor)} is still bad"
+        bad = f"{count(remedy.bad_rows_after)} of {plural(remedy.rows, unit(tensor))}"
+        return f"{remedy.outcome} on {bad}" if remedy.outcome else f"{bad} still bad"
+    parts = [f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"]
+    if remedy.max_loss_error is not None:
+        near = error_bound(remedy.max_loss_error)
+        parts.append(
+            f"loss within {near} of the truth" if remedy.max_loss_error else "loss equal to the truth"
+        )
+    if remedy.changes:
+        parts.append(f"another objective: {remedy.changes}")
+    return ", ".join(parts)
 
 
 def failing(finding: Finding, tensor: TensorReport) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ _ASCII = str.maketrans({"─": "-", "…": "..."})
 
 
 def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bool = False) -> str:
-    """The report in lines of at most ``width`` columns; ANSI escapes only with ``color``."""
+    """The report in lines of at most ``width`` columns (code is never wrapped); ANSI escapes only with ``color``."""
     page = _Page(width, color, ascii)
     shown: set[str] = set()
     healthy: list[TensorReport] = []
@@ -89,6 +89,12 @@ class _Page:
         for part, style in parts:
             text.append(self.encodable(part), style)
         self._console.print(Padding(text, (0, 0, 0, indent), expand=False), soft_wrap=False)
+
+    def code(self, text: str, indent: int) -> None:
+        """Lines of code as they are, however long: what is copied must run."""
+        for line in text.splitlines():
+            shown = Text.assemble(" " * indent, (self.encodable(phrases.literal(line)), "bold"))
+            self._console.print(shown, soft_wrap=True)
 
     def gap(self) -> None:
         """An empty line."""
@@ -225,8 +231,7 @@ def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[
     # The same fix for fifty dumps is printed once as code.
     if remedy.snippet and remedy.snippet not in shown:
         shown.add(remedy.snippet)
-        for line in remedy.snippet.splitlines():
-            page.line((phrases.literal(line), "bold"), indent=8)
+        page.code(remedy.snippet, indent=8)
 
 
 def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> None:

@@ -60,7 +60,13 @@ class RemedyResult:
     """How many failing rows it was run on (at most 1,000)."""
     bad_rows_after: int
     max_loss_error: float | None
-    """Largest absolute difference from the true row loss over those rows; None when it has no loss."""
+    """Largest absolute difference from the true loss: of those rows together, and of the first ones alone.
+
+    None when it has no loss."""
+    outcome: str = ""
+    """What is still wrong where it does not work: "loss still NaN", "loss finite but wrong", "gradient 0"."""
+    changes: str = ""
+    """How its objective differs from the user's; "" if it does not."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +116,22 @@ class Implementation:
 
     loss: float | None
     """Under the chosen reduction, from row losses accumulated in float64. None where not computed."""
-    nan_probability_rows: int
-    zero_target_probability_rows: int | None
+    nan_probability_rows: int | None = None
+    """The next five are about rows of classes: None for other operations."""
+    zero_target_probability_rows: int | None = None
     """None without targets in ``check``."""
-    inf_loss_rows: int | None
-    nan_loss_rows: int | None
-    nonfinite_gradient_rows: int | None
-    max_loss_error: float | None
+    inf_loss_rows: int | None = None
+    nan_loss_rows: int | None = None
+    nonfinite_gradient_rows: int | None = None
+    max_loss_error: float | None = None
     """Largest absolute row loss error against truth over rows where both are finite."""
+    bad_value_rows: int | None = None
+    """Units (rows, values) whose value is NaN or infinite; this and the next three for every operation."""
+    bad_gradient_rows: int | None = None
+    wrong_rows: int | None = None
+    """Units whose value is finite and further from the truth than its rounding bound."""
+    max_error: float | None = None
+    """Largest absolute error of a value where it and its truth are finite."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +227,16 @@ class TensorReport:
     histogram: Histogram | None = None
     strip: tuple[RowBin, ...] = ()
     worst_rows: tuple[WorstRow, ...] = ()
+    operation: str = "cross-entropy"
+    """What it was judged as, a name that --op takes; "values" for a tensor that only got a health check."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Role to "file:name", for operations of several tensors."""
+    unit: str = "row"
+    """What ``rows`` counts: "row", "value"."""
+    unit_shape: tuple[int, ...] | None = None
+    """Shape over which units are numbered; None: that of the logits without the class axis."""
+    fused_call: str = "F.cross_entropy"
+    """What a user calls who does it right."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def _module_call(
         outer = recorder.module
         if outer is None:
             recorder.roots[id(self)] = self
+            recorder.tape.read_state()
             called(self)
         recorder.module = (self, outer)
         try:

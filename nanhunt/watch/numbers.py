@@ -14,7 +14,7 @@ MAX_ROWS = 10
 
 @dataclass(frozen=True)
 class Numbers:
-    """Counts over all values; extremes over the finite ones."""
+    """Counts over all values; extremes over the finite ones (of complex values: over both parts)."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -52,7 +52,7 @@ class Signs:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Signs:
         """From the extremes, which show both infinities and pass NaN on."""
-        values = tensor.detach()
+        values = _real(tensor.detach())
         low, high = values.amin().item(), values.amax().item()
         if math.isnan(high):
             return cls(True, bool(values.isposinf().any()), bool(values.isneginf().any()))
@@ -70,9 +70,9 @@ class Signs:
 
 
 def checkable(tensor: torch.Tensor) -> bool:
-    """Whether it has floating values that can be looked at (not meta, sparse, fake or empty)."""
+    """Whether it has floating or complex values that can be looked at (not meta, sparse, fake or empty)."""
     return (
-        tensor.dtype.is_floating_point
+        (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
         and tensor.dtype.itemsize > 1
         and tensor.layout is torch.strided
         and tensor.device.type != "meta"
@@ -82,8 +82,14 @@ def checkable(tensor: torch.Tensor) -> bool:
 
 def finite(tensor: torch.Tensor) -> bool:
     """Whether every value is finite. A sum decides almost always; only a suspicious one is looked at closely."""
-    total = tensor.detach().sum(dtype=torch.float32 if tensor.dtype.itemsize < 4 else None)
-    return math.isfinite(total.item()) or bool(torch.isfinite(tensor).all())
+    values = _real(tensor.detach())
+    total = values.sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None)
+    return math.isfinite(total.item()) or bool(torch.isfinite(values).all())
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """Real and imaginary parts as a last dimension of a complex tensor."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
@@ -108,7 +114,7 @@ def _gathered(sums: list[torch.Tensor]) -> list[torch.Tensor]:
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     """The floating values of a sparse or complex tensor."""
     values = tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
-    return torch.view_as_real(values) if values.is_complex() else values
+    return _real(values)
 
 
 def _summable(tensor: torch.Tensor) -> bool:
@@ -120,8 +126,9 @@ def _summable(tensor: torch.Tensor) -> bool:
 def numbers(tensor: torch.Tensor) -> Numbers:
     """Look closely at one floating tensor, of any shape."""
     values = tensor.detach()
+    parts = _real(values)
     bad = ~torch.isfinite(values)
-    good = values[~bad]
+    good = parts[torch.isfinite(parts)]
     rows = bad.reshape(-1, bad.shape[-1]).any(dim=-1) if bad.dim() > 1 else bad.reshape(-1)
     where = rows.nonzero().flatten()
     return Numbers(
@@ -129,8 +136,8 @@ def numbers(tensor: torch.Tensor) -> Numbers:
         dtype=str(values.dtype).removeprefix("torch."),
         values=values.numel(),
         nan=int(values.isnan().sum()),
-        posinf=int(values.isposinf().sum()),
-        neginf=int(values.isneginf().sum()),
+        posinf=int(parts.isposinf().sum()),
+        neginf=int(parts.isneginf().sum()),
         zero=int((values == 0).sum()),
         min=float(good.min()) if good.numel() else None,
         max=float(good.max()) if good.numel() else None,

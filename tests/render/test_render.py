@@ -128,4 +128,4 @@ def test_the_edges_of_what_a_report_can_hold(golden, edge, dtype):
         assert render(Report(golden.OPTIONS, dumps), format)
     for width in (20, 80, 300):
         lines = render(Report(golden.OPTIONS, dumps), "text", width=width, verbosity=1).splitlines()
-        assert max(map(cell_len, lines)) <= width
+        assert max(cell_len(line) for line in lines if "loss = " not in line) <= width  # code is not wrapped

@@ -8,16 +8,18 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from nanhunt.render import render, statistics
+from nanhunt.render import phrases, render, statistics
 from nanhunt.results.report import Report
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
 @pytest.mark.parametrize("ascii", [False, True])
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_no_line_is_longer_than_the_width(report, width, ascii, verbosity):
+def test_no_line_but_code_is_longer_than_the_width(report, width, ascii, verbosity):
     text = render(report, "text", width=width, ascii=ascii, verbosity=verbosity)
-    assert max(map(cell_len, text.splitlines())) <= width
+    snippets = [remedy.snippet for finding in report.findings for remedy in finding.remedies if remedy.works]
+    code = {line for snippet in snippets for line in snippet.splitlines()}
+    assert max(cell_len(line) for line in text.splitlines() if line.strip() not in code) <= width
     assert max(map(cell_len, statistics(report, width=width).splitlines())) <= width
 
 
@@ -60,6 +62,23 @@ def test_proof_and_what_does_not_help(report):
     assert "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth" in text
     assert "Does not help: gradient clipping, 471 of 471 rows still bad" in text
     assert "What to do: Go back to an earlier checkpoint" in text
+
+
+@pytest.mark.parametrize("format", ["text", "markdown"])
+def test_code_is_never_wrapped(report, golden, format):
+    line = f"{golden.FUSED.snippet}  # {'a comment far longer than any terminal ' * 4}end"
+    long = Report.from_json(report.to_json().replace(golden.FUSED.snippet, line))
+    assert line in [shown.strip() for shown in render(long, format, width=80).splitlines()]
+
+
+def test_what_is_still_wrong_and_what_is_changed_are_said(golden):
+    fix = golden.FUSED
+    failing = dataclasses.replace(fix, works=False, rows=3, bad_rows_after=2, outcome="gradient still NaN")
+    changing = dataclasses.replace(fix, changes="masked rows count too")
+    alone = dataclasses.replace(failing, rows=1, bad_rows_after=1)
+    told = [phrases.proof(one, golden.ARTICLES) for one in (failing, alone, changing)]
+    assert told[:2] == ["gradient still NaN on 2 of 3 rows", "gradient still NaN"]
+    assert told[2].endswith(", another objective: masked rows count too")
 
 
 def test_rows_are_indices_into_the_leading_dimensions(report):

@@ -12,8 +12,8 @@ from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.sweep import RowTable, run_all, screen_all
-from nanhunt.operations.cross_entropy.tally import Tally, strip
 from nanhunt.operations.rules import RULES, Rule
+from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
 from nanhunt.results import report

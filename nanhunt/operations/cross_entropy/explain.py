@@ -47,6 +47,18 @@ class Numbers:
         return compute_format(self.job.dtype)
 
     @property
+    def wanted(self) -> torch.Tensor:
+        """(classes,) float64: what the loss wants of each class, smoothed."""
+        classes, targets = len(self.z), self.job.targets
+        y = torch.zeros(classes, dtype=torch.float64)
+        if targets is not None and targets.probabilities is not None:
+            row = targets.probabilities.take(np.array([self.number]))
+            y = to_torch(row, targets.probability_dtype)[0].double()
+        elif self.label is not None and 0 <= self.label < classes:
+            y[self.label] = 1.0
+        return y * (1 - self.job.options.label_smoothing) + self.job.options.label_smoothing / classes
+
+    @property
     def e(self) -> torch.Tensor:
         """exp(z), (classes,)."""
         return torch.exp(self.z)
@@ -82,7 +94,7 @@ def _numbers(job: Job, number: int) -> Numbers:
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
         outcomes["fused"][1][0],
         {name: float(outcome.losses[0]) for name, (outcome, _) in outcomes.items()},
-        float(truth(x, labels, job.batch.options).losses[0]),
+        float(truth(x, labels, job.batch.options)[0]),
     )  # fmt: skip
 
 
@@ -175,6 +187,14 @@ def _half_reduction(n: Numbers) -> str:
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
+def _loss_overflow(n: Numbers) -> str:
+    gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
+    if abs(n.true_loss) > n.format.max:
+        return f"{gives}; {true}, beyond {_g(n.format.max)}, the largest {n.format.name}"
+    finite = bool(n.fused_gradient.isfinite().all())
+    return f"{gives}; {true}" if finite else f"{gives} and a gradient that is not finite; {true}"
+
+
 def _exp_overflow(n: Numbers) -> str:
     return (
         f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
@@ -202,8 +222,8 @@ def _probability_underflow(n: Numbers) -> str:
         zero = ((n.e / n.e.sum() == 0) & (n.z != -math.inf)).sum()
         unmasked = (n.z != -math.inf).sum()
         return f"loss is inf if the label is one of {int(zero):,} of {int(unmasked):,} classes"
-    if n.label is None:
-        return _zero_where_wanted(n)
+    if n.label is None or (n.job.options.label_smoothing and n.e[n.label] / n.e.sum() != 0):
+        return _zero_in_the_sum(n)
     x_t, total = float(n.z[n.label]), float(n.e.sum())
     p = math.exp(min(700.0, x_t - float(torch.logsumexp(n.z.double(), 0)))) if math.isfinite(x_t) else 0.0
     if not math.isfinite(total):
@@ -214,17 +234,17 @@ def _probability_underflow(n: Numbers) -> str:
     )
 
 
-def _zero_where_wanted(n: Numbers) -> str:
-    """The likeliest of the classes that should have a probability and have 0."""
-    targets = n.job.targets
-    assert targets is not None
-    assert targets.probabilities is not None
-    y = to_torch(targets.probabilities.take(np.array([n.number])), targets.probability_dtype)[0].double()
-    at = int(y.where(n.e / n.e.sum() == 0, 0.0).argmax())
-    true = (
-        math.exp(max(-745.0, float(torch.log_softmax(n.z.double(), 0)[at]))) if n.z[at] > -math.inf else 0.0
-    )
-    return f"class {at} should have probability {y[at]:.3g}; its p is {true:.3g} in truth and 0 in {n.format.name}"
+def _zero_in_the_sum(n: Numbers) -> str:
+    """The class of probability 0 that the loss wants most; those it does not want at all make it NaN too."""
+    zero = n.e / n.e.sum() == 0
+    if not bool(zero.any()):
+        return f"the naive loss is {_g(n.losses['naive'])}, F.cross_entropy gives {_g(n.losses['fused'])}"
+    at = int(n.wanted.where(zero, -1.0).argmax())
+    p = math.exp(max(-745.0, float(torch.log_softmax(n.z.double(), 0)[at]))) if n.z[at] > -math.inf else 0.0
+    share = float(n.wanted[at])
+    becomes = f"{share:.3g} * -log 0 = inf" if share else "0 * -log 0 = NaN"
+    is_0 = f"{p:.3g} in truth and 0 in {n.format.name}"
+    return f"class {at} should have a share of {share:.3g} of the loss; its p is {is_0}: {becomes}"
 
 
 def _collapsed(n: Numbers) -> str:
@@ -248,7 +268,10 @@ def _absorbed(n: Numbers) -> str:
 
 def _reciprocal(n: Numbers) -> str:
     total = n.e.sum()
+    # An ignored row gathers class 0.
     at = 0 if n.label is None or n.label not in range(len(n.z)) else n.label
+    if n.label is None or n.job.options.label_smoothing:
+        at = int((n.e / total).argmin())
     p = float(n.e[at] / total)
     if math.isnan(p) or p == 0:
         return f"the row is left out of the loss, but p = {p:.3g}: 0 * {_g(-p if p else math.inf)} in the backward pass"
@@ -278,7 +301,8 @@ def _headroom(n: Numbers) -> str:
 _ARITHMETIC: dict[str, Callable[[Numbers], str]] = {
     "NH001": _nan_logits, "NH002": _inf_logits, "NH003": _fully_masked, "NH004": _cast_overflow,
     "NH005": _target_out_of_range, "NH006": _masked_target, "NH007": _all_ignored, "NH008": _ignored_poisons,
-    "NH009": _bad_options, "NH010": _half_reduction, "NH101": _exp_overflow, "NH102": _sum_overflow,
-    "NH103": _sum_underflow, "NH104": _subnormal_sum, "NH201": _probability_underflow, "NH202": _collapsed,
+    "NH009": _bad_options, "NH010": _half_reduction, "NH011": _loss_overflow, "NH101": _exp_overflow,
+    "NH102": _sum_overflow, "NH103": _sum_underflow, "NH104": _subnormal_sum, "NH201": _probability_underflow,
+    "NH202": _collapsed,
     "NH203": _absorbed, "NH301": _reciprocal, "NH302": _vanishing, "NH401": _headroom,
 }  # fmt: skip

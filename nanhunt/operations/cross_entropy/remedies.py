@@ -116,7 +116,7 @@ def _try_block(
     gradient = gradient_of(losses, x, upstream)
     if remedy.clips:
         gradient = _clipped(gradient)
-    true = truth(x.detach(), labels, options).losses
+    true = truth(x.detach(), labels, options)
     return _judge(code, losses.detach().double(), gradient, true, labels)
 
 
@@ -441,6 +441,7 @@ _BY_CODE: dict[str, tuple[Remedy, ...]] = {
     "NH008": (_SELECT, _NUM_FUSED, _CLIP_FUSED),
     "NH009": (),
     "NH010": (_FLOAT32, _NONE_MEAN),
+    "NH011": (),
     "NH101": _NAIVE_BREAKS,
     "NH102": _NAIVE_BREAKS,
     "NH103": _NAIVE_BREAKS,
@@ -472,7 +473,7 @@ def _by_code(job: Job, code: str) -> tuple[Remedy, ...]:
         return (*_BY_CODE[code], *uncast, *wider)
     # A float16 sum over that many classes may overflow in F.cross_entropy too.
     crowded = job.half and job.rows.classes > FORMATS["float16"].max / 2
-    if code in ("NH202", "NH301", "NH203", "NH401") or (crowded and _BY_CODE[code] is _NAIVE_BREAKS):
+    if code in ("NH011", "NH202", "NH301", "NH203", "NH401") or (crowded and _BY_CODE[code] is _NAIVE_BREAKS):
         return (*_BY_CODE[code], *wider)
     return _BY_CODE[code]
 

@@ -17,7 +17,8 @@ from nanhunt.operations.cross_entropy.extremes import extremes
 from nanhunt.operations.cross_entropy.facts import select
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.screen import Screen, screen
-from nanhunt.operations.cross_entropy.tally import Tally, bin_of, causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.cross_entropy.tally import causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.tally import Tally, bin_of
 from nanhunt.operations.values import health
 from nanhunt.parallel import in_order
 
@@ -128,10 +129,7 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
     sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
     finite = confirmed.losses["fused"][np.isfinite(confirmed.losses["fused"])]
     sums["truth"] = float(confirmed.truth[~excluded].sum())
-    errors = {
-        name: _largest_error(loss, confirmed.truth if name == "fused" else confirmed.handwritten_truth)
-        for name, loss in confirmed.losses.items()
-    }
+    errors = {name: _largest_error(loss, confirmed.truth) for name, loss in confirmed.losses.items()}
     if confirmed.uncast_truth is not None:
         errors["cast"] = _largest_error(confirmed.truth, confirmed.uncast_truth)
     return replace(

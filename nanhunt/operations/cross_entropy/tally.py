@@ -1,92 +1,29 @@
-"""What is counted over a range of rows. Two ranges add up to both, whatever the blocks, threads or order."""
+"""The facts on rows of classes, counted."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS, RowFacts
 from nanhunt.operations.rules import RULES, Rule
-from nanhunt.operations.values.health import Counts
-from nanhunt.results.report import IMPLEMENTATIONS, RowBin
-
-K = TypeVar("K")
-V = TypeVar("V", int, float, npt.NDArray[np.int64])
-REMEDY_ROWS = 1000
-"""How many failing rows of a rule are remembered, to run remedies on."""
-BINS = 240
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Additive results over some rows of one tensor."""
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Rows by rule code."""
-    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The first REMEDY_ROWS rows by rule code, ascending."""
-    affected: int = 0
-    behaviour: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """By implementation, rows for each of BEHAVIOUR_FIELDS."""
-    sums: Mapping[str, float] = field(default_factory=dict)
-    """Row losses added up in float64, by implementation and "truth"."""
-    errors: Mapping[str, float] = field(default_factory=dict)
-    """Largest absolute row loss error where both are finite; "cast" for the cast alone."""
-    health: Counts = field(default_factory=Counts)
-    loss_low: float = 0.0
-    """At most, and ..."""
-    loss_high: float = 0.0
-    """... at least the sum of the row losses of ``fused`` that are finite."""
-    strip_max: Mapping[int, float] = field(default_factory=dict)
-    """Largest logit by bin."""
-    strip_causes: Mapping[tuple[int, str], int] = field(default_factory=dict)
-    """Rows by (bin, cause)."""
-
-    def __add__(self, other: Tally) -> Tally:
-        """The tally over both ranges."""
-        return Tally(
-            counts=_added(self.counts, other.counts),
-            rows=_first(self.rows, other.rows),
-            affected=self.affected + other.affected,
-            behaviour=_added(self.behaviour, other.behaviour),
-            sums=_added(self.sums, other.sums),
-            errors=_largest(self.errors, other.errors),
-            health=self.health + other.health,
-            loss_low=self.loss_low + other.loss_low,
-            loss_high=self.loss_high + other.loss_high,
-            strip_max=_largest(self.strip_max, other.strip_max),
-            strip_causes=_added(self.strip_causes, other.strip_causes),
-        )
+from nanhunt.operations.tally import Tally, tally_rules
+from nanhunt.results.report import IMPLEMENTATIONS
 
 
 def tally_facts(facts: RowFacts, numbers: npt.NDArray[np.intp], rows: int, judged: list[Rule]) -> Tally:
     """Counts of rules, causes and behaviour for rows with those flat ``numbers``, of ``rows`` in all."""
-    counts: dict[str, int] = {}
-    first: dict[str, tuple[int, ...]] = {}
-    cause = np.full(len(numbers), -1)
-    for position, rule in reversed(list(enumerate(judged))):
+    holds = []
+    for rule in judged:
         assert rule.holds is not None
-        holds = rule.holds(facts)
-        if holds.any():
-            counts[rule.code] = int(np.count_nonzero(holds))
-            first[rule.code] = tuple(int(n) for n in numbers[holds][:REMEDY_ROWS])
-            cause[holds] = position
-    hit = cause >= 0
-    keys, occurrences = np.unique(bin_of(numbers[hit], rows) * len(judged) + cause[hit], return_counts=True)
-    causes = {
-        (int(key) // len(judged), judged[int(key) % len(judged)].code): int(times)
-        for key, times in zip(keys, occurrences, strict=True)
-    }
+        holds.append((rule.code, rule.holds(facts)))
     behaviour = {
         name: np.array([np.count_nonzero(getattr(item, each)) for each in BEHAVIOUR_FIELDS])
         for name, item in facts.by.items()
     }
-    return Tally(counts, first, int(np.count_nonzero(hit)), behaviour, strip_causes=causes)
+    return replace(tally_rules(holds, numbers, rows), behaviour=behaviour)
 
 
 def causes_of(facts: RowFacts, judged: list[Rule]) -> npt.NDArray[np.str_]:
@@ -98,53 +35,6 @@ def causes_of(facts: RowFacts, judged: list[Rule]) -> npt.NDArray[np.str_]:
     return names
 
 
-def bin_of(numbers: npt.NDArray[np.intp], rows: int) -> npt.NDArray[np.intp]:
-    """The bins of the strip that rows fall in."""
-    return numbers * min(rows, BINS) // max(rows, 1)
-
-
-def strip(tally: Tally, rows: int) -> tuple[RowBin, ...]:
-    """The strip over all rows, from a tally over all of them."""
-    bins = min(rows, BINS)
-    edges = [-(-index * rows // bins) for index in range(bins + 1)] if bins else []
-    return tuple(
-        RowBin(
-            edges[index],
-            edges[index + 1] - 1,
-            tally.strip_max.get(index),
-            tuple(
-                (code, tally.strip_causes[index, code])
-                for code in RULES
-                if (index, code) in tally.strip_causes
-            ),
-        )
-        for index in range(bins)
-    )
-
-
 def empty_behaviour() -> dict[str, npt.NDArray[np.int64]]:
     """Behaviour counts over no rows."""
     return {name: np.zeros(len(BEHAVIOUR_FIELDS), np.int64) for name in IMPLEMENTATIONS}
-
-
-def _added(one: Mapping[K, V], two: Mapping[K, V]) -> dict[K, V]:
-    return _joined(one, two, operator.add)
-
-
-def _largest(one: Mapping[K, float], two: Mapping[K, float]) -> dict[K, float]:
-    return _joined(one, two, max)
-
-
-def _joined(one: Mapping[K, V], two: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
-    joined = dict(one)
-    for key, value in two.items():
-        joined[key] = both(joined[key], value) if key in joined else value
-    return joined
-
-
-def _first(
-    one: Mapping[str, tuple[int, ...]], two: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    return {
-        code: tuple(sorted(one.get(code, ()) + two.get(code, ()))[:REMEDY_ROWS]) for code in {**one, **two}
-    }

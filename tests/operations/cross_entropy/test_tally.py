@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanhunt.operations.cross_entropy.facts import ROW_FIELDS, RowFacts, nothing_wrong
-from nanhunt.operations.cross_entropy.tally import REMEDY_ROWS, Tally, bin_of, causes_of, strip, tally_facts
+from nanhunt.operations.cross_entropy.tally import causes_of, tally_facts
 from nanhunt.operations.rules import RULES, VALUE_RULES
+from nanhunt.operations.tally import REMEDY_ROWS, Tally, bin_of, strip
 
 JUDGED = [rule for code, rule in RULES.items() if code not in VALUE_RULES]
 

@@ -1,0 +1,111 @@
+"""A fix is one text. It is rendered for the user's tensors, and what is printed is what is compiled and run.
+
+A template names its slots, the operation fills them for the user's layout and options::
+
+    FLOAT32 = Fix(
+        "compute the loss in float32",
+        "loss = F.cross_entropy({logits}, {targets}{options})",
+        slots={"cast": ".float()"},
+        when=lambda problem: problem.narrow,
+    )
+    code = FLOAT32.render({"logits": "logits{cast}", "targets": "targets", "options": ', reduction="sum"'})
+    # loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+    ran = run(code, {"logits": logits, "targets": targets}, ["logits"])
+    ran.result, ran.gradients["logits"], ran.error
+
+Rendered code uses the roles of the operation's tensors as names, ``torch`` and ``F``, nothing else, and ends in
+``loss`` (a scalar) or ``output`` (a tensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+Problem = TypeVar("Problem")
+"""What an operation knows of the user's tensors and options, as far as code depends on it."""
+NO_SLOTS: Mapping[str, str] = {}
+
+
+def always(_: Any) -> bool:
+    """For fixes that every problem of their rule has."""
+    return True
+
+
+@dataclass(frozen=True)
+class Fix(Generic[Problem]):
+    """One way out, or one that looks like it. Whether it works is never stored, always run."""
+
+    title: str
+    code: str
+    """The template: Python with ``{named}`` slots (a brace of Python's own is doubled)."""
+    slots: Mapping[str, str] = field(default_factory=dict)
+    """The fix's own texts for slots inside the operation's slots: {"cast": ".float()"}."""
+    when: Callable[[Problem], bool] = always
+    """Whether it makes sense for that problem."""
+    reference: Callable[[Any], Any] | None = None
+    """The operation's question whose true answer the fix must give, where it is not the user's own one."""
+    changes: str = ""
+    """How the objective then differs from the user's; "" if it does not. Printed with the fix."""
+    scale: float = 1.0
+    """What the code multiplies the loss by, as GradScaler does; its truth is multiplied alike."""
+    stored: bool = False
+    """Whether it is for the tensors as stored instead of as cast."""
+    tempting: bool = False
+    """Hides the fault where it seems to work: never recommended, only shown where it does not help."""
+
+    def render(self, slots: Mapping[str, str]) -> str:
+        """The code for one user's tensors; slots without text vanish. KeyError for a slot that nobody fills."""
+        own = {"cast": ""} | dict(self.slots)
+        filled = {name: text.format_map(own) for name, text in slots.items()}
+        return self.code.format_map(filled | own)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What running a text did."""
+
+    result: torch.Tensor | None = None
+    """``loss`` or ``output``, detached; None where the code raised."""
+    gradients: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """By role, of the shape of the role's tensor."""
+    error: str = ""
+    """E.g. "IndexError: Target 7 is out of bounds."."""
+
+
+def run(
+    code: str,
+    tensors: Mapping[str, torch.Tensor],
+    leaves: Sequence[str],
+    upstream: torch.Tensor | float = 1.0,
+) -> Ran:
+    """Compiles and runs ``code`` as it stands on ``tensors`` by role, forward and backward to ``leaves``.
+
+    ``upstream`` is what the result's gradient is: a number, or a tensor of the result's shape. Code that runs the
+    backward pass itself keeps the gradients it made.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    given = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    with torch.enable_grad():
+        for name in leaves:
+            given[name].requires_grad_()
+        scope: dict[str, Any] = {"torch": torch, "F": F, **given}
+        try:
+            exec(compile(code, "<fix>", "exec"), scope)
+            result: torch.Tensor = scope["loss"] if "loss" in scope else scope["output"]
+            if all(given[name].grad is None for name in leaves):
+                seed = torch.as_tensor(upstream, dtype=torch.float64).to(result.dtype).expand_as(result)
+                torch.autograd.backward((result * seed).sum())
+        except (RuntimeError, ValueError, TypeError, IndexError, NameError, KeyError) as error:
+            return Ran(error=f"{type(error).__name__}: {error}".splitlines()[0])
+    made = {name: given[name].grad for name in leaves}
+    gradients = {
+        name: torch.zeros_like(given[name]) if one is None else one.detach() for name, one in made.items()
+    }
+    return Ran(result.detach(), gradients)
