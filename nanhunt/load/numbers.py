@@ -1,4 +1,4 @@
-"""Python numbers beside tensors: looked at, and shown where one is not finite or where nothing else is there."""
+"""Numbers that are neither logits nor labels: complex tensors, and plain Python numbers beside tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nanhunt.load.container import Container
 from nanhunt.load.source import Source
-from nanhunt.load.tensor import Tensor
+from nanhunt.load.tensor import COMPLEX, FLOATING, Tensor, as_real
 
 PLAIN = "(plain numbers)"
 """Of all those that are finite."""
@@ -25,6 +26,15 @@ def plain_numbers(source: Source, found: Sequence[tuple[tuple[str, ...], list[fl
         ".".join(path): _tensor(source, ".".join(path), values, len(values) == 1) for path, values in bad
     }
     return tensors | ({PLAIN: _tensor(source, PLAIN, rest, single=False)} if rest else {})
+
+
+def values_beside(container: Container) -> tuple[Tensor, ...]:
+    """What holds numbers and can be neither logits nor labels: complex tensors, plain Python numbers."""
+    complex_ = [as_real(tensor) for tensor in container.tensors.values() if tensor.dtype in COMPLEX]
+    others = bool(complex_) or any(tensor.dtype in FLOATING for tensor in container.tensors.values())
+    # Finite Python numbers are worth a word only where nothing else was looked at.
+    numbers = [tensor for name, tensor in container.numbers.items() if name != PLAIN or not others]
+    return (*complex_, *numbers)
 
 
 def _tensor(source: Source, name: str, values: list[float], single: bool) -> Tensor:

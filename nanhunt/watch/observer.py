@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .numbers import Numbers, Signs, checkable, finite, numbers, tensors_in
+from .numbers import Numbers, Signs, address, checkable, finite, numbers, tensors_in
 from .site import caller
 from .tape import Entry, Module
+from .unseen import hide
 
 _UNINITIALISED = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "resize_"})
 _SWALLOW = frozenset({"div", "reciprocal", "exp", "sigmoid", "tanh", "_softmax", "softmax", "rsqrt", "pow"})
@@ -96,7 +97,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then look at what came out."""
-        out = func(*args, **(kwargs or {}))
+        try:
+            out = func(*args, **(kwargs or {}))
+        except BaseException as error:
+            hide(error)
+            raise
         # A view has no numbers of its own: whoever wrote them was looked at.
         if not self.suspended and not _views[func]:
             for tensor in (out,) if isinstance(out, torch.Tensor) else tensors_in(out):
@@ -195,7 +200,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not item.legal:
             self.faults += 1
             _ = item.out  # now: the tensor may be written to later
-        self.by_memory[item.result.untyped_storage().data_ptr()] = item
+        self.by_memory[address(item.result)] = item
         return item
 
     def _place(self, node: Any) -> Any:
@@ -216,7 +221,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
-        return self.by_memory.get(tensor.untyped_storage().data_ptr())
+        return self.by_memory.get(address(tensor))
 
 
 def _handed_on(op: str, parents: Sequence[Observation], signs: Signs) -> bool:
