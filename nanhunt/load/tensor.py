@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FLOATING = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -51,6 +51,8 @@ def as_real(tensor: Tensor) -> Tensor:
     """Complex values as torch.view_as_real gives them: real and imaginary part in a last dimension, not copied."""
 
     def read() -> npt.NDArray[Any]:
+        import numpy as np
+
         real = np.asarray(tensor.data).real
         steps = (*real.strides, real.itemsize)
         return np.lib.stride_tricks.as_strided(real, (*tensor.shape, 2), steps)
