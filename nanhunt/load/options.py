@@ -34,5 +34,5 @@ class ReadOptions:
     exclude: Sequence[str] = option(
         (),
         metavar="GLOB",
-        help="In folders, leave out files and folders whose name or path matches; repeatable.",
+        help="In folders, leave out files and folders whose name or path matches.",
     )
