@@ -161,3 +161,43 @@ def test_a_gradient_spoilt_after_backward_is_noticed_before_the_update(tmp_path:
     [incident] = found
     assert incident.what == "the gradient of weight has become inf between backward and the optimizer's step"
     assert incident.found_by is FoundBy.NOTICED
+
+
+def test_parameters_that_a_fault_has_spoilt_are_said_once(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    sound = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters())
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for step in range(12):
+            if step == 8:
+                model.load_state_dict(sound)
+                optimizer.state.clear()
+            out = model(torch.randn(5, 4))
+            if step in (2, 10):
+                out = out / torch.zeros(5, 1)
+            optimizer.zero_grad()
+            out.pow(2).mean().backward()
+            optimizer.step()
+    assert [(item.step, item.found_by) for item in found] == [
+        (3, FoundBy.REPETITION),
+        (4, FoundBy.CONSEQUENCE),
+        (11, FoundBy.REPETITION),
+        (12, FoundBy.CONSEQUENCE),
+    ]
+    assert found[1].what == "since the fault of step 3 6 of 6 parameters (2.bias among them) are not finite"
+
+
+def test_a_fault_after_sound_steps_is_no_consequence(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for step in range(6):
+            loss = (weight * (0 if step in (1, 3) else 1)).abs().sqrt().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            if weight.grad.isfinite().all():
+                optimizer.step()
+    assert [item.step for item in found] == [2, 3]
