@@ -73,6 +73,8 @@ class Culprit:
     fix: str
     tensor_names: tuple[str, ...] = ()
     """Parameters or variables concerned."""
+    own: Site | None = None
+    """Where ``site`` is in an installed package: the innermost line of the user's own that led there."""
 
 
 @dataclass(frozen=True)

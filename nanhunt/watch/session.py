@@ -292,7 +292,7 @@ class Session:
         evidence.gradients = []
         names = Names(self.recorder.roots.values(), evidence.frame)
         held = f"{len(bad)} of {len(leaves)} parameters ({names.of(bad[0])} among them) are not finite"
-        evidence.what = f"since the fault of step {self.incidents[-1].step} {held}"
+        evidence.what = f"since the fault of step {self.incidents[-1].step}, {held}"
         solved = unexplained(
             evidence, names, "bad steps from here on are its consequence and are not reported"
         )

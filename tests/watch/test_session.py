@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
 from nanhunt.watch.incident import FoundBy, Incident
+from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -186,7 +187,9 @@ def test_parameters_that_a_fault_has_spoilt_are_said_once(tmp_path: Path) -> Non
         (11, FoundBy.REPETITION),
         (12, FoundBy.CONSEQUENCE),
     ]
-    assert found[1].what == "since the fault of step 3 6 of 6 parameters (2.bias among them) are not finite"
+    assert (
+        found[1].what == "since the fault of step 3, 6 of 6 parameters (0.weight among them) are not finite"
+    )
 
 
 def test_a_fault_after_sound_steps_is_no_consequence(tmp_path: Path) -> None:
@@ -201,3 +204,55 @@ def test_a_fault_after_sound_steps_is_no_consequence(tmp_path: Path) -> None:
             if weight.grad.isfinite().all():
                 optimizer.step()
     assert [item.step for item in found] == [2, 3]
+
+
+TOOLBOX = """
+import torch
+
+def root(x):
+    return x.sqrt()
+
+class Inner(torch.nn.Module):
+    def forward(self, x):
+        return root(x)
+
+class Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(Inner())
+
+    def forward(self, x):
+        return self.layers(x) + 1
+"""
+
+
+@pytest.mark.parametrize("way", ["module", "function", "function in a module of the user's"])
+def test_a_line_in_an_installed_package_has_the_users_own_beside_it(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "toolbox.py").write_text(TOOLBOX)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    import toolbox
+
+    class Own(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            outer(x + 5)
+            return toolbox.root(x)  # own: function in a module of the user's
+
+    found: list[Incident] = []
+    x, outer = torch.nn.Parameter(torch.tensor([-1.0])), toolbox.Outer()
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        match way:
+            case "module":
+                out = outer(x)  # own: module
+            case "function":
+                out = toolbox.root(x)  # own: function
+            case _:
+                out = Own()(x)
+        out.sum().backward()
+    culprit = found[0].culprits[0]
+    assert culprit.site is not None and culprit.own is not None
+    assert culprit.site.file.endswith("toolbox.py")
+    assert culprit.own.source.endswith(f"# own: {way}")
+    assert f"    called from your line {culprit.own.short} | " in incident_text(found[0])
