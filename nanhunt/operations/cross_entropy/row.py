@@ -1,0 +1,92 @@
+"""One row in all its numbers, from which rules explain themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nanhunt.dtypes.convert import to_torch
+from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
+from nanhunt.operations.cross_entropy.confirm import cast, heated, labels_of, run
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.truth import truth
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One row, as the loss sees it."""
+
+    job: Job
+    number: int
+    stored: torch.Tensor
+    """(classes,) float64, as in the file."""
+    x: torch.Tensor
+    """(classes,) as cast."""
+    z: torch.Tensor
+    """(classes,) divided by the temperature."""
+    label: int | None
+    """The label, as given; None for probability targets or none."""
+    fused_gradient: torch.Tensor
+    """(classes,)"""
+    losses: dict[str, float]
+    true_loss: float
+
+    @property
+    def storage(self) -> FloatFormat:
+        """The dtype judged in."""
+        return FORMATS[self.job.dtype]
+
+    @property
+    def format(self) -> FloatFormat:
+        """The dtype computed in."""
+        return compute_format(self.job.dtype)
+
+    @property
+    def e(self) -> torch.Tensor:
+        """exp(z), (classes,)."""
+        return torch.exp(self.z)
+
+    @property
+    def wanted(self) -> torch.Tensor:
+        """(classes,) float64: the target probabilities."""
+        targets = self.job.targets
+        assert targets is not None
+        assert targets.probabilities is not None
+        taken = targets.probabilities.take(np.array([self.number]))
+        return to_torch(taken, targets.probability_dtype)[0].double()
+
+    def first(self, mask: torch.Tensor) -> int:
+        """The first class where ``mask`` holds."""
+        return int(mask.nonzero()[0])
+
+
+def row_name(job: Job, number: int) -> str:
+    """Says "row 7", or "row (0, 7)" where there are several leading dimensions."""
+    leading = job.rows.leading
+    if len(leading) < 2:
+        return f"row {number}"
+    return f"row ({', '.join(str(int(index)) for index in np.unravel_index(number, leading))})"
+
+
+def numbers_of(job: Job, number: int) -> Numbers:
+    """The row with that flat number, as every form sees it."""
+    at = np.array([number])
+    stored = to_torch(job.rows.take(at), job.tensor.dtype)
+    x = cast(stored, job.dtype)
+    labels, _ = labels_of(x, job.row_targets(at))
+    outcomes = {name: run(form, x, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
+    given = job.targets is not None and job.targets.labels is not None
+    return Numbers(
+        job, number, (stored.float() if stored.dtype.itemsize == 1 else stored).double()[0], x[0],
+        heated(x, job.batch.options)[0],
+        int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
+        outcomes["fused"][1][0],
+        {name: float(outcome.losses[0]) for name, (outcome, _) in outcomes.items()},
+        float(truth(x, labels, job.batch.options).losses[0]),
+    )  # fmt: skip
+
+
