@@ -24,6 +24,7 @@ from nanhunt.results.report import ExitCode, ReadError, Report, exit_code, merge
 
 if TYPE_CHECKING:
     from nanhunt.operations.cross_entropy.sweep import RowTable
+    from nanhunt.operations.rule import Rule
 
 INTERRUPTED = 130
 _NOT_SETTINGS = {"paths", "path", "reports", "config", "isolated", "help"}
@@ -77,7 +78,7 @@ def explain_rules(name: str | None, *, every: bool) -> None:
     output.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
 
 
-def _wrapped(rule: rules.Rule) -> str:
+def _wrapped(rule: Rule[Any, Any, Any]) -> str:
     import textwrap
 
     parts = (("What", rule.what), ("Why", rule.why), ("Fix", rule.fix))

@@ -27,7 +27,7 @@ def of_operation(operation: str, targets: bool) -> list[Rule[Any, Any, Any]]:
     ]
 
 
-def find(text: str) -> Rule:
+def find(text: str) -> Rule[Any, Any, Any]:
     """The rule with that code or name, in any case. NanhuntError, with the nearest ones, for anything else."""
     wanted = text.strip()
     for rule in RULES.values():

@@ -21,10 +21,10 @@ LIMITS = {  # (largest x whose exp is finite, largest number, smallest normal)
     torch.float8_e5m2: (10.0, 57344.0, 2.0**-14),
 }
 ORDER = (
-    "NH001", "NH002", "NH003", "NH004", "NH005", "NH006", "NH007", "NH008", "NH009", "NH010",
+    "NH001", "NH002", "NH003", "NH004", "NH005", "NH006", "NH007", "NH008", "NH009", "NH010", "NH011",
     "NH101", "NH102", "NH103", "NH104", "NH201", "NH202", "NH203", "NH301", "NH302", "NH401",
 )  # fmt: skip
-NEED_TARGETS = {"NH005", "NH006", "NH007", "NH008", "NH202", "NH203", "NH301", "NH302"}
+NEED_TARGETS = {"NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"}
 
 
 @dataclass
@@ -55,6 +55,12 @@ class Seen:
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
     """0 for ignored rows; rows with a bad label count as ignored."""
     bad_gradient: dict[str, torch.Tensor] = field(default_factory=dict)
+    probabilities: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    """(rows, classes), those of the naive form."""
+    error: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """What ``fused`` computes is not finite, nor what the file says: these rows have errors, no others."""
+    warning: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """Those, and rows for which what ``naive`` computes is not finite: these have a warning at least, no others."""
     rules: dict[str, torch.Tensor] = field(default_factory=dict)
     divisor: float = 1.0
     bad_label: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
@@ -88,12 +94,12 @@ def observe(problem: Problem) -> Seen:
     for name in ("naive", "log-of-softmax", "logsumexp"):
         _by_hand(name, seen, x, labels, kept, y, weights, problem)
     fused_gradient = _fused(seen, cast, labels, kept, y, weights, problem)
-    true, true_by_hand = _true_losses(x, labels, kept, y, problem)
+    true = _true_losses(x, labels, kept, y, problem)
     _judge_input(seen, base, x, labels, kept, ignored, y, problem)
     _judge_options(seen, cast, x, labels, kept, bad, y, problem)
     _judge_naive(seen, x, y, problem)
     if problem.labels is not None or y is not None:
-        _judge_loss(seen, x, labels, kept, y, weights, problem, fused_gradient, true, true_by_hand)
+        _judge_loss(seen, x, labels, kept, y, weights, problem, fused_gradient, true)
     else:
         seen.rules = {code: rows for code, rows in seen.rules.items() if code not in NEED_TARGETS}
     return seen
@@ -159,12 +165,11 @@ def _by_hand(
         share = y * (1 - eps) + eps / classes if eps else y
         losses = ((share if weights is None else share * weights) * everywhere).sum(-1)
     else:
-        losses = at_label
+        losses = at_label if weights is None else at_label * weights[labels]
         if eps:
             assert everywhere is not None
-            losses = (1 - eps) * losses + eps / classes * everywhere.sum(-1)
-        if weights is not None:
-            losses = losses * weights[labels]
+            weighted = everywhere if weights is None else everywhere * weights
+            losses = (1 - eps) * losses + eps / classes * weighted.sum(-1)
         losses = torch.where(kept, losses, torch.zeros_like(losses))
     total = losses.sum()
     if problem.reduction == "mean":
@@ -214,6 +219,8 @@ def _note(
     labels: torch.Tensor, kept: torch.Tensor, y: torch.Tensor | None,
 ) -> None:  # fmt: skip
     seen.nan_probability[name] = p.isnan().any(-1)
+    if name == "naive":
+        seen.probabilities = p
     at_label = p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     seen.zero_target[name] = (at_label == 0) & kept if y is None else ((p == 0) & (y > 0)).any(-1)
     seen.losses[name] = losses
@@ -222,8 +229,8 @@ def _note(
 
 def _true_losses(
     x: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor, y: torch.Tensor | None, problem: Problem
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """float64 row losses as F.cross_entropy defines them, and as the handwritten forms do."""
+) -> torch.Tensor:
+    """float64 row losses as F.cross_entropy defines them."""
     z = x.double() / problem.temperature
     at = z.argmax(-1, keepdim=True)
     top = z.gather(-1, at)
@@ -235,15 +242,12 @@ def _true_losses(
     w = torch.ones(classes).double() if problem.weights is None else problem.weights.to(compute).double()
     if y is not None:
         share = (y.double() * (1 - eps) + eps / classes) * w
-        losses = torch.where(share == 0, 0.0, share * each).sum(-1)
-        return losses, losses
+        return torch.where(share == 0, 0.0, share * each).sum(-1)
     picked = each.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    wt = w[labels]
-    fused, hand = picked * wt, picked * wt
+    losses = picked * w[labels]
     if eps:
-        fused = (1 - eps) * picked * wt + eps / classes * (each * w).sum(-1)
-        hand = ((1 - eps) * picked + eps / classes * each.sum(-1)) * wt
-    return torch.where(kept, fused, 0.0), torch.where(kept, hand, 0.0)
+        losses = (1 - eps) * losses + eps / classes * (each * w).sum(-1)
+    return torch.where(kept, losses, 0.0)
 
 
 def _judge_input(
@@ -282,12 +286,19 @@ def _judge_options(
     seen: Seen, cast: torch.Tensor, x: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor,
     bad: torch.Tensor, y: torch.Tensor | None, problem: Problem,
 ) -> None:  # fmt: skip
-    losses = seen.losses["fused"]
-    fails = (~losses.isfinite() | seen.bad_gradient["fused"]) & ~bad
+    given = problem.labels is not None or y is not None
+    now, t = seen, labels
+    if y is not None or not given:
+        t = x.argmax(-1)
+    if not given:  # no label: what fails with the likeliest one fails with every one
+        now = Seen(bad_label=bad)
+        w = None if problem.weights is None else problem.weights.to(x.dtype)
+        _fused(now, cast, t, kept, None, w, problem)
+    losses = now.losses["fused"]
+    fails = (~losses.isfinite() | now.bad_gradient["fused"]) & ~bad
     asked = problem.temperature != 1 or problem.smoothing or problem.weights is not None or y is not None
     if asked:
         plain = Problem(problem.stored, problem.dtype, axis=problem.axis, reduction=problem.reduction)
-        t = x.argmax(-1) if y is not None else labels
         without = Seen(bad_label=bad)
         _fused(without, cast, t, kept, None, None, plain)
         sound = without.losses["fused"].isfinite() & ~without.bad_gradient["fused"]
@@ -298,12 +309,32 @@ def _judge_options(
     sums = torch.zeros_like(bad)
     if half and problem.axis == -1:
         sums = F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()
-    if half and (problem.labels is not None or y is not None):
-        finite = losses.isfinite() & ~bad
+    if half and given:
+        finite = seen.losses["fused"].isfinite() & ~bad
         # Adding the row losses up is what the reduction does, in float16.
-        past = float(losses[finite].double().sum()) >= 65520
+        past = float(seen.losses["fused"][finite].double().sum()) >= 65520
         sums = sums | (kept & past)
     seen.rules["NH010"] = sums
+    explained = sums | seen.rules["NH008"]
+    for code in ("NH001", "NH002", "NH003", "NH004", "NH006", *(("NH009",) if asked else ())):
+        explained = explained | seen.rules[code]
+    seen.rules["NH011"] = fails & ~explained
+    if given:
+        seen.error, seen.warning = _bad(seen, "fused"), _bad(seen, "naive")
+    else:
+        seen.error = fails
+        p = seen.probabilities.gather(-1, t.unsqueeze(-1)).squeeze(-1)
+        seen.warning = ~(p > 0)
+    seen.error = seen.error | bad | sums | seen.rules["NH004"] | seen.rules["NH007"]
+    # float8_e4m3fn has no infinity: its cast makes finite numbers of them.
+    lost = seen.rules["NH002"] | seen.rules["NH003"] | (seen.rules["NH006"] & given)
+    seen.error = seen.error | (lost if problem.dtype == torch.float8_e4m3fn else False)
+    seen.warning = seen.warning | seen.error
+
+
+def _bad(seen: Seen, name: str) -> torch.Tensor:
+    """Rows whose loss or gradient is not finite."""
+    return (~seen.losses[name].isfinite() | seen.bad_gradient[name]) & ~seen.bad_label
 
 
 def _judge_naive(seen: Seen, x: torch.Tensor, y: torch.Tensor | None, problem: Problem) -> None:
@@ -318,15 +349,18 @@ def _judge_naive(seen: Seen, x: torch.Tensor, y: torch.Tensor | None, problem: P
     seen.rules["NH201"] = seen.zero_target["naive"]
     if problem.labels is None and y is None:
         seen.rules["NH201"] = ((e / total.unsqueeze(-1) == 0) & (x != -math.inf)).any(-1)
+    # The logarithm of another class's probability: only smoothing and probability targets take it.
+    elsewhere = ~(seen.losses["naive"].isfinite() | seen.bad_label) & seen.losses["fused"].isfinite()
+    seen.rules["NH201"] |= elsewhere & total.isfinite() & (total != 0)
 
 
 def _judge_loss(
     seen: Seen, x: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor, y: torch.Tensor | None,
     weights: torch.Tensor | None, problem: Problem, gradient: torch.Tensor,
-    true: torch.Tensor, true_by_hand: torch.Tensor,
+    true: torch.Tensor,
 ) -> None:  # fmt: skip
     rules, fused = seen.rules, seen.losses["fused"]
-    rules["NH203"] = _off(seen.losses["logsumexp"], true_by_hand, x) & ~_off(fused, true, x)
+    rules["NH203"] = _off(seen.losses["logsumexp"], true, x) & ~_off(fused, true, x)
     naive = seen.losses["naive"]
     rules["NH301"] = naive.isfinite() & seen.bad_gradient["naive"] & ~seen.bad_gradient["fused"]
     if y is not None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oracle import LIMITS, ORDER, Problem, Seen, observe
 
 import nanhunt
-from nanhunt.results.report import IMPLEMENTATIONS, Report, TensorReport
+from nanhunt.results.report import IMPLEMENTATIONS, Report, Severity, TensorReport
 
 EXAMPLES = 25
 ROW_LIMIT = 100_000
@@ -204,6 +204,15 @@ def assert_same_rules(tensor: TensorReport, seen: Seen) -> None:
     assert tensor.affected_rows == sum(bool(cause) for cause in causes)
 
 
+def assert_no_verdict_is_missed(tensor: TensorReport, seen: Seen) -> None:
+    """Whatever the rules are: errors where ``fused`` fails, warnings where ``naive`` does, and nowhere else."""
+    for least, expected in ((Severity.ERROR, seen.error), (Severity.WARNING, seen.warning)):
+        severe = [finding for finding in tensor.findings if finding.severity.rank >= least.rank]
+        cut = any(finding.count > len(finding.rows) for finding in severe)  # the first 1,000 rows are kept
+        told = set().union(*(finding.rows for finding in severe))
+        assert told <= set(hits(expected)) if cut else told == set(hits(expected)), least
+
+
 def assert_same_counts(tensor: TensorReport, seen: Seen, compares: bool) -> None:
     """Of every implementation."""
     targeted = tensor.targets is not None
@@ -251,6 +260,7 @@ def assert_verdicts_are_true(problem: Problem) -> None:
     seen = observe(problem)
     check, compare = judged(problem, False), judged(problem, True)
     for tensor, compares in ((check, False), (compare, True)):
+        assert_no_verdict_is_missed(tensor, seen)
         assert_same_rules(tensor, seen)
         assert_same_counts(tensor, seen, compares)
     assert_same_losses(compare, seen, problem)

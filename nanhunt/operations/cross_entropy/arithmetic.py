@@ -105,6 +105,14 @@ def half_reduction_overflow(n: Numbers) -> str:
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
+def loss_overflow(n: Numbers) -> str:
+    gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
+    if abs(n.true_loss) > n.format.max:
+        return f"{gives}; {true}, beyond {_g(n.format.max)}, the largest {n.format.name}"
+    finite = bool(n.fused_gradient.isfinite().all())
+    return f"{gives}; {true}" if finite else f"{gives} and a gradient that is not finite; {true}"
+
+
 def exp_overflow(n: Numbers) -> str:
     return (
         f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
@@ -132,8 +140,8 @@ def probability_underflow(n: Numbers) -> str:
         zero = ((n.e / n.e.sum() == 0) & (n.z != -math.inf)).sum()
         unmasked = (n.z != -math.inf).sum()
         return f"loss is inf if the label is one of {int(zero):,} of {int(unmasked):,} classes"
-    if n.label is None:
-        return _zero_where_wanted(n)
+    if n.label is None or (n.job.options.label_smoothing and n.e[n.label] / n.e.sum() != 0):
+        return _zero_in_the_sum(n)
     x_t, total = float(n.z[n.label]), float(n.e.sum())
     p = math.exp(min(700.0, x_t - float(n.z.double().logsumexp(0)))) if math.isfinite(x_t) else 0.0
     if not math.isfinite(total):
@@ -144,12 +152,17 @@ def probability_underflow(n: Numbers) -> str:
     )
 
 
-def _zero_where_wanted(n: Numbers) -> str:
-    """The likeliest of the classes that should have a probability and have 0."""
-    y = n.wanted
-    at = int(y.where(n.e / n.e.sum() == 0, 0.0).argmax())
-    true = math.exp(max(-745.0, float(n.z.double().log_softmax(0)[at]))) if n.z[at] > -math.inf else 0.0
-    return f"class {at} should have probability {y[at]:.3g}; its p is {true:.3g} in truth and 0 in {n.format.name}"
+def _zero_in_the_sum(n: Numbers) -> str:
+    """The class of probability 0 that the loss wants most; those it does not want at all make it NaN too."""
+    zero = n.e / n.e.sum() == 0
+    if not bool(zero.any()):
+        return f"the naive loss is {_g(n.losses['naive'])}, F.cross_entropy gives {_g(n.losses['fused'])}"
+    at = int(n.wanted.where(zero, -1.0).argmax())
+    p = math.exp(max(-745.0, float(n.z.double().log_softmax(0)[at]))) if n.z[at] > -math.inf else 0.0
+    share = float(n.wanted[at])
+    becomes = f"{share:.3g} * -log 0 = inf" if share else "0 * -log 0 = NaN"
+    is_0 = f"{p:.3g} in truth and 0 in {n.format.name}"
+    return f"class {at} should have a share of {share:.3g} of the loss; its p is {is_0}: {becomes}"
 
 
 def collapsed_loss(n: Numbers) -> str:
@@ -173,7 +186,10 @@ def absorbed_log_sum(n: Numbers) -> str:
 
 def reciprocal_overflow(n: Numbers) -> str:
     total = n.e.sum()
+    # An ignored row gathers class 0.
     at = 0 if n.label is None or n.label not in range(len(n.z)) else n.label
+    if n.label is None or n.job.options.label_smoothing:
+        at = int((n.e / total).argmin())
     p = float(n.e[at] / total)
     if math.isnan(p) or p == 0:
         return f"the row is left out of the loss, but p = {p:.3g}: 0 * {_g(-p if p else math.inf)} in the backward pass"

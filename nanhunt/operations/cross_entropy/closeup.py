@@ -71,7 +71,7 @@ def _truth_view(job: Job, x: torch.Tensor, labels: Labels, classes: list[int]) -
             1.0 / (job.divisor * options.temperature) if job.divisor * options.temperature else float("nan")
         )
         gradient = _at(((p * labels.kept[:, None] - y) * share)[0], classes)
-    return RowView("truth", float(true.losses[0]), _at(p[0], classes), gradient)
+    return RowView("truth", float(true[0]), _at(p[0], classes), gradient)
 
 
 def _at(values: torch.Tensor, classes: list[int]) -> tuple[float, ...]:

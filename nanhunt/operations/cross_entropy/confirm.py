@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from nanhunt.dtypes.convert import Array, to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts
+from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts, part_of
 from nanhunt.operations.cross_entropy.forms import (
     IMPLEMENTATIONS,
     Implementation,
@@ -26,7 +26,7 @@ from nanhunt.operations.cross_entropy.forms import (
     Outcome,
     fused,
 )
-from nanhunt.operations.cross_entropy.truth import TrueRows, largest_outside, truth
+from nanhunt.operations.cross_entropy.truth import largest_outside, truth
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,6 @@ class Confirmed:
     losses: dict[str, Floats]
     """Row losses by implementation; 0 for ignored rows, NaN for rows with a bad label."""
     truth: Floats
-    handwritten_truth: Floats
     uncast_truth: Floats | None
     """Truth of the logits as stored; None where nothing was cast."""
 
@@ -92,11 +91,9 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
             _fused_facts(facts, x, labels, gradient, losses, true, batch, targets)
     values = {name: np.where(bad, np.nan, loss.numpy()) for name, loss in losses.items()}
     uncast = (
-        None
-        if batch.dtype == batch.stored
-        else _but_bad(truth(_base(stored), labels, batch.options).losses, bad)
+        None if batch.dtype == batch.stored else _but_bad(truth(_base(stored), labels, batch.options), bad)
     )
-    return Confirmed(facts, values, _but_bad(true.losses, bad), _but_bad(true.handwritten, bad), uncast)
+    return Confirmed(facts, values, _but_bad(true, bad), uncast)
 
 
 def cast(stored: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -265,18 +262,17 @@ def _zero_target(p: torch.Tensor, labels: Labels) -> torch.Tensor:
 
 def _fused_facts(
     facts: RowFacts, x: torch.Tensor, labels: Labels, gradient: torch.Tensor,
-    losses: dict[str, torch.Tensor], true: TrueRows, batch: Batch, targets: RowTargets,
+    losses: dict[str, torch.Tensor], true: torch.Tensor, batch: Batch, targets: RowTargets,
 ) -> None:  # fmt: skip
     facts.half_reduction = _class_sum_overflow(x, batch)
-    facts.options_at_fault = _options_at_fault(facts, x, labels, losses["fused"], batch)
-    if targets.labels is None and targets.probabilities is None:
+    given = targets.labels is not None or targets.probabilities is not None
+    facts.options_at_fault = _options_at_fault(facts, x, labels, batch, given)
+    if not given:
         return  # a label that we chose ourselves has no loss to judge
-    facts.absorbed = (
-        _wrong(losses["logsumexp"], true.handwritten, x) & ~_wrong(losses["fused"], true.losses, x)
-    ).numpy()
+    facts.absorbed = (_wrong(losses["logsumexp"], true, x) & ~_wrong(losses["fused"], true, x)).numpy()
     if labels.classes is None:
         return
-    zero_loss = (losses["fused"] == 0) & (true.losses != 0) & labels.kept
+    zero_loss = (losses["fused"] == 0) & (true != 0) & labels.kept
     at_label = gradient.gather(-1, labels.classes[:, None])[:, 0]
     facts.collapsed = (zero_loss & (at_label == 0)).numpy()
     facts.vanished = _vanished(x, labels, gradient, batch.options)
@@ -310,29 +306,32 @@ def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
     return (F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()).numpy()
 
 
-def _options_at_fault(
-    facts: RowFacts, x: torch.Tensor, labels: Labels, losses: torch.Tensor, batch: Batch
-) -> Bools:
-    options = batch.options
+def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: Batch, given: bool) -> Bools:
+    options, now = batch.options, facts.by["fused"]
     asked = options.temperature != 1 or options.label_smoothing != 0 or options.weights is not None
-    fails = ~losses.isfinite().numpy() | facts.by["fused"].bad_gradient
-    fails &= ~facts.bad_label
-    if not fails.any() or not (asked or labels.probabilities is not None):
+    at_fault = now.fails
+    if not at_fault.any() or not (asked or labels.probabilities is not None):
         return np.zeros(len(x), bool)
-    where = torch.from_numpy(np.flatnonzero(fails))
-    rows = x[where]
-    classes = rows.argmax(-1) if labels.classes is None else labels.classes[where]
+    rows = np.flatnonzero(at_fault)
+    failing = x[torch.from_numpy(rows)]
+    likeliest = Labels(failing.argmax(-1), labels.kept[torch.from_numpy(rows)])
+    now = part_of(now, rows)
+    if not given:  # the label we chose is the least likely: what fails with the likeliest fails with any
+        now = _fused_behaviour(failing, likeliest, batch)
     plain = replace(
         batch,
         options=LossOptions(ignore_index=options.ignore_index, last_axis=options.last_axis),
         fused_gradient=batch.fused_plain_gradient,
     )
-    outcome, gradient = run(fused, rows, Labels(classes, labels.kept[where]), plain)
-    without = _behaviour(outcome, gradient, Labels(classes, labels.kept[where]), np.zeros(len(rows), bool))
-    sound = ~(without.inf_loss | without.nan_loss | without.bad_gradient)
-    worse = losses[where].isnan().numpy() & ~without.nan_loss
-    fails[fails] = sound | worse
-    return fails
+    usual = likeliest if labels.classes is None else replace(likeliest, classes=labels.classes[rows])
+    without = _fused_behaviour(failing, usual if given else likeliest, plain)
+    at_fault[rows] = now.fails & (~without.fails | (now.nan_loss & ~without.nan_loss))
+    return at_fault
+
+
+def _fused_behaviour(x: torch.Tensor, labels: Labels, batch: Batch) -> Behaviour:
+    outcome, gradient = run(fused, x, labels, batch)
+    return _behaviour(outcome, gradient, labels, np.zeros(len(x), bool))
 
 
 def _but_bad(losses: torch.Tensor, bad: Bools) -> Floats:

@@ -29,6 +29,16 @@ class Behaviour:
     bad_gradient: Bools
     """Some entry of the row's gradient is NaN or infinite."""
 
+    @property
+    def bad_loss(self) -> Bools:
+        """The row loss is NaN or infinite."""
+        return self.inf_loss | self.nan_loss
+
+    @property
+    def fails(self) -> Bools:
+        """The row loss or its gradient is not finite."""
+        return self.inf_loss | self.nan_loss | self.bad_gradient
+
 
 @dataclass
 class RowFacts:
@@ -96,6 +106,10 @@ def select(facts: RowFacts, where: npt.NDArray[np.intp]) -> RowFacts:
     part = nothing_wrong(0)
     for name in ROW_FIELDS:
         setattr(part, name, getattr(facts, name)[where])
-    for name, behaviour in facts.by.items():
-        part.by[name] = Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
+    part.by = {name: part_of(behaviour, where) for name, behaviour in facts.by.items()}
     return part
+
+
+def part_of(behaviour: Behaviour, where: npt.NDArray[np.intp]) -> Behaviour:
+    """The behaviour on some of the rows."""
+    return Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))

@@ -71,7 +71,10 @@ def slots(problem: Problem) -> Mapping[str, str]:
     In the layout of the user: {here} and its {axis}. {cast} and {like} are what a fix converts to.
     """
     scaled = "" if problem.temperature == 1 else f" / {problem.temperature!r}"
-    flat, labels = _flat(problem, _LOGITS), _flat(problem, "targets") if not problem.labels else _labels(problem)
+    flat, labels = (
+        _flat(problem, _LOGITS),
+        _flat(problem, "targets") if not problem.labels else _labels(problem),
+    )
     native = problem.class_axis == 1 < problem.dimensions - 1  # PyTorch's own (N, C, d1, ...)
     kept = "[keep]" if problem.labels and problem.ignored else ""
     logits, targets = (_LOGITS, "targets") if native else (flat, labels)
@@ -115,7 +118,9 @@ def _flat(problem: Problem, name: str) -> str:
     """A tensor of the logits' shape as rows (n, classes)."""
     if problem.dimensions == 1:
         return f"{name}[None]"
-    moved = name if problem.class_axis == problem.dimensions - 1 else f"{name}.movedim({problem.class_axis}, -1)"
+    moved = (
+        name if problem.class_axis == problem.dimensions - 1 else f"{name}.movedim({problem.class_axis}, -1)"
+    )
     return moved if problem.dimensions == 2 else f"{moved}.flatten(0, -2)"
 
 
@@ -133,6 +138,9 @@ def _terms(problem: Problem) -> str:
     return "".join(f", {name}={value}" for name, value in given.items() if value)
 
 
+_Fix = Fix[Problem]
+
+
 # What a fix answers where it is not the user's own question.
 
 
@@ -145,9 +153,9 @@ def _without_masked_labels(question: Question) -> Question:
 
 
 def _with_finite_mask(question: Question) -> Question:
-    x = question.x
-    floor = -1e4 if question.half else -1e9
-    return dataclasses.replace(question, x=x.masked_fill(x == -float("inf"), floor))
+    masked = question.x == -float("inf")
+    filled = question.x.masked_fill(masked, -1e4 if question.half else -1e9)
+    return dataclasses.replace(question, x=filled, constant=masked)
 
 
 def _with_a_mean_of_something(question: Question) -> Question:
@@ -164,10 +172,16 @@ def _log_softmax(question: Question) -> Question:
 
 # The ways of writing the loss.
 
+CROWD = 32_752
+"""Half of the largest float16: the sum of more exps of float16 logits may overflow."""
+
 _FUSED = "loss = F.cross_entropy({logits}, {targets}{terms}{reduction})"
 _FLOAT, _DOUBLE = {"cast": ".float()", "like": ".float()"}, {"cast": ".double()", "like": ".double()"}
 _AS_STORED = {"cast": "", "like": ".to(logits.dtype)"}
-_SOFTMAX, _LOG_SOFTMAX = "output = torch.softmax({here}, {axis})", "output = torch.log_softmax({here}, {axis})"
+_SOFTMAX, _LOG_SOFTMAX = (
+    "output = torch.softmax({here}, {axis})",
+    "output = torch.log_softmax({here}, {axis})",
+)
 
 
 def _with_targets(problem: Problem) -> bool:
@@ -199,118 +213,141 @@ def _stored_narrow(problem: Problem) -> bool:
 
 
 CALL = (
-    Fix("call F.cross_entropy on the raw logits", _FUSED, when=_with_targets),
-    Fix("call torch.softmax on the raw logits", _SOFTMAX, when=_without_targets),
+    _Fix("call F.cross_entropy on the raw logits", _FUSED, when=_with_targets),
+    _Fix("call torch.softmax on the raw logits", _SOFTMAX, when=_without_targets),
 )
 CALL_LOG = (
     CALL[0],
-    Fix("call torch.log_softmax on the raw logits", _LOG_SOFTMAX, when=_without_targets, reference=_log_softmax),
+    _Fix(
+        "call torch.log_softmax on the raw logits",
+        _LOG_SOFTMAX,
+        when=_without_targets,
+        reference=_log_softmax,
+    ),
 )
 FLOAT32 = (
-    Fix(
+    _Fix(
         "compute the loss in float32", _FUSED, _FLOAT, when=lambda problem: _narrow(problem) and _with_targets(problem)
     ),
-    Fix(
+    _Fix(
         "compute the softmax in float32", _SOFTMAX, _FLOAT,
         when=lambda problem: _narrow(problem) and _without_targets(problem),
     ),
 )  # fmt: skip
 WIDER = (
     *FLOAT32,
-    Fix(
+    _Fix(
         "compute the loss in float64", _FUSED, _DOUBLE, when=lambda problem: _single(problem) and _with_targets(problem)
     ),
-    Fix(
+    _Fix(
         "compute the softmax in float64", _SOFTMAX, _DOUBLE,
         when=lambda problem: _single(problem) and _without_targets(problem),
     ),
 )  # fmt: skip
-CROWDED = tuple(
-    dataclasses.replace(fix, when=lambda problem, also=fix.when: problem.classes > 32_752 and also(problem))
-    for fix in FLOAT32
+CROWDED = (
+    _Fix(
+        FLOAT32[0].title, _FUSED, _FLOAT, when=lambda p: p.classes > CROWD and _narrow(p) and _with_targets(p)
+    ),
+    _Fix(
+        FLOAT32[1].title,
+        _SOFTMAX,
+        _FLOAT,
+        when=lambda p: p.classes > CROWD and _narrow(p) and _without_targets(p),
+    ),
 )
-"""A float16 sum over that many classes, half of the largest float16, may overflow in F.cross_entropy too."""
-_KEEP_LOSS, _KEEP_SOFTMAX = (f"do not cast: keep the logits as stored for the {what}" for what in ("loss", "softmax"))
+"""Where F.cross_entropy may overflow in half precision too."""
+_KEEP_LOSS, _KEEP_SOFTMAX = (
+    f"do not cast: keep the logits as stored for the {what}" for what in ("loss", "softmax")
+)
 UNCAST = (
-    Fix(_KEEP_LOSS, _FUSED, _AS_STORED, when=lambda p: _stored_wide(p) and _with_targets(p), stored=True),
-    Fix(_KEEP_LOSS, _FUSED, _FLOAT, when=lambda p: _stored_narrow(p) and _with_targets(p), stored=True),
-    Fix(_KEEP_SOFTMAX, _SOFTMAX, _AS_STORED, when=lambda p: _stored_wide(p) and _without_targets(p), stored=True),
-    Fix(_KEEP_SOFTMAX, _SOFTMAX, _FLOAT, when=lambda p: _stored_narrow(p) and _without_targets(p), stored=True),
+    _Fix(_KEEP_LOSS, _FUSED, _AS_STORED, when=lambda p: _stored_wide(p) and _with_targets(p), stored=True),
+    _Fix(_KEEP_LOSS, _FUSED, _FLOAT, when=lambda p: _stored_narrow(p) and _with_targets(p), stored=True),
+    _Fix(
+        _KEEP_SOFTMAX,
+        _SOFTMAX,
+        _AS_STORED,
+        when=lambda p: _stored_wide(p) and _without_targets(p),
+        stored=True,
+    ),
+    _Fix(
+        _KEEP_SOFTMAX, _SOFTMAX, _FLOAT, when=lambda p: _stored_narrow(p) and _without_targets(p), stored=True
+    ),
 )
-NONE_THEN_FLOAT = Fix(
+NONE_THEN_FLOAT = _Fix(
     'reduction="none", then reduce in float32',
     'loss = F.cross_entropy({logits}, {targets}{terms}, reduction="none").float().{reduce}()',
     # The mean of what is left of ignored or weighted rows divides by something else.
-    when=lambda p: _with_targets(p)
-    and (p.reduction == "sum" or not p.labels or not (p.ignored or p.weights)),
+    when=lambda p: (
+        _with_targets(p) and (p.reduction == "sum" or not p.labels or not (p.ignored or p.weights))
+    ),
 )
 _FILL = "logits = logits.masked_fill(logits == -torch.inf, {floor})\n"
 MASK = (
-    Fix(
+    _Fix(
         "mask with a finite value instead of -inf", _FILL + _FUSED,
         # Smoothing would put a share of that value on every masked class.
         when=lambda problem: _with_targets(problem) and not problem.label_smoothing,
         reference=_with_finite_mask, changes="a fully masked row counts as a uniform one",
     ),
-    Fix(
+    _Fix(
         "mask with a finite value instead of -inf", _FILL + _SOFTMAX, when=_without_targets,
         reference=_with_finite_mask, changes="a fully masked row becomes uniform",
     ),
 )  # fmt: skip
 MASK_OTHERS = dataclasses.replace(MASK[0], changes="")
 """The same where no row is fully masked."""
-DROP = Fix(
+DROP = _Fix(
     "drop fully masked rows before the loss",
     "keep = ({flat} > -torch.inf).any(-1)\n"
     "loss = F.cross_entropy({flat}[keep]{scaled}, {labels}[keep]{terms}{reduction})",
     when=_with_targets, reference=_without_masked_rows, changes="such rows no longer count",
 )  # fmt: skip
-SELECT = Fix(
+SELECT = _Fix(
     "select the kept rows before the loss",
     "keep = {labels} != {ignored}\nloss = F.cross_entropy({flat}[keep]{scaled}, {labels}[keep]{terms}{reduction})",
     when=lambda problem: problem.labels,
 )
-VALIDATE = Fix(
+VALIDATE = _Fix(
     "give labels that are out of range the ignored index",
     "targets = targets.masked_fill((targets < 0) | (targets >= {size}), {ignored})\n" + _FUSED,
     when=lambda problem: problem.labels, changes="such rows no longer count",
 )  # fmt: skip
-IGNORE_MASKED = Fix(
+IGNORE_MASKED = _Fix(
     "ignore rows whose label is masked",
     "masked = {flat}.gather(-1, {labels}{safe}[:, None])[:, 0] == -torch.inf\n"
     "loss = F.cross_entropy({flat}{scaled}, {labels}.masked_fill(masked, {ignored}){terms}{reduction})",
     when=lambda problem: problem.labels, reference=_without_masked_labels, changes="such rows no longer count",
 )  # fmt: skip
-GUARD = Fix(
+GUARD = _Fix(
     "divide by at least 1",
     'loss = F.cross_entropy({logits}, {targets}{terms}, reduction="sum") / ({targets} != {ignored}).sum().clamp(min=1)',
     when=lambda problem: problem.labels and not problem.weights and problem.reduction == "mean",
     reference=_with_a_mean_of_something, changes="a batch without labels has loss 0",
 )  # fmt: skip
-GUARD_WEIGHTS = Fix(
+GUARD_WEIGHTS = _Fix(
     "divide by the weights' sum only where it is above 0",
     "{keep}total = weight{like}[{picked}].sum()\n"
     'loss = F.cross_entropy({logits}, {targets}{terms}, reduction="sum") / torch.where(total > 0, total, 1)',
     when=lambda problem: problem.labels and problem.weights and problem.no_mean,
     reference=_with_a_mean_of_something, changes="a batch whose labels weigh 0 has loss 0",
 )  # fmt: skip
-SHIFT = Fix(
+SHIFT = _Fix(
     "subtract the row maximum before dividing by the temperature",
     "logits = logits - logits.amax({axis}, keepdim=True)\n" + _FUSED,
     when=lambda problem: _with_targets(problem) and problem.temperature not in (0, 1),
 )
-SHIFT_SOFTMAX = Fix(
+SHIFT_SOFTMAX = _Fix(
     SHIFT.title,
     "logits = logits - logits.amax({axis}, keepdim=True)\n" + _SOFTMAX,
     when=lambda problem: _without_targets(problem) and problem.temperature not in (0, 1),
 )
-SKIP_ZERO = Fix(
+SKIP_ZERO = _Fix(
     "leave classes of probability 0 out of the product",
     "log_p = F.log_softmax({here}, {axis})\n"
     "loss = -(targets * log_p.masked_fill(targets == 0, 0)).sum({axis}).{reduce}()",
     when=lambda p: p.targets == "probabilities" and not p.label_smoothing and not p.weights,
 )
-SMOOTH_UNMASKED = Fix(
+SMOOTH_UNMASKED = _Fix(
     "spread the smoothing over the classes that are not masked",
     "{keep}z, label = {rows}, {picked}\n"
     "masked = z == -torch.inf\n"
@@ -320,21 +357,21 @@ SMOOTH_UNMASKED = Fix(
     when=lambda problem: problem.labels and problem.label_smoothing > 0 and not problem.weights,
     reference=_smoothed_over_unmasked, changes="masked classes get no share of the smoothing",
 )  # fmt: skip
-SOFTPLUS = Fix(
+SOFTPLUS = _Fix(
     "the log1p form: softplus of the other classes' logsumexp less the label's logit",
     "{keep}z, label = {rows}, {picked}[:, None]\n"
     "others = z.scatter(-1, label, -torch.inf).logsumexp(-1, keepdim=True)\n"
     "loss = F.softplus(others - z.gather(-1, label)).{reduce}()",
     when=_plain,
 )
-SUBTRACT = Fix(
+SUBTRACT = _Fix(
     "subtract first: (x_t - m) - log(s)",
     "{keep}z, label = {rows}, {picked}[:, None]\n"
     "z = z - z.amax(-1, keepdim=True)\n"
     "loss = -(z.gather(-1, label) - z.exp().sum(-1, keepdim=True).log()).{reduce}()",
     when=_plain,
 )
-SCALE = Fix(
+SCALE = _Fix(
     "scale the loss before backward and the gradients back after it, as GradScaler does",
     "loss = 2.0**15 * F.cross_entropy({logits}, {targets}{terms}{reduction}).float()",
     when=_with_targets, scale=2.0**15,
@@ -351,19 +388,19 @@ _LOSS_TO_NUMBER = "\nloss = torch.nan_to_num(loss, posinf=0.0)"
 _CLIP = "\nloss.backward()\ntorch.nn.utils.clip_grad_norm_(logits, 1.0)"
 _CLAMP = "logits = logits.clamp(-{limit}, {limit})\n"
 TEMPTING = (
-    Fix("gradient clipping", _NAIVE + _CLIP, when=_plain, tempting=True),
-    Fix("clamping the logits", _CLAMP + _NAIVE, when=_plain, tempting=True),
-    Fix(
+    _Fix("gradient clipping", _NAIVE + _CLIP, when=_plain, tempting=True),
+    _Fix("clamping the logits", _CLAMP + _NAIVE, when=_plain, tempting=True),
+    _Fix(
         "log(p + 1e-8)",
         "{keep}z, label = {rows}, {picked}[:, None]\n"
         "p = (z.exp() / z.exp().sum(-1, keepdim=True)).gather(-1, label)\n"
         "loss = -(p + 1e-8).log().{reduce}()",
         when=_plain, tempting=True,
     ),
-    Fix("nan_to_num on the loss", _NAIVE + _LOSS_TO_NUMBER, when=_plain, tempting=True),
-    Fix("clamping the logits", _CLAMP + _SOFTMAX, when=_without_targets, tempting=True),
+    _Fix("nan_to_num on the loss", _NAIVE + _LOSS_TO_NUMBER, when=_plain, tempting=True),
+    _Fix("clamping the logits", _CLAMP + _SOFTMAX, when=_without_targets, tempting=True),
 )  # fmt: skip
 TEMPTING_FUSED = (
-    Fix("nan_to_num on the loss", _FUSED + _LOSS_TO_NUMBER, when=_with_targets, tempting=True),
-    Fix("gradient clipping", _FUSED + _CLIP, when=_with_targets, tempting=True),
+    _Fix("nan_to_num on the loss", _FUSED + _LOSS_TO_NUMBER, when=_with_targets, tempting=True),
+    _Fix("gradient clipping", _FUSED + _CLIP, when=_with_targets, tempting=True),
 )

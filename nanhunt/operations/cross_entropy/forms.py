@@ -2,8 +2,8 @@
 
 Every operation is executed in the dtype of ``x``. What a careful user adds by hand is added the same way to the
 three handwritten forms: temperature divides the logits first; an ignored row gathers class 0 and its loss is
-replaced by 0 with ``torch.where``; class weights multiply the row loss; smoothing adds eps / classes times the
-row's sum of -log p. ``fused`` leaves all that to ``F.cross_entropy``.
+replaced by 0 with ``torch.where``; class weights w and smoothing eps go into the sum, as in ``F.cross_entropy``:
+(1 - eps) w_t (-log p_t) + eps / classes * sum over c of w_c (-log p_c). ``fused`` leaves all that to it.
 """
 
 from __future__ import annotations
@@ -137,8 +137,10 @@ def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int
         return (y * neg_log(None)).sum(-1)
     assert labels.classes is not None
     losses = neg_log(labels.classes[:, None])[:, 0]
-    if eps:
-        losses = (1 - eps) * losses + eps / classes * neg_log(None).sum(-1)
     if options.weights is not None:
         losses = losses * options.weights[labels.classes]
+    if eps:
+        each = neg_log(None)
+        each = each if options.weights is None else each * options.weights
+        losses = (1 - eps) * losses + eps / classes * each.sum(-1)
     return torch.where(labels.kept, losses, torch.zeros_like(losses))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +19,13 @@ import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.convert import to_torch
-from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of
 from nanhunt.operations.cross_entropy.fixes import Problem, slots
-from nanhunt.operations.cross_entropy.forms import Labels, LossOptions
+from nanhunt.operations.cross_entropy.forms import LossOptions
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.question import Question
+from nanhunt.operations.cross_entropy.sweep import one_torch_thread
 from nanhunt.operations.fix import Fix, Ran, run
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
@@ -113,7 +114,9 @@ class Batch:
         found = {"logits": self.laid_out(wide if stored else self.cast)}
         if self.given is not None:
             probabilities = self.given.is_floating_point()
-            found["targets"] = self.laid_out(self.given) if probabilities else self.given.reshape(self.leading)
+            found["targets"] = (
+                self.laid_out(self.given) if probabilities else self.given.reshape(self.leading)
+            )
         if self.job.weights is not None:
             found["weight"] = torch.from_numpy(self.job.weights.copy())
         return found
@@ -140,23 +143,31 @@ class Batch:
         asks = "softmax" if job.targets is None else "loss"
         return Question(x.double(), labels, options, given.reduction, asks, job.half)
 
+    def taken(self, rows: list[int], failing: torch.Tensor, leading: tuple[int, ...]) -> Batch:
+        """Some of the rows, also several times."""
+        given = None if self.given is None else self.given[rows]
+        return Batch(self.job, self.stored[rows], _taken(self.targets, rows), given, failing, leading)
+
     def alone(self, row: int) -> Batch:
         """That row by itself."""
-        one = slice(row, row + 1)
-        bool_or_none = [None if part is None else part[one] for part in (self.targets.ignored, self.targets.bad)]
-        return Batch(
-            self.job, self.stored[one],
-            RowTargets(
-                None if self.targets.labels is None else self.targets.labels[one], *bool_or_none,
-                None if self.targets.probabilities is None else self.targets.probabilities[one],
-            ),
-            None if self.given is None else self.given[one], self.failing[one], (1,) * len(self.leading),
-        )  # fmt: skip
+        return self.taken([row], self.failing[[row]], (1,) * len(self.leading))
+
+
+def _taken(targets: RowTargets, rows: list[int]) -> RowTargets:
+    parts = (getattr(targets, item.name) for item in fields(RowTargets))
+    return RowTargets(*(None if part is None else part[rows] for part in parts))
 
 
 def prove(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...]) -> tuple[RemedyResult, ...]:
     """Runs the fixes of ``rule`` on the rows with those numbers; those that work come first."""
     problem = problem_of(job)
+    with one_torch_thread():
+        return _proven(job, rule, numbers, problem)
+
+
+def _proven(
+    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], problem: Problem
+) -> tuple[RemedyResult, ...]:
     fixes = [fix for fix in rule.fixes if fix.when(problem)]
     batch = _batch(job, rule, numbers) if fixes else None
     if batch is None:
@@ -186,7 +197,14 @@ def _tried(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: s
         verdict = _each_alone(fix, rule, batch, code, verdict)
     works = verdict.bad == 0
     return RemedyResult(
-        fix.title, code, works, rows, verdict.bad, verdict.error, verdict.outcome, fix.changes if works else ""
+        fix.title,
+        code,
+        works,
+        rows,
+        verdict.bad,
+        verdict.error,
+        verdict.outcome,
+        fix.changes if works else "",
     )
 
 
@@ -243,7 +261,9 @@ Fault = tuple[str, torch.Tensor]
 
 def _verdict(faults: Sequence[Fault], batch: Batch, error: float | None) -> Verdict:
     """The gravest fault is the outcome; a bad loss is the loss of every row."""
-    by_row = torch.stack([torch.as_tensor(fault).expand(len(batch.failing)) for _, fault in faults if fault.dim()])
+    by_row = torch.stack(
+        [torch.as_tensor(fault).expand(len(batch.failing)) for _, fault in faults if fault.dim()]
+    )
     bad = int((by_row.any(0) & batch.failing).sum())
     present = [what for what, fault in faults if bool(fault.any())]
     if not present:
@@ -286,9 +306,7 @@ def _gradient_faults(tried: Tried, scale: torch.Tensor, dtype: torch.dtype) -> l
     ]
 
 
-def _judge_output(
-    question: Question, batch: Batch, code: str, tensors: dict[str, torch.Tensor]
-) -> Verdict:
+def _judge_output(question: Question, batch: Batch, code: str, tensors: dict[str, torch.Tensor]) -> Verdict:
     """A softmax: its values, and what a gradient becomes that rises from class to class."""
     ramp = torch.linspace(-1, 1, question.x.shape[-1], dtype=torch.float64).expand(question.x.shape)
     ran = run(code, tensors, ["logits"], batch.laid_out(ramp))
@@ -299,7 +317,7 @@ def _judge_output(
     near = WRONG_LOSS * true.abs().clamp_min(1.0)
     size = WRONG_GRADIENT * max(1.0, len(ramp[0]) / 2 if question.asks == "log_softmax" else 1.0)
     known = output == true  # a masked class has log p = -inf
-    slack = size / abs(question.options.temperature)
+    slack = (torch.tensor(size) / question.options.temperature).abs()
     bad_output = ~known & ~((output - true).abs() <= near)
     faults = [
         ("softmax still NaN", output.isnan().any(-1)),
@@ -348,7 +366,9 @@ def _rows(job: Job, numbers: Numbers) -> Batch:
     stored = to_torch(job.rows.take(numbers), job.tensor.dtype)
     given = None if targets.labels is None else torch.from_numpy(targets.labels.astype(np.int64))
     given = targets.probabilities if given is None else given
-    return Batch(job, stored, targets, given, torch.ones(len(numbers), dtype=torch.bool), _line(job, len(numbers)))
+    return Batch(
+        job, stored, targets, given, torch.ones(len(numbers), dtype=torch.bool), _line(job, len(numbers))
+    )
 
 
 def _line(job: Job, rows: int) -> tuple[int, ...]:
@@ -367,7 +387,11 @@ def _whole(job: Job, tried: Numbers) -> Batch:
     if batch.targets.bad is not None:
         fine &= ~torch.from_numpy(batch.targets.bad)
     batch = replace(batch, failing=failing, leading=tuple(job.rows.leading))
-    return _replaced(batch, ~(fine | failing))
+    spoilt = ~(fine | failing)
+    ignored = (
+        torch.zeros_like(spoilt) if batch.targets.ignored is None else torch.from_numpy(batch.targets.ignored)
+    )
+    return _replaced(batch, spoilt, spoilt & ~ignored)  # what is ignored does not begin to count
 
 
 def _answered(question: Question) -> torch.Tensor:
@@ -384,42 +408,32 @@ def _part(job: Job, tried: Numbers) -> Batch:
     if not batch.leading or not job.divisor or not math.isfinite(job.divisor):
         return batch
     rows = len(tried)
-    twice = [*range(rows), 0, 0]
-    batch = Batch(
-        job, batch.stored[twice],
-        RowTargets(
-            None if batch.targets.labels is None else batch.targets.labels[twice],
-            None if batch.targets.ignored is None else batch.targets.ignored[twice],
-            None if batch.targets.bad is None else batch.targets.bad[twice],
-            None if batch.targets.probabilities is None else batch.targets.probabilities[twice],
-        ),
-        None if batch.given is None else batch.given[twice],
-        torch.arange(rows + 2) < rows, _line(job, rows + 2),
-    )  # fmt: skip
-    return _replaced(batch, ~batch.failing)
+    beside = torch.arange(rows + 2) >= rows
+    batch = batch.taken([*range(rows), 0, 0], ~beside, _line(job, rows + 2))
+    return _replaced(batch, beside, beside)
 
 
-def _replaced(batch: Batch, rows: torch.Tensor) -> Batch:
-    """The batch with a sound row at each place where the mask ``rows`` holds."""
+def _replaced(batch: Batch, rows: torch.Tensor, relabelled: torch.Tensor) -> Batch:
+    """The batch with sound logits where the mask ``rows`` holds, and sound targets where ``relabelled`` does."""
     label = _sound_label(batch.job)
     if label is None or not bool(rows.any()):
         return batch
-    stored = batch.stored.clone() if batch.stored.dtype.itemsize > 1 else batch.stored.float()
+    stored = batch.stored.float() if batch.stored.dtype.itemsize == 1 else batch.stored.clone()
     stored[rows] = -8.0 if stored.shape[-1] > FEW_CLASSES else 0.0
     stored[rows, label] = 0.0
-    stored = stored.to(batch.stored.dtype)
-    at, targets = rows.numpy(), batch.targets
-    if targets.labels is not None:
-        assert batch.given is not None
-        given = batch.given.masked_fill(rows, label)
-        none = [None if mask is None else mask & ~at for mask in (targets.ignored, targets.bad)]
-        return replace(batch, stored=stored, given=given, targets=RowTargets(given.numpy(), *none))
+    batch = replace(batch, stored=stored.to(batch.stored.dtype))
     if batch.given is None:
-        return replace(batch, stored=stored)
-    given = batch.given.float()
-    given[rows] = 1.0 / stored.shape[-1]
-    given = given.to(batch.given.dtype)
-    return replace(batch, stored=stored, given=given, targets=RowTargets(probabilities=given))
+        return batch
+    if batch.given.is_floating_point():
+        given = batch.given.float() if batch.given.dtype.itemsize == 1 else batch.given.clone()
+        given[relabelled] = 1.0 / given.shape[-1]
+        given = given.to(batch.given.dtype)
+        return replace(batch, given=given, targets=RowTargets(probabilities=given))
+    given, counts = batch.given.masked_fill(relabelled, label), ~relabelled.numpy()
+    ignored, bad = (
+        None if mask is None else mask & counts for mask in (batch.targets.ignored, batch.targets.bad)
+    )
+    return replace(batch, given=given, targets=RowTargets(given.numpy(), ignored, bad))
 
 
 def _sound_label(job: Job) -> int | None:
@@ -429,5 +443,3 @@ def _sound_label(job: Job) -> int | None:
     if 0 <= job.options.ignore_index < len(usable):
         usable[job.options.ignore_index] = False
     return int(np.argmax(usable)) if usable.any() else None
-
-

@@ -27,6 +27,8 @@ class Question:
     """"loss", "softmax" or "log_softmax"."""
     half: bool = False
     """Whether the code runs in float16."""
+    constant: torch.Tensor | None = None
+    """bool (rows, classes): logits that were replaced by a number, and so have gradient 0."""
     empty_mean: bool = True
     """Whether a mean over nothing is 0 / 0; else it is 0."""
 
@@ -58,7 +60,9 @@ class Question:
         if self.reduction == "sum":
             return 1.0
         weights, classes, kept = self.options.weights, self.labels.classes, self.labels.kept
-        total = float(kept.sum()) if classes is None or weights is None else float(weights[classes[kept]].sum())
+        total = (
+            float(kept.sum()) if classes is None or weights is None else float(weights[classes[kept]].sum())
+        )
         if total == 0:
             return math.nan if self.empty_mean else 1.0
         return 1.0 / total
@@ -66,7 +70,7 @@ class Question:
     @cached_property
     def loss(self) -> float:
         """The loss."""
-        rows = truth(self.x, self._as_judged, self.options).losses
+        rows = truth(self.x, self._as_judged, self.options)
         return float(rows[self.labels.kept].sum()) * self.share
 
     @property
@@ -97,14 +101,17 @@ class Question:
         """
         p = torch.softmax(self.x / self.options.temperature, -1)
         pull = self.wanted
-        rows = (p * pull.sum(-1, keepdim=True) - pull) * (self.share / self.options.temperature)
-        return torch.where(self.labels.kept[:, None], rows, 0.0)
+        rows = (p * pull.sum(-1, keepdim=True) - pull) * self.share / self.options.temperature
+        return self._reaching(torch.where(self.labels.kept[:, None], rows, 0.0))
+
+    def _reaching(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient if self.constant is None else gradient.masked_fill(self.constant, 0.0)
 
     @cached_property
     def scale(self) -> torch.Tensor:
         """(rows, 1): the size of a gradient whose label has probability 0: what an error is small against."""
         pull = self.wanted.abs().sum(-1, keepdim=True)
-        return pull * abs(self.share / self.options.temperature)
+        return (pull * self.share / self.options.temperature).abs()
 
     @cached_property
     def output(self) -> torch.Tensor:
@@ -119,4 +126,4 @@ class Question:
             rows = upstream - p * upstream.sum(-1, keepdim=True)
         else:
             rows = p * (upstream - (p * upstream).sum(-1, keepdim=True))
-        return rows / self.options.temperature
+        return self._reaching(rows / self.options.temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +51,15 @@ class Numbers:
 
     @property
     def wanted(self) -> torch.Tensor:
-        """(classes,) float64: the target probabilities."""
-        targets = self.job.targets
-        assert targets is not None
-        assert targets.probabilities is not None
-        taken = targets.probabilities.take(np.array([self.number]))
-        return to_torch(taken, targets.probability_dtype)[0].double()
+        """(classes,) float64: what the loss wants of each class, smoothed."""
+        classes, targets = len(self.z), self.job.targets
+        y = torch.zeros(classes, dtype=torch.float64)
+        if targets is not None and targets.probabilities is not None:
+            row = targets.probabilities.take(np.array([self.number]))
+            y = to_torch(row, targets.probability_dtype)[0].double()
+        elif self.label is not None and 0 <= self.label < classes:
+            y[self.label] = 1.0
+        return y * (1 - self.job.options.label_smoothing) + self.job.options.label_smoothing / classes
 
     def first(self, mask: torch.Tensor) -> int:
         """The first class where ``mask`` holds."""
@@ -86,7 +88,5 @@ def numbers_of(job: Job, number: int) -> Numbers:
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
         outcomes["fused"][1][0],
         {name: float(outcome.losses[0]) for name, (outcome, _) in outcomes.items()},
-        float(truth(x, labels, job.batch.options).losses[0]),
+        float(truth(x, labels, job.batch.options)[0]),
     )  # fmt: skip
-
-

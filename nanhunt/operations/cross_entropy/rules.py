@@ -2,6 +2,10 @@
 
 The order is the order of causes: a row that several rules hold for has the first as its cause. ``nanhunt rule``, the
 reports and the README table are made of these objects. No import of torch or numpy.
+
+A verdict cannot be missed: whatever row makes ``F.cross_entropy`` fail holds an error (NH011 takes what no other
+error explains), and whatever row makes the naive form fail a warning at least (NH201 takes the losses, NH301 the
+gradients that nothing else explains).
 """
 
 from __future__ import annotations
@@ -23,10 +27,30 @@ if TYPE_CHECKING:
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
+def _ignored_row_poisons_gradient(facts: RowFacts) -> Bools:
+    return facts.ignored & facts.by["fused"].bad_gradient
+
+
+def _loss_overflow(facts: RowFacts) -> Bools:
+    input_at_fault = (
+        facts.nan_logit | facts.inf_logit | facts.fully_masked | facts.cast_overflow | facts.masked_target
+    )
+    loss_at_fault = facts.options_at_fault | facts.half_reduction | _ignored_row_poisons_gradient(facts)
+    return facts.by["fused"].fails & ~(input_at_fault | loss_at_fault)
+
+
+def _probability_underflow(facts: RowFacts) -> Bools:
+    naive = facts.by["naive"]
+    sums_fail = facts.exp_inf | facts.sum_inf | facts.sum_zero
+    # Smoothing and probability targets take the logarithm of every class's probability.
+    elsewhere = naive.bad_loss & ~facts.by["fused"].bad_loss & ~sums_fail
+    return naive.zero_target_probability | facts.zero_classes | elsewhere
+
+
 def _reciprocal_overflow(facts: RowFacts) -> Bools:
     naive = facts.by["naive"]
     # No reciprocal is in the backward pass of fused: where that fails too, something else is at fault.
-    return naive.bad_gradient & ~(naive.inf_loss | naive.nan_loss) & ~facts.by["fused"].bad_gradient
+    return naive.bad_gradient & ~naive.bad_loss & ~facts.by["fused"].bad_gradient
 
 
 # What must hold after a fix beside finite, right losses and gradients.
@@ -145,7 +169,7 @@ RULES: tuple[_Rule, ...] = (
         "The loss leaves the row out, but the backward pass of log_softmax still computes 0 - softmax * 0, and "
         "NaN * 0 is NaN.",
         "Select the kept rows before the loss instead of relying on ignore_index.",
-        holds=lambda facts: facts.ignored & facts.by["fused"].bad_gradient,
+        holds=_ignored_row_poisons_gradient,
         arithmetic=arithmetic.ignored_row_poisons_gradient,
         fixes=(fixes.SELECT, *fixes.TEMPTING_FUSED),
         sound=_any_input,
@@ -159,8 +183,10 @@ RULES: tuple[_Rule, ...] = (
         "Mask with a finite value instead of -inf; validate weights and temperature; divide (x - max) by T.",
         holds=lambda facts: facts.options_at_fault,
         arithmetic=arithmetic.bad_loss_options,
-        fixes=(fixes.SHIFT, fixes.SHIFT_SOFTMAX, *fixes.UNCAST, fixes.SKIP_ZERO, fixes.SMOOTH_UNMASKED, fixes.GUARD_WEIGHTS,
-            fixes.IGNORE_MASKED, fixes.MASK_OTHERS, fixes.MASK[1], fixes.TEMPTING_FUSED[0]),
+        fixes=(
+            fixes.SHIFT, fixes.SHIFT_SOFTMAX, *fixes.UNCAST, fixes.SKIP_ZERO, fixes.SMOOTH_UNMASKED,
+            fixes.GUARD_WEIGHTS, fixes.IGNORE_MASKED, fixes.MASK_OTHERS, fixes.MASK[1], fixes.TEMPTING_FUSED[0],
+        ),
         sound=_largest_is_finite,
     ),
     _Rule(
@@ -173,6 +199,16 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.half_reduction_overflow,
         fixes=(*fixes.FLOAT32, fixes.NONE_THEN_FLOAT),
         mended=_has_gradient,
+    ),
+    _Rule(
+        "NH011", "loss-overflow", _E,
+        "Even the stable loss or its gradient is beyond the largest number of the dtype.",
+        "The loss is at least x_max - x_t: in float16 logits 60,000 and -60,000 are finite, their distance is not.",
+        "Compute the loss in a wider dtype; logits this far apart mean that training has diverged.",
+        holds=_loss_overflow,
+        arithmetic=arithmetic.loss_overflow,
+        fixes=fixes.WIDER,
+        needs_targets=True,
     ),
     _Rule(
         "NH101", "exp-overflow", _W,
@@ -212,10 +248,11 @@ RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "NH201", "probability-underflow", _W,
-        "The target's probability is 0 in the naive softmax: its loss is infinite.",
-        "exp, or its quotient with the sum, is below the format's smallest number; -log 0 is inf.",
+        "A probability that the loss takes the logarithm of is 0 in the naive softmax.",
+        "exp, or its quotient with the sum, is below the format's smallest number; -log 0 is inf. The label's does; "
+        "with smoothing or probability targets every class's does, also times 0: 0 * inf is NaN.",
         "Call F.cross_entropy on the raw logits: it never forms the probability.",
-        holds=lambda facts: facts.by["naive"].zero_target_probability | facts.zero_classes,
+        holds=_probability_underflow,
         arithmetic=arithmetic.probability_underflow,
         fixes=(*fixes.CALL_LOG, *fixes.CROWDED, *fixes.TEMPTING),
         targetless=_N,

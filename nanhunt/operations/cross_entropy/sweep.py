@@ -64,7 +64,7 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
 
     total, first = Tally(behaviour=empty_behaviour()), 0
     try:
-        with _one_torch_thread():
+        with one_torch_thread():
             for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
                 total += tally
                 if table is not None:
@@ -95,12 +95,12 @@ def _run_rows(job: Job, numbers: Numbers) -> Tally:
         block = job.rows.take(chosen)
         return _run_tally(job, chosen, block, run_block(job, chosen, block))
 
-    with _one_torch_thread():
+    with one_torch_thread():
         return sum(in_order(work, range(0, len(numbers), step)), start=Tally())
 
 
 @contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
     import torch
 
@@ -129,10 +129,7 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
     sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
     finite = confirmed.losses["fused"][np.isfinite(confirmed.losses["fused"])]
     sums["truth"] = float(confirmed.truth[~excluded].sum())
-    errors = {
-        name: _largest_error(loss, confirmed.truth if name == "fused" else confirmed.handwritten_truth)
-        for name, loss in confirmed.losses.items()
-    }
+    errors = {name: _largest_error(loss, confirmed.truth) for name, loss in confirmed.losses.items()}
     if confirmed.uncast_truth is not None:
         errors["cast"] = _largest_error(confirmed.truth, confirmed.uncast_truth)
     return replace(

@@ -6,25 +6,13 @@ Near p = 1 a plain float64 log_softmax rounds 1 + r to 1 and loses the loss; log
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from nanhunt.operations.cross_entropy.forms import Labels, LossOptions, NegLog
 
 
-@dataclass(frozen=True)
-class TrueRows:
-    """float64 truth of one block."""
-
-    losses: torch.Tensor
-    """(rows,): what ``F.cross_entropy`` would give in exact arithmetic."""
-    handwritten: torch.Tensor
-    """(rows,): the same for the handwritten forms; differs only with weights and smoothing together."""
-
-
-def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
-    """Row losses of logits x (rows, classes), converted to float64 first; 0 for rows that are left out."""
+def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
+    """Row losses (rows,), float64, of logits x (rows, classes) in exact arithmetic; 0 for rows that are left out."""
     z = x.double() / options.temperature
     top, where = z.max(-1, keepdim=True)
     rest = torch.exp(z - top).scatter_(-1, where, 0.0)
@@ -35,10 +23,8 @@ def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> TrueRows:
         return (top - picked) + log_sum
 
     if labels.probabilities is not None:
-        losses = _soft(neg_log(None), labels.probabilities, options)
-        return TrueRows(losses, losses)
-    assert labels.classes is not None
-    return TrueRows(*_hard(neg_log, labels, options))
+        return _soft(neg_log(None), labels.probabilities, options)
+    return _hard(neg_log, labels, options)
 
 
 def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions) -> torch.Tensor:
@@ -65,17 +51,13 @@ def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch
     return torch.where(y == 0, 0.0, y * neg_log).sum(-1)  # 0 * -inf is 0 in truth
 
 
-def _hard(neg_log: NegLog, labels: Labels, options: LossOptions) -> tuple[torch.Tensor, torch.Tensor]:
+def _hard(neg_log: NegLog, labels: Labels, options: LossOptions) -> torch.Tensor:
     assert labels.classes is not None
     eps = options.label_smoothing
     picked = neg_log(labels.classes[:, None])[:, 0]
     weights = None if options.weights is None else options.weights.double()
-    weight = 1.0 if weights is None else weights[labels.classes]
-    fused = handwritten = picked * weight
+    losses = picked if weights is None else picked * weights[labels.classes]
     if eps:
-        everywhere = neg_log(None)
-        share = eps / everywhere.shape[-1]
-        by_class = everywhere.sum(-1) if weights is None else (everywhere * weights).sum(-1)
-        fused = (1 - eps) * picked * weight + share * by_class
-        handwritten = ((1 - eps) * picked + share * everywhere.sum(-1)) * weight
-    return torch.where(labels.kept, fused, 0.0), torch.where(labels.kept, handwritten, 0.0)
+        each = neg_log(None) if weights is None else neg_log(None) * weights
+        losses = (1 - eps) * losses + eps / each.shape[-1] * each.sum(-1)
+    return torch.where(labels.kept, losses, 0.0)

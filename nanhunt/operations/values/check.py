@@ -18,8 +18,8 @@ from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations.rules import RULES
 from nanhunt.operations.values import health
+from nanhunt.operations.values.rules import CAST_LOSS, NON_FINITE
 from nanhunt.options import Options
 from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
@@ -161,7 +161,7 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
 def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...]) -> Iterator[Finding]:
     total = counts.nan + counts.posinf + counts.neginf
     if total:
-        rule = RULES["NH501"]
+        rule = NON_FINITE
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
         message = (
@@ -174,7 +174,7 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...]) -> I
 
 def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
     if casting.overflow or casting.zero:
-        rule, target = RULES["NH502"], FORMATS[dtype]
+        rule, target = CAST_LOSS, FORMATS[dtype]
         total = math.prod(tensor.shape)
         parts = []
         if casting.overflow:
