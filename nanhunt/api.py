@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -13,8 +16,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Chosen, tensor_at
 from nanhunt.load.reference import Role
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
-from nanhunt.options import Options, validate
+from nanhunt.options import Option, again, declared, make, one_of
 from nanhunt.results.report import Report, merge
+from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
 
 if TYPE_CHECKING:
@@ -22,84 +26,115 @@ if TYPE_CHECKING:
 
 Path_: TypeAlias = str | os.PathLike[str]
 Values: TypeAlias = "np.ndarray[Any, Any] | torch.Tensor | Sequence[Any]"
+Input: TypeAlias = "Path_ | Sequence[Path_] | Values"
+Dtype: TypeAlias = "str | torch.dtype | np.dtype[Any] | type[np.generic]"
+P = ParamSpec("P")
 
 
-def check(
-    x: Path_ | Sequence[Path_] | Values,
-    targets: Path_ | Values | None = None,
-    dtype: str | Sequence[str] | None = None,
-    *,
-    class_weights: Path_ | Values | None = None,
-    **options: Any,
-) -> Report:
+@dataclass(frozen=True)
+class Keywords(Options):
+    """The keywords of check and compare: all options, three of which take more in Python than text.
+
+    ``targets`` and ``dtype`` may also follow the first argument without their names.
+    """
+
+    # Wider types than the fields they replace, on purpose: _options() narrows them before anybody else sees them.
+    targets: Path_ | Values | None = again(Options, "targets", "Or such values.")  # type: ignore[assignment]
+    dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "Or a dtype of torch or NumPy.")  # type: ignore[assignment]
+    _: KW_ONLY
+    class_weights: Path_ | Values | None = again(Options, "class_weights", "Or such values.")  # type: ignore[assignment]
+
+
+def _with_keywords(
+    keywords: Callable[P, Keywords],
+) -> Callable[[Callable[[Input, Keywords], Report]], Callable[Concatenate[Input, P], Report]]:
+    """Turns ``f(x, keywords)`` into ``f(x, /, targets=None, ..., fail_on="warning")``.
+
+    Type checkers and editors read the keywords from the constructor of ``Keywords``; help() shows them with
+    what they mean.
+    """
+    known = declared(Keywords)
+
+    def decorate(function: Callable[[Input, Keywords], Report]) -> Callable[Concatenate[Input, P], Report]:
+        @functools.wraps(function)
+        def judge(x: Input, /, *args: P.args, **kwargs: P.kwargs) -> Report:
+            for name in kwargs:
+                one_of("The keyword", name, tuple(known))
+            return function(x, keywords(*args, **kwargs))
+
+        first, _ = inspect.signature(function).parameters.values()
+        rest = inspect.signature(keywords).parameters.values()
+        judge.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [first.replace(kind=first.POSITIONAL_ONLY), *rest], return_annotation="Report"
+        )
+        judge.__annotations__ = {each.name: each.annotation for each in (first, *rest)} | {"return": "Report"}
+        judge.__doc__ = f"{function.__doc__}\n    Keywords:\n{_explained(known.values())}"
+        return judge
+
+    return decorate
+
+
+def _explained(options: Iterable[Option]) -> str:
+    indent = " " * 8
+    return "\n".join(
+        textwrap.fill(
+            f"{option.name}: {option.full_help}", 100, initial_indent=indent, subsequent_indent=indent + "  "
+        )
+        for option in options
+    )
+
+
+@_with_keywords(Keywords)
+def check(x: Input, keywords: Keywords) -> Report:
     """Judges logits; ``assert nanhunt.check(logits, targets).ok`` fails when there are findings.
 
     ``x``: a path, a list of paths, or values of shape (..., classes). ``targets``: integer labels (...), or
-    probabilities of the logits' shape, or what --targets takes. Other keywords are fields of ``Options``.
-    Raises NanhuntError for values that are not logits and targets that do not fit; for paths such errors
-    are in ``Report.errors``.
+    probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
+    that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
-    return _survey(x, targets, dtype, class_weights, options, compares=False)
+    return _survey(x, keywords, compares=False)
 
 
-def compare(
-    x: Path_ | Sequence[Path_] | Values,
-    targets: Path_ | Values | None = None,
-    dtype: str | Sequence[str] | None = None,
-    *,
-    class_weights: Path_ | Values | None = None,
-    **options: Any,
-) -> Report:
+@_with_keywords(Keywords)
+def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
-    return _survey(x, targets, dtype, class_weights, options, compares=True)
+    return _survey(x, keywords, compares=True)
 
 
-def _survey(
-    x: Any, targets: Any, dtype: Any, class_weights: Any, given: dict[str, Any], *, compares: bool
-) -> Report:
-    dtypes = (
-        ()
-        if dtype is None
-        else (_dtype_name(dtype),)
-        if not isinstance(dtype, list | tuple)
-        else tuple(map(_dtype_name, dtype))
-    )
-    named = {"targets": targets, "class_weights": class_weights}
-    paths = {name: os.fspath(value) for name, value in named.items() if isinstance(value, str | os.PathLike)}
-    for name in ("logits", "select", "ignore"):
-        if isinstance(given.get(name), str):
-            given[name] = (given[name],)
-    fields: dict[str, Any] = paths | {
-        name: tuple(v) if isinstance(v, list) else v for name, v in given.items()
-    }
-    try:
-        options = Options(dtype=dtypes, **fields)
-    except TypeError as error:
-        raise NanhuntError(
-            f"Unknown option: {error}.", "Keywords are the fields of nanhunt.options.Options."
-        ) from None
-    validate(options)
+def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+    options = _options(keywords)
     survey = Survey(options, compares)
+    targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
-        if len(paths) < sum(value is not None for value in named.values()):
+        if any(value is not None and not _is_path(value) for value in (targets, class_weights)):
             raise NanhuntError(
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
-        return merge(
-            survey.paths(
-                [os.fspath(x)] if isinstance(x, str | Path | os.PathLike) else [os.fspath(path) for path in x]
-            )
-        )
+        return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
     report = survey.chosen(_chosen(x, targets, class_weights, options))
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report
 
 
+def _options(keywords: Keywords) -> Options:
+    """The keywords as options: dtypes by name, values in memory left out. Raises NanhuntError for wrong ones."""
+    values = {name: getattr(keywords, name) for name in declared(Options)}
+    dtypes: Any = () if keywords.dtype is None else keywords.dtype
+    values["dtype"] = [
+        _dtype_name(each) for each in (dtypes if isinstance(dtypes, list | tuple) else [dtypes])
+    ]
+    for name in ("targets", "class_weights"):
+        values[name] = os.fspath(values[name]) if _is_path(values[name]) else None
+    return make(Options, values, lambda option: f"{option.name} =")
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
 def _are_paths(x: Any) -> bool:
-    return isinstance(x, str | os.PathLike) or (
-        isinstance(x, list | tuple) and len(x) > 0 and all(isinstance(each, str | os.PathLike) for each in x)
-    )
+    return _is_path(x) or (isinstance(x, list | tuple) and len(x) > 0 and all(map(_is_path, x)))
 
 
 def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chosen:
@@ -114,7 +149,7 @@ def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chose
 
 
 def _other(value: Any, role: Role, options: Options) -> Tensor:
-    if isinstance(value, str | os.PathLike):
+    if _is_path(value):
         return tensor_at(os.fspath(value), role, options.stored_dtype)
     return _tensor(value, role)
 
@@ -144,10 +179,5 @@ def _from_torch(value: torch.Tensor) -> tuple[str, np.ndarray[Any, Any]]:
 
 def _dtype_name(dtype: Any) -> str:
     """The name of a torch or NumPy dtype, or the name itself."""
-    from nanhunt.options import DTYPES
-
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
-    name = name.removeprefix("torch.")
-    if name not in DTYPES:
-        raise NanhuntError(f"Unknown dtype {name}.", f"Choose from {', '.join(DTYPES)}.")
-    return name
+    return name.removeprefix("torch.")

@@ -1,69 +1,192 @@
-"""Every option of check and compare, under one name each: command line, config key and field."""
+"""How an option is declared: once, as a field of a frozen dataclass, in the room that reads it.
+
+To add one, write ``name: type = option(default, help=...)`` in the class of its room (``ReadOptions``,
+``JudgeOptions``, an operation's own, ``ReportOptions``, or ``OutputOptions`` for the command line alone), and read
+``options.name`` there. Its flag with help and completion, its key in pyproject.toml, its keyword of
+``nanhunt.check`` and the refusal of wrong values all come from that line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import numbers
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from nanhunt.errors import NanhuntError
 
-DTYPES = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
-FAIL_ON = ("error", "warning", "note", "never")
-REDUCTIONS = ("mean", "sum")
-_SHORT = {
-    "fp64": "float64", "double": "float64", "fp32": "float32", "float": "float32", "fp16": "float16",
-    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
-}  # fmt: skip
-"""What people type for a dtype."""
+T = TypeVar("T")
+_METADATA = "nanhunt"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for. Validated where it is parsed, trusted everywhere below."""
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """All that is known of one option; its type is that of its default (None: text, (): several texts)."""
 
-    dtype: tuple[str, ...] = ()
-    """Judge in these dtypes; empty: the dtype in the file."""
-    logits: tuple[str, ...] = ()
-    """Names or globs of the tensors to judge as logits; empty: found by shape and name."""
-    targets: str | None = None
-    """FILE, NAME or FILE:NAME of the labels or probability targets."""
-    class_axis: int = -1
-    temperature: float = 1.0
-    ignore_index: int = -100
-    label_smoothing: float = 0.0
-    class_weights: str | None = None
-    """FILE or FILE:NAME of one weight per class."""
-    reduction: str = "mean"
-    stored_dtype: str | None = None
-    """What a |V1 or |V2 .npy holds, which its header cannot say."""
-    fail_on: str = "warning"
-    select: tuple[str, ...] = ()
-    """Codes, names or code prefixes; empty: all rules."""
-    ignore: tuple[str, ...] = ()
-    max_rows: int = 10
+    name: str = ""
+    """The field, which is the Python keyword; flag and key have dashes for its underscores."""
+    default: Any
+    help: str
+    metavar: str | None = None
+    """What --help shows for the value: "[FILE:]NAME"."""
+    choices: Collection[str] = ()
+    """The only values, in the order in which --help lists them."""
+    spellings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What people type for a choice, to ask whether they meant it."""
+    suggestions: Callable[[], Iterable[str]] | None = None
+    """Values to complete, where there are more than the choices."""
+    short: str = ""
+    """A flag of one letter: "-q"."""
+    at_least: float | None = None
+    at_most: float | None = None
+    with_commas: bool = False
+    """Several values may also stand in one text, with commas between."""
+    is_setting: bool = True
+    """Whether a configuration file may hold it."""
+
+    @property
+    def flag(self) -> str:
+        """As the command line spells it: "--label-smoothing"."""
+        return f"--{self.key}"
+
+    @property
+    def key(self) -> str:
+        """As a configuration file spells it: "label-smoothing"."""
+        return self.name.replace("_", "-")
+
+    @property
+    def full_help(self) -> str:
+        """What it means, and which values there are."""
+        if not self.choices:
+            return f"{self.help} {self.range.capitalize()}." if self.range else self.help
+        *most, last = self.choices
+        return f"{self.help} {', '.join(most)} or {last}."
+
+    @property
+    def range(self) -> str:
+        """For numbers: "at least 0 and at most 1"; "" without bounds."""
+        low = f"at least {self.at_least:g}" if self.at_least is not None else ""
+        high = f"at most {self.at_most:g}" if self.at_most is not None else ""
+        return " and ".join(filter(None, (low, high)))
+
+    @property
+    def kind(self) -> type:
+        """str, int, float, bool or tuple (of str)."""
+        return str if self.default is None else type(self.default)
 
 
-def validate(options: Options) -> None:
-    """Raises NanhuntError for a value that is not one of those allowed."""
-    for dtype in options.dtype:
-        one_of("--dtype", dtype, DTYPES)
-    if options.stored_dtype is not None:
-        one_of("--stored-dtype", options.stored_dtype, DTYPES)
-    one_of("--reduction", options.reduction, REDUCTIONS)
-    one_of("--fail-on", options.fail_on, FAIL_ON)
-    if not 0.0 <= options.label_smoothing <= 1.0:
-        raise NanhuntError(
-            f"--label-smoothing {options.label_smoothing:g} is outside 0..1.", "Choose a share of the loss."
-        )
-    if options.max_rows < 1:
-        raise NanhuntError(f"--max-rows {options.max_rows} shows nothing.", "Choose 1 or more.")
+def option(
+    default: T,
+    *,
+    help: str,
+    metavar: str | None = None,
+    choices: Collection[str] = (),
+    spellings: Mapping[str, str] | None = None,
+    suggestions: Callable[[], Iterable[str]] | None = None,
+    short: str = "",
+    at_least: float | None = None,
+    at_most: float | None = None,
+    with_commas: bool = False,
+    is_setting: bool = True,
+) -> T:
+    """A dataclass field that is an option; what the arguments mean is told in ``Option``."""
+    known = Option(
+        default=default, help=help, metavar=metavar, choices=choices, spellings=spellings or {},
+        suggestions=suggestions, short=short, at_least=at_least, at_most=at_most, with_commas=with_commas,
+        is_setting=is_setting,
+    )  # fmt: skip
+    # To a type checker the field is its default; what dataclasses see is a Field.
+    field: T = dataclasses.field(default=default, metadata={_METADATA: known})
+    return field
 
 
-def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+def again(kind: type, name: str, more: str) -> Any:
+    """The same option in a class below that takes more kinds of values; ``more`` says which."""
+    known = declared(kind)[name]
+    known = dataclasses.replace(known, help=f"{known.help} {more}")
+    return dataclasses.field(default=known.default, metadata={_METADATA: known})
+
+
+def declared(kind: Any) -> Mapping[str, Option]:
+    """The options of a class and of those it inherits from, by field name."""
+    found = ((field.name, field.metadata.get(_METADATA)) for field in dataclasses.fields(kind))
+    return {name: dataclasses.replace(each, name=name) for name, each in found if each is not None}
+
+
+def make(kind: type[T], values: Mapping[str, Any], spelled: Callable[[Option], str] | None = None) -> T:
+    """The options of that class with those values; defaults elsewhere, and where a value is None.
+
+    ``spelled`` says how the user named an option, for messages; by default as a flag. Raises NanhuntError for a
+    name that is no option, and for a value that is not of its kind, not one of its choices or out of its range.
+    """
+    known = declared(kind)
+    for name in values:
+        one_of("The option", name, tuple(known))
+    given = {name: value for name, value in values.items() if value is not None}
+    return kind(**{name: checked(known[name], value, spelled) for name, value in given.items()})
+
+
+def checked(option: Option, value: object, spelled: Callable[[Option], str] | None = None) -> Any:
+    """The value as the option holds it: numbers converted, several values as a tuple. Raises as ``make`` does."""
+    name = option.flag if spelled is None else spelled(option)
+    found = _converted(option, value, name)
+    if option.choices:
+        for each in found if isinstance(found, tuple) else (found,):
+            one_of(name, each, option.choices, option.spellings)
+    _check_range(option, found, name)
+    return found
+
+
+def one_of(
+    name: str, value: str, allowed: Collection[str], spellings: Mapping[str, str] | None = None
+) -> None:
     """Raises NanhuntError, with the nearest one, unless ``value`` is one of ``allowed``."""
     import difflib
 
     if value not in allowed:
-        near = [_SHORT[value]] if value in _SHORT else difflib.get_close_matches(value, allowed, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        raise NanhuntError(f"{option} {value} is not known.", f"{meant}Choose from {', '.join(allowed)}.")
+        meant = (spellings or {}).get(value)
+        near = [meant] if meant else difflib.get_close_matches(value, allowed, n=1)
+        question = f"Did you mean {near[0]}? " if near else ""
+        raise NanhuntError(f"{name} {value} is not known.", f"{question}Choose from {', '.join(allowed)}.")
+
+
+def as_written(options: object) -> dict[str, object]:
+    """Options by name, sorted, as reports hold them: JSON's own types."""
+    values = {name: getattr(options, name) for name in sorted(declared(type(options)))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _converted(option: Option, value: object, name: str) -> Any:
+    kind = option.kind
+    if kind is tuple:
+        return _several(option, value, name)
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)  # NumPy's too
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    raise _wrong_kind(name, value, wanted[kind])
+
+
+def _several(option: Option, value: object, name: str) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
+        raise _wrong_kind(name, value, "text, or a list of texts")
+    if not option.with_commas:
+        return tuple(values)
+    return tuple(part.strip() for each in values for part in each.split(",") if part.strip())
+
+
+def _wrong_kind(name: str, value: object, wanted: str) -> NanhuntError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else f"of type {type(value).__name__}"
+    return NanhuntError(f"{name} {shown} is not {wanted}.", "See `nanhunt check --help`.")
+
+
+def _check_range(option: Option, value: Any, name: str) -> None:
+    low, high = option.at_least, option.at_most
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise NanhuntError(f"{name} {value:g} is out of its range.", f"Choose {option.range}.")

@@ -14,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("nanhunt", "errors", "dtypes"),
-    ("results", "options"),
+    ("options",),
+    ("results",),
     ("load", "parallel"),
     ("operations",),
     ("scan",),

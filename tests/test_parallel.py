@@ -22,9 +22,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.operations.values import check as values
 from nanhunt.operations.values import health
-from nanhunt.options import Options
 from nanhunt.parallel.processes import in_processes
 from nanhunt.parallel.threads import AHEAD, in_threads
+from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
 
 InOrder = Callable[[Callable[[int], int], Iterator[int]], Iterator[int]]

@@ -1,4 +1,4 @@
-"""Settings from [tool.nanhunt]: every long option under its own name, and per-path tables."""
+"""Settings from [tool.nanhunt]: options under their names on the command line, and per-path tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nanhunt.errors import NanhuntError
+from nanhunt.options import Option, checked
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Settings:
         return found
 
 
-def read_settings(file: str | None, known: Mapping[str, type], *, isolated: bool) -> Settings:
+def read_settings(
+    file: str | None, known: Mapping[str, Option], by_path: Mapping[str, Option], *, isolated: bool
+) -> Settings:
     """Settings from ``file``, or from the pyproject.toml found upward from the working directory.
 
-    ``known`` maps option names (with dashes) to str, int, float, bool or list. Raises NanhuntError for a file
-    that cannot be read, an unknown key or a value of the wrong kind.
+    ``known`` and ``by_path`` are the options that the table and its per-path tables may hold, by key. Raises
+    NanhuntError for a file that cannot be read, an unknown key or a value that its option does not take.
     """
     if isolated and file is None:
         return Settings()
@@ -45,7 +48,7 @@ def read_settings(file: str | None, known: Mapping[str, type], *, isolated: bool
     tables = table.pop("per-path", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
         raise NanhuntError(f"{path}: per-path is not a list of tables.", "Write [[tool.nanhunt.per-path]].")
-    return Settings(_checked(path, table, known), tuple(_per_path(path, each, known) for each in tables))
+    return Settings(_values(path, table, known), tuple(_per_path(path, each, by_path) for each in tables))
 
 
 def _nearest() -> Path | None:
@@ -74,33 +77,25 @@ def _table(path: Path, *, whole: bool) -> dict[str, Any]:
 
 
 def _per_path(
-    path: Path, table: dict[str, Any], known: Mapping[str, type]
+    path: Path, table: dict[str, Any], known: Mapping[str, Option]
 ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     values = dict(table)
     globs = values.pop("paths", None)
     if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
         raise NanhuntError(f"{path}: a per-path table needs paths.", 'Write paths = ["dumps/attn*"].')
-    return tuple(globs), _checked(path, values, known)
+    return tuple(globs), _values(path, values, known)
 
 
-def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
-    return {key.replace("-", "_"): _value(path, key, value, known) for key, value in table.items()}
-
-
-def _value(path: Path, key: str, value: object, known: Mapping[str, type]) -> object:
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        raise NanhuntError(
-            f"{path}: unknown key {key!r} in [tool.nanhunt].", f"{meant}Keys: {', '.join(sorted(known))}."
-        )
-    kind = known[key]
-    if kind is list and isinstance(value, str):
-        return [value]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise NanhuntError(
-            f"{path}: {key} = {value!r} should be a {kind.__name__}.", "Write it as on the command line."
-        )
-    return value
+def _values(path: Path, table: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """By field name, as the options hold them."""
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f"Did you mean {near[0]}? " if near else ""
+            raise NanhuntError(
+                f"{path}: unknown key {key!r} in [tool.nanhunt].", f"{meant}Keys: {', '.join(sorted(known))}."
+            )
+    return {
+        known[key].name: checked(known[key], value, lambda option: f"{path}: {option.key}")
+        for key, value in table.items()
+    }

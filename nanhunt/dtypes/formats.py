@@ -62,3 +62,12 @@ FORMATS = {
 def compute_format(dtype: str) -> FloatFormat:
     """The format in which PyTorch runs a loss on logits stored as ``dtype``."""
     return FORMATS[FORMATS[dtype].compute]
+
+
+DTYPES = tuple(FORMATS)
+"""The names of all formats, widest first."""
+SPELLINGS = {
+    "fp64": "float64", "double": "float64", "fp32": "float32", "float": "float32", "fp16": "float16",
+    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
+}  # fmt: skip
+"""What people type for a format."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers
+from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import TARGETS, contents, inside, is_called, not_found, tensor_at
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
-from nanhunt.options import Options
 
 # Compiled by re when first used: most files hold one tensor without a name.
 _LOGITS = r".*logits?(_per_\w+)?|(.*[_-])?scores?"
@@ -40,7 +40,7 @@ class Chosen:
     """Floating values that have the name and the shape of class labels, where there are no others."""
 
 
-def choose(container: Container, options: Options) -> Chosen:
+def choose(container: Container, options: ReadOptions) -> Chosen:
     """Roles by ``options``, and where those are silent by names and shapes.
 
     Without ``--logits``: tensors named like logits or scores, or a lone floating one that is not named like a
@@ -90,7 +90,7 @@ def _is_floating(tensor: Tensor) -> bool:
 
 
 def _logits_and_values(
-    container: Container, names: tuple[str, ...], taken: list[Tensor]
+    container: Container, names: Sequence[str], taken: list[Tensor]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     if names:
         chosen = [tensor for name in names for tensor in _named_logits(container, name)]
@@ -129,7 +129,9 @@ def _named_logits(container: Container, pattern: str) -> list[Tensor]:
     raise NanhuntError(f"{printable(wrong.label)} is {wrong.dtype}, which cannot be logits.", hint)
 
 
-def _targets(container: Container, options: Options, logits: tuple[Tensor, ...]) -> tuple[Tensor, str] | None:
+def _targets(
+    container: Container, options: ReadOptions, logits: tuple[Tensor, ...]
+) -> tuple[Tensor, str] | None:
     if options.targets is not None:
         tensor = tensor_at(options.targets, "targets", options.stored_dtype, container)
         return tensor, tensor.label

@@ -62,9 +62,12 @@ class Rule(Generic[Facts, Unit, Tried]):
     """Whether it speaks of the loss: nothing to judge without targets."""
     targetless: Severity | None = None
     """Severity when no targets are given, if that differs."""
+    input_at_fault: bool = False
+    """Whether the unit's input is what is wrong. The fixes of other rules are not tried on such units: no way of
+    writing the operation mends them, so they would disprove all."""
     sound: Callable[[Any], torch.Tensor] | None = None
-    """bool (units,): the units of a batch whose input lets the fixes help. None: those with sound input. What is not
-    sound is left out, since no way of writing the operation mends it and it would disprove every fix."""
+    """bool (units,): the units of a batch that the fixes are tried on, where that is neither all nor those with
+    sound input."""
 
     def severity_for(self, targets: bool) -> Severity:
         """The severity of a finding, which may depend on whether there are targets."""

@@ -310,7 +310,7 @@ def explanation(finding: Finding) -> str:
     rule = RULES.get(finding.code)
     if rule is None:
         return ""
-    if rule.fixes and rule.sound is None:
+    if rule.fixes and not rule.input_at_fault:
         # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
         # would praise what has just been seen to fail.
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,9 @@ from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_targets, read_weights
 from nanhunt.operations.values.check import check_values
-from nanhunt.options import Options
+from nanhunt.options import as_written
 from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
+from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
 OptionsFor = Callable[[str], Options]
@@ -131,7 +131,7 @@ class Survey:
     @cached_property
     def _options(self) -> dict[str, object]:
         """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
-        return dict(sorted(dataclasses.asdict(self.options).items()))
+        return as_written(self.options)
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
         return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
@@ -147,7 +147,7 @@ def _not_labels(tensor: Tensor) -> str:
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
-    return options.dtype or (tensor.dtype,)
+    return tuple(options.dtype) or (tensor.dtype,)
 
 
 def _check_shape(tensor: Tensor, options: Options) -> None:

@@ -13,7 +13,7 @@ from .autopsy import Finding, autopsy
 from .causes import cause_of
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
 from .names import SOFTMAX_LIKE, Names, module_path, operation, plain, scopes
-from .numbers import Signs, checkable, finite, numbers, tensors_in
+from .numbers import Signs, address, checkable, finite, numbers, tensors_in
 from .observer import Observation, Observer, ancestors, culprits
 from .recorder import Recorder
 from .second_look import CannotRepeat, Repetition, repeat
@@ -189,8 +189,11 @@ class _Story:
 
     def _reader(self, item: Observation) -> tuple[Slot | None, Entry | None]:
         if self.look is None:
-            address = item.tensors[0].untyped_storage().data_ptr()
-            slot = next((one for one in self.tape.inputs if _address(one.tensor) == address), None)
+            place = address(item.tensors[0])
+            slot = next(
+                (one for one in self.tape.inputs if one.tensor is not None and address(one.tensor) == place),
+                None,
+            )
         else:
             copy = item.tensors[0]
             slot = next((one for one, tensor in self.look.inputs.items() if tensor is copy), None)
@@ -273,10 +276,6 @@ _FIX_INPUT = (
 def _within(labels: torch.Tensor, classes: int) -> bool:
     kept = labels[labels != -100]
     return not kept.numel() or (int(kept.min()) >= 0 and int(kept.max()) < classes)
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return tensor.untyped_storage().data_ptr() if tensor is not None else None
 
 
 def _place(item: Observation) -> tuple[Any, int, Any] | None:

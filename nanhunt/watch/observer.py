@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .numbers import Numbers, Signs, checkable, finite, numbers, tensors_in
+from .numbers import Numbers, Signs, address, checkable, finite, numbers, tensors_in
 from .site import caller
 from .tape import Entry, Module
+from .unseen import hide
 
 _UNINITIALISED = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "resize_"})
 _SWALLOW = frozenset({"div", "reciprocal", "exp", "sigmoid", "tanh", "_softmax", "softmax", "rsqrt", "pow"})
 """Operations that make a finite number of an infinity."""
+_TURN = frozenset({"neg", "abs", "sub", "rsub", "mul", "div"})
+"""Operations that may make inf of -inf without a fault: the mask of a distance, negated."""
+_WRITES = frozenset({"index_put_", "fill_", "copy_", "masked_fill_", "masked_fill", "full", "index_fill_"})
 _KEEP_ZEROS = frozenset(
     {
         "index",
@@ -93,7 +97,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then look at what came out."""
-        out = func(*args, **(kwargs or {}))
+        try:
+            out = func(*args, **(kwargs or {}))
+        except BaseException as error:
+            hide(error)
+            raise
         # A view has no numbers of its own: whoever wrote them was looked at.
         if not self.suspended and not _views[func]:
             for tensor in (out,) if isinstance(out, torch.Tensor) else tensors_in(out):
@@ -113,10 +121,16 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._remember(func, out, signs, scalars=scalars, legal=True)
             return
         known = [item for item in map(self.of, given) if item is not None]
-        if known and all(item.legal for item in known) and any(item.signs == signs for item in known):
+        if known and all(item.legal for item in known) and _handed_on(_name(func), known, signs):
             self._remember(func, out, signs, parents=known, legal=True)
             return
-        self._note(func, given, scalars, out, signs)
+        written = [item for item in given if _name(func) in _WRITES and self._is_constant(item)]
+        given = [item for item in given if not any(item is one for one in written)]
+        self._note(func, given, (*scalars, *(item.item() for item in written)), out, signs)
+
+    def _is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether it is the NaN of ``x[i] = nan``: a number that torch has wrapped, which no operation made."""
+        return tensor.dim() == 0 and self.of(tensor) is None and bool(tensor.isnan())
 
     def _note(
         self, func: Any, given: list[torch.Tensor], scalars: tuple[Any, ...], out: torch.Tensor, signs: Signs
@@ -133,9 +147,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 parents.append(known)
         parents += [overwritten] if overwritten is not None else []
         legal = (
-            bool(parents)
-            and all(item.legal for item in parents)
-            and any(item.signs == signs for item in parents)
+            bool(parents) and all(item.legal for item in parents) and _handed_on(_name(func), parents, signs)
         )
         tensors = () if parents else tuple(inputs)
         self._remember(func, out, signs, parents, legal, stats, tensors, scalars)
@@ -188,7 +200,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not item.legal:
             self.faults += 1
             _ = item.out  # now: the tensor may be written to later
-        self.by_memory[item.result.untyped_storage().data_ptr()] = item
+        self.by_memory[address(item.result)] = item
         return item
 
     def _place(self, node: Any) -> Any:
@@ -209,7 +221,13 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
-        return self.by_memory.get(tensor.untyped_storage().data_ptr())
+        return self.by_memory.get(address(tensor))
+
+
+def _handed_on(op: str, parents: Sequence[Observation], signs: Signs) -> bool:
+    """Whether the result holds the infinities it was given, and no others; a change of sign is none of them."""
+    turned = op in _TURN and signs.one_infinity and all(item.signs.one_infinity for item in parents)
+    return turned or any(item.signs == signs for item in parents)
 
 
 class _Views(dict[Any, bool]):

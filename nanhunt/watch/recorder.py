@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable
 from .site import caller, foreign
-from .tape import MAX_ENTRIES, Entry, Module, RandomState, Tape, sequence_number
+from .tape import Entry, Module, RandomState, Tape, sequence_number
+from .unseen import hide
 
 _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout})
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
@@ -23,8 +24,22 @@ _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 """Calls that return None and still change a tensor."""
 _VALUES = frozenset({bool, float})
 _READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
-_OVERWRITERS = frozenset(
+_RANDOM = frozenset(
     {
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal"),
+        *(
+            "bernoulli",
+            "multinomial",
+            "poisson",
+            "binomial",
+            "dropout",
+            "dropout1d",
+            "dropout2d",
+            "dropout3d",
+        ),
+        *("alpha_dropout", "feature_alpha_dropout", "feature_dropout", "native_dropout", "rrelu", "rrelu_"),
+        *("gumbel_softmax", "fractional_max_pool2d", "fractional_max_pool3d", "multi_head_attention_forward"),
+        *("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "dropout_"),
         *(
             "normal_",
             "uniform_",
@@ -35,9 +50,9 @@ _OVERWRITERS = frozenset(
             "cauchy_",
             "geometric_",
         ),
-        *("zero_", "fill_", "copy_"),
     }
 )
+"""Names of calls that take random numbers, or may."""
 _GIVEN = frozenset(
     {
         *(torch.tensor, torch.as_tensor, torch.from_numpy, torch.frombuffer, torch.asarray),
@@ -94,7 +109,11 @@ class Recorder(TorchFunctionMode):
         """Run the call, then note it if it made or changed a tensor."""
         if self.tape.random_state is None and not self.paused:
             self.tape.random_state = RandomState()
-        out = func(*args, **kwargs) if kwargs else func(*args)
+        try:
+            out = func(*args, **kwargs) if kwargs else func(*args)
+        except BaseException as error:
+            hide(error)
+            raise
         kind = type(out)
         if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
             return out
@@ -113,7 +132,7 @@ class Recorder(TorchFunctionMode):
             self._note(func, args, kwargs or _NO_KWARGS, out, frame.f_code, frame.f_lasti)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
-            self.tape.cut_short = True
+            self.tape.unnoted = True
         return out
 
     def _note(
@@ -126,13 +145,7 @@ class Recorder(TorchFunctionMode):
         instruction: int,
     ) -> None:
         tape = self.tape
-        if args and (out is args[0] or out is None) and tape.find(args[0]) is None and not _overwrites(func):
-            # Written into before anything read it (a hand-written update, a counter): it will be an input
-            # with the value it has by then. To write into it once more would be no repetition.
-            return
-        if len(tape.entries) >= MAX_ENTRIES:
-            tape.cut()
-            tape.cut_short = True
+        in_place = bool(args) and (out is args[0] or out is None)
         symbols = tape.symbols
         entry = Entry(
             func,
@@ -145,8 +158,12 @@ class Recorder(TorchFunctionMode):
             _grad_enabled(),
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
             sequence_number(),
+            tape.count,
+            _draws[func],
         )
-        tape.entries.append(entry)
+        if in_place and isinstance(args[0], torch.Tensor) and not args[0].is_inference():
+            tape.slot(args[0]).version = args[0]._version
+        tape.append(entry)
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
@@ -191,10 +208,18 @@ def transforming() -> bool:
     return _transform() is not None
 
 
-def _overwrites(func: Callable[..., Any]) -> bool:
-    """Whether an in-place call leaves nothing of what was there, so that doing it again gives the same."""
-    name = getattr(func, "__name__", "")
-    return name in _OVERWRITERS or getattr(func, "__module__", "") == torch.nn.init.__name__
+class _Draws(dict[Callable[..., Any], bool]):
+    """Whether a call may take random numbers. A dict, since it is asked per call."""
+
+    def __missing__(self, func: Callable[..., Any]) -> bool:
+        inside = getattr(func, "__module__", "") == torch.nn.init.__name__
+        found = inside or isinstance(func, Opaque) or getattr(func, "__name__", "") in _RANDOM
+        if not isinstance(func, Opaque):  # there is a new one for each call
+            self[func] = found
+        return found
+
+
+_draws = _Draws()
 
 
 def _made_all(tape: Tape, out: Any) -> Any:

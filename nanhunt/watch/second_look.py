@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from .numbers import checkable, finite
+from .names import operation
+from .numbers import checkable, finite, in_memory
 from .observer import Observer, live_caller
 from .recorder import Opaque
-from .tape import Entry, RandomState, Slot, Tape, sequence_number
+from .tape import Entry, RandomState, Slot, Tape, sequence_number, slots_in
 
 
 class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an error of the user's
@@ -27,6 +28,8 @@ class Repetition:
     observer: Observer
     again: Tape
     """The entries with the sequence numbers they have this time."""
+    entries: Sequence[Entry] = ()
+    """What was repeated: the calls that feed the loss."""
     values: dict[Slot, torch.Tensor] = field(default_factory=dict)
     """What each slot held in the repetition; inputs are copies."""
     inputs: dict[Slot, torch.Tensor] = field(default_factory=dict)
@@ -43,7 +46,7 @@ class Repetition:
 
 
 def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, backward: bool) -> Repetition:
-    """Run the tape again under an ``Observer``; with ``backward``, from ``roots`` (slot, its gradient or None).
+    """Run what feeds ``roots`` again under an ``Observer``; with ``backward``, from them (slot, its gradient or None).
 
     Nothing of the script's changes: inputs are copied, the generators are put back afterwards.
 
@@ -51,20 +54,17 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
         CannotRepeat: an input is gone, or a call failed this time.
 
     """
-    if tape.cut_short:
-        raise CannotRepeat("it made too many calls for the recorder to keep")
-    if any(_talks_to_others(entry) for entry in tape.entries):
-        raise CannotRepeat("it exchanges numbers with other processes")
-    if not tape.entries or tape.random_state is None:
-        raise CannotRepeat("no operation of it was recorded")
+    step = Step.of(tape, [slot for slot, _ in roots])
+    entries = step.entries
+    _refuse(tape, entries)
     current: list[Entry | None] = [None]
     again = Tape()
-    look = Repetition(Observer(again.entry_of, where=lambda: _where(current[0])), again)
+    look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again, entries)
     again.first_number = sequence_number()
-    with _random_state_kept(tape), _compiled_regions_open(tape):
-        _copy_inputs(tape, look)
+    with _random_state_kept(tape, entries), _compiled_regions_open(entries):
+        _copy_inputs(tape, look, step)
         try:
-            _forward(tape.entries, look, current)
+            _forward(entries, look, current)
             if backward:
                 _backward(look, roots)
         except CannotRepeat:
@@ -74,46 +74,151 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     return look
 
 
+class _Alone(Observer):  # type: ignore[no-untyped-call]
+    """Refuses what needs other processes: they do not repeat the step, so it would wait for them for ever."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As an observer does, but for collectives."""
+        if "c10d" in func.namespace:
+            raise CannotRepeat("it exchanges numbers with other processes")
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def _refuse(tape: Tape, entries: Sequence[Entry]) -> None:
+    """Raise CannotRepeat where it is known beforehand."""
+    if tape.unnoted:
+        raise CannotRepeat("one of its calls could not be noted")
+    if tape.cut_short and any(_computed(slot) for slot in _inputs_of(tape, entries)):
+        raise CannotRepeat("it made too many calls for the recorder to keep")
+    if not entries or tape.random_state is None:
+        raise CannotRepeat("no operation of it was recorded")
+
+
+def _computed(slot: Slot) -> bool:
+    tensor = slot.tensor
+    return tensor is not None and tensor.grad_fn is not None
+
+
+def _inputs_of(tape: Tape, entries: Sequence[Entry]) -> list[Slot]:
+    read = {slot for entry in entries for slot in entry.given}
+    return [slot for slot in tape.inputs if slot in read]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The part of the tape that feeds the loss.
+
+    An input that was only written to before the step has read it (initialised, loaded) is taken as it is now: those
+    writes are not the step. Unless it is bad now; then the write that made it so is looked for.
+    """
+
+    entries: list[Entry]
+    rewritten: frozenset[int]
+    """Memory of inputs whose numbers of the beginning are lost: the entries write to them, after others read them."""
+    statistics: frozenset[int]
+    """Memory of running statistics that the entries update, and whose numbers do not matter to them."""
+
+    @classmethod
+    def of(cls, tape: Tape, roots: Sequence[Slot]) -> Step:
+        """The step whose results are ``roots``."""
+        given = {slot.memory for slot in tape.inputs}
+        writes = [
+            (entry, slot.memory) for entry in tape.entries for slot in entry.written if slot.memory in given
+        ]
+        last = {memory: entry.order for entry, memory in writes}
+        statistics = _statistics(tape.entries)
+        bad = {slot.memory for slot in tape.inputs if slot.memory in last and _is_bad(slot.tensor)}
+        bad -= statistics | {memory for memory in bad if _loaded(tape, [e for e, m in writes if m == memory])}
+        entries = tape.slice(roots, last.keys() - bad)
+        if bad and any(slot.tensor is None for slot in _inputs_of(tape, entries)):
+            bad = set()  # what made it so is gone
+            entries = tape.slice(roots, last.keys())
+        early = {
+            slot.memory
+            for entry in entries
+            for slot in entry.given
+            if entry.order < last.get(slot.memory, 0) and not _only_looks(entry, slot)
+        }
+        early -= statistics
+        if early - bad:
+            entries = tape.slice(roots, last.keys() - bad - early)
+        return cls(entries, frozenset(bad | early), statistics)
+
+
+def _statistics(entries: Sequence[Entry]) -> frozenset[int]:
+    """Memory that nothing but normalisations in training read."""
+    updated = {slot.memory for entry in entries for slot in entry.statistics}
+    read = {slot.memory for entry in entries for slot in {*entry.given} - entry.statistics}
+    return frozenset(updated - read)
+
+
+def _loaded(tape: Tape, writes: Sequence[Entry]) -> bool:
+    """Whether its numbers were last copied from elsewhere as they were: a checkpoint."""
+    copy = writes[-1]
+    return operation(copy.func) == "copy_" and set(slots_in(copy.args[1:])) <= {*tape.inputs}
+
+
+def _only_looks(entry: Entry, slot: Slot) -> bool:
+    """Whether the call reads no numbers: it gives a view of the same memory."""
+    return any(made.memory == slot.memory for made in slots_in(entry.out))
+
+
+def _is_bad(tensor: torch.Tensor | None) -> bool:
+    return tensor is not None and checkable(tensor) and not finite(tensor)
+
+
 def _where(entry: Entry | None) -> Any:
     """The taped call; inside an opaque one the user's line that is running there, since this time it is seen."""
     return live_caller() if entry is not None and isinstance(entry.func, Opaque) else entry
 
 
 @contextlib.contextmanager
-def _random_state_kept(tape: Tape) -> Iterator[None]:
+def _random_state_kept(tape: Tape, entries: Sequence[Entry]) -> Iterator[None]:
     now = RandomState()
-    assert tape.random_state is not None
-    tape.random_state.restore()
+    first = next((entry.order for entry in entries if entry.draws), 0)
+    _, before = tape.state_before(first)
+    assert before is not None
+    before.restore()
     try:
         yield
     finally:
         now.restore()
 
 
-def _talks_to_others(entry: Entry) -> bool:
-    """Whether repeating the call on this process alone would wait for the others forever."""
-    return isinstance(entry.func, Opaque) and "SyncBatchNorm" in entry.func.__name__
-
-
-def _compiled_regions_open(tape: Tape) -> contextlib.AbstractContextManager[Any]:
+def _compiled_regions_open(entries: Sequence[Entry]) -> contextlib.AbstractContextManager[Any]:
     """Run compiled regions eagerly this time, so that what happens inside can be seen."""
-    if any(isinstance(entry.func, Opaque) and entry.func.compiled for entry in tape.entries):
+    if any(isinstance(entry.func, Opaque) and entry.func.compiled for entry in entries):
         stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
         return stance
     return contextlib.nullcontext()
 
 
-def _copy_inputs(tape: Tape, look: Repetition) -> None:
-    for slot in tape.inputs:
+def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
+    for slot in _inputs_of(tape, step.entries):
         tensor = slot.tensor
         if tensor is None:
             continue  # only a loss if something needs it
-        look.changed_inputs += not tensor.is_inference() and tensor._version != slot.version
-        copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-        look.values[slot] = look.inputs[slot] = copy
-        if checkable(copy) and not finite(copy):
-            kind = "parameter" if isinstance(tensor, torch.nn.Parameter) else "input"
-            look.observer.given(copy, kind)
+        if not in_memory(tensor):
+            raise CannotRepeat("the memory of an input was freed meanwhile, as FSDP does")
+        changed = slot.memory in step.rewritten or _written_unseen(tape, slot, tensor)
+        look.changed_inputs += changed
+        copy = tensor.detach().clone()
+        if _is_bad(copy):
+            if changed or slot.memory in step.statistics:
+                # What it held before nobody knows; but it went bad within the step, so it is not to blame.
+                copy = copy.nan_to_num(0.0, 0.0, 0.0)
+            else:
+                kind = "parameter" if isinstance(tensor, torch.nn.Parameter) else "input"
+                look.observer.given(copy, kind)
+        look.values[slot] = look.inputs[slot] = copy.requires_grad_(tensor.requires_grad)
+
+
+def _written_unseen(tape: Tape, slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether something wrote to it that is not on the tape."""
+    if tensor.is_inference():
+        return False
+    seen = max((other.version for other in tape.slots.values() if other.memory == slot.memory), default=0)
+    return tensor._version > max(seen, slot.version)
 
 
 def _forward(entries: Sequence[Entry], look: Repetition, current: list[Entry | None]) -> None:
@@ -128,11 +233,16 @@ def _forward(entries: Sequence[Entry], look: Repetition, current: list[Entry | N
 
 
 def _call(entry: Entry, look: Repetition) -> None:
+    kept = {slot: look.values[slot] for slot in entry.written if slot in look.values}
+    if entry.discarded:
+        look.values.update({slot: tensor.clone() for slot, tensor in kept.items()})
     args, kwargs = _filled(entry.args, look), _filled(entry.kwargs, look)
     with look.observer:
         out = entry.func(*args, **kwargs)
     look.again.entries.append(entry._replace(number=sequence_number()))
     _keep(entry.out, out, look)
+    if entry.discarded:
+        look.values.update(kept)
 
 
 def _filled(value: Any, look: Repetition) -> Any:

@@ -29,6 +29,7 @@ from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .tape import Module, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
+from .unseen import muted, unseen
 
 CLOSE_STEPS = 100
 """Steps to watch closely for a fault to show again."""
@@ -88,6 +89,7 @@ class Session:
     # life ----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Session:
+        self._stack.enter_context(unseen())
         self._stack.enter_context(calls_patched(self.recorder, self.module_called, self.module_returned))
         self.wire.install()
         self._stack.callback(self.wire.remove)
@@ -216,7 +218,7 @@ class Session:
             self._stop()
         if len(self.incidents) >= (self.settings.max_reports if self.settings.keep_going else 1):
             return
-        with self.recorder.pause(), _suspended(self.observer):
+        with self.recorder.pause(), _suspended(self.observer), muted():
             solved = self._solve(evidence, update)
             if self.incidents and _is_consequence(solved.incident):
                 return

@@ -2,21 +2,25 @@
 
 An entry names its tensors by slots. A slot holds a weak reference; only the step's inputs (what no entry made:
 parameters, the batch) are held until the tape is cut, and of those no more than a few MiB that nobody else owns.
-From inputs and random state the step can be repeated later, whatever Python did in between.
+From inputs and random state the step can be repeated later, whatever Python did in between. The step is what feeds
+the loss: the slice of the tape that ``Tape.slice`` finds, not the evaluation or initialisation that came before it.
 """
 
 from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
 
 MAX_ENTRIES = 20_000
-"""A loop that never calls backward (inference) must not grow: the tape is cut there."""
+"""A loop that never calls backward (inference) must not grow: what feeds no living tensor is dropped there."""
+MAX_STATES = 32
+"""Random states remembered beside the first, 5 kB each on the CPU."""
 MAX_HELD_BYTES = 8 * 2**20
 """Of inputs that are not parameters; beyond it they are remembered weakly (a batch lives on in its variable)."""
 sequence_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
@@ -32,12 +36,15 @@ _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device
 class Slot:
     """One tensor object on the tape."""
 
-    __slots__ = ("__weakref__", "held", "ref", "version")
+    __slots__ = ("__weakref__", "held", "memory", "ref", "version")
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.ref = weakref.ref(tensor)
         self.held: torch.Tensor | None = None
         self.version = -1
+        """Of the tensor when the tape last saw it written."""
+        self.memory = _memory(tensor)
+        """Which storage it lies in: views of one tensor share it."""
 
     @property
     def tensor(self) -> torch.Tensor | None:
@@ -63,6 +70,36 @@ class Entry(NamedTuple):
     """Device types under autocast, with its dtype."""
     number: int
     """The autograd sequence number after the call: its nodes have smaller ones, those of later calls have not."""
+    order: int = 0
+    """Position on the tape, counted from the last cut."""
+    draws: bool = False
+    """Whether it takes random numbers."""
+    discarded: bool = False
+    """In a slice: whether it is there for its random numbers only, so that what it writes is to be thrown away."""
+
+    @property
+    def given(self) -> Iterator[Slot]:
+        """Slots of everything passed to it."""
+        return slots_in((self.args, self.kwargs))
+
+    @property
+    def written(self) -> set[Slot]:
+        """Slots of the arguments it wrote into: those it returned, or the first of an assignment."""
+        if getattr(self.func, "__name__", "") in ("__setitem__", "__set__"):
+            return set(slots_in(self.args[:1]))
+        return (set(slots_in(self.out)) & set(self.given)) | self.statistics
+
+    @property
+    def statistics(self) -> set[Slot]:
+        """Slots of the running statistics that a normalisation in training updates, without a new version."""
+        if getattr(self.func, "__name__", "") not in ("batch_norm", "instance_norm"):
+            return set()
+        flags = ("training", "use_input_stats")
+        training = next(
+            (self.kwargs[flag] for flag in flags if flag in self.kwargs), self.args[5:6] == (True,)
+        )
+        named = (self.kwargs.get("running_mean"), self.kwargs.get("running_var"))
+        return set(slots_in((self.args[1:3], named))) if training else set()
 
 
 class Tape:
@@ -75,10 +112,18 @@ class Tape:
         """Slots no entry made, in order of first use."""
         self.held_bytes = 0
         self.random_state: RandomState | None = None
+        self.states: deque[tuple[int, RandomState]] = deque(maxlen=MAX_STATES)
+        """Later random states, each with the position it was read at."""
+        self.drawn = False
+        """Whether random numbers were taken since the last of them."""
+        self.count = 0
+        """Entries since the last cut, dropped ones too."""
         self.first_number = 0
         """Autograd nodes below it are older than the tape."""
         self.cut_short = False
         """Whether entries of this very step were dropped because there were too many."""
+        self.unnoted = False
+        """Whether a call could not be noted, so that the step cannot be repeated."""
 
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""
@@ -89,8 +134,82 @@ class Tape:
         self.inputs.clear()
         self.held_bytes = 0
         self.random_state = None
+        self.states.clear()
+        self.drawn = False
+        self.count = 0
         self.first_number = sequence_number()
-        self.cut_short = False
+        self.cut_short = self.unnoted = False
+
+    def append(self, entry: Entry) -> None:
+        """Add a call; where there are too many, drop those that feed no living tensor, else all of them."""
+        if len(self.entries) >= MAX_ENTRIES:
+            self._drop_dead(slots_in((entry.args, entry.kwargs, entry.out)))
+        self.entries.append(entry)
+        self.count += 1
+        self.drawn |= entry.draws
+
+    def _drop_dead(self, wanted: Iterable[Slot]) -> None:
+        alive = {slot for slot in self.slots.values() if slot.ref() is not None} | set(wanted)
+        kept = self.slice(alive)
+        self.read_state()
+        if len(kept) > MAX_ENTRIES // 2:
+            self.cut()
+            self.cut_short = True
+            return
+        used = alive.union(*(set(entry.given) for entry in kept))
+        self.entries[:] = kept
+        self.slots = {key: slot for key, slot in self.slots.items() if slot in used}
+        self.inputs = [slot for slot in self.inputs if slot in used]
+
+    def read_state(self) -> None:
+        """Remember the generators' states here, if numbers were drawn since: a slice may begin with them."""
+        if self.drawn:
+            self.states.append((self.count, RandomState()))
+            self.drawn = False
+
+    def state_before(self, position: int) -> tuple[int, RandomState | None]:
+        """The last random state read at or before a position."""
+        later = [item for item in self.states if item[0] <= position]
+        return later[-1] if later else (0, self.random_state)
+
+    def slice(self, roots: Iterable[Slot], settled: Collection[int] = ()) -> list[Entry]:
+        """The entries that feed ``roots``, in order.
+
+        ``settled``: memory of inputs whose present numbers are those the step has read, so that no earlier write to
+        them is part of it. Where one of the entries draws random numbers, those that drew before it since a random
+        state was read come too.
+        """
+        roots = list(roots)
+        kept = self._feeding(roots, settled)
+        drawing = [entry.order for entry in kept if entry.draws]
+        if not drawing:
+            return kept
+        first, _ = self.state_before(drawing[0])
+        needed = {entry.order for entry in kept}
+        draws = [entry for entry in self.entries if entry.draws and first <= entry.order <= drawing[-1]]
+        more = {entry.order for entry in draws} - needed
+        wanted = [slot for entry in draws if entry.order in more for slot in entry.given]
+        kept = self._feeding([*roots, *wanted], settled, more)
+        return [entry._replace(discarded=entry.order in more) for entry in kept]
+
+    def _feeding(
+        self, roots: Iterable[Slot], settled: Collection[int], always: Collection[int] = ()
+    ) -> list[Entry]:
+        slots = set(roots)
+        memory = {slot.memory for slot in slots}
+        kept = []
+        for entry in reversed(self.entries):
+            given, written = set(entry.given), entry.written
+            made = set(slots_in(entry.out)) - given
+            writes = any(slot.memory in memory and slot.memory not in settled for slot in written)
+            if writes or entry.order in always or not slots.isdisjoint(made):
+                kept.append(entry)
+                read = {slot.memory for slot in given}
+                # Memory that is new here held another tensor before, if any.
+                memory -= {slot.memory for slot in made} - read
+                memory |= read
+                slots |= given
+        return kept[::-1]
 
     def slot(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor passed to a call; a new input if no entry made it."""
@@ -160,6 +279,13 @@ class RandomState:
         torch.random.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except Exception:  # a layout or subclass without a storage of its own: it shares none
+        return id(tensor)
 
 
 def slots_in(value: Any) -> Iterator[Slot]:

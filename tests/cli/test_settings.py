@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from nanhunt.cli.options import OutputOptions
 from nanhunt.cli.settings import Settings, read_settings
 from nanhunt.errors import NanhuntError
+from nanhunt.options import declared
+from nanhunt.scan.options import Options
 
-KNOWN = {"fail-on": str, "max-rows": int, "temperature": float, "dtype": list, "statistics": bool}
+BY_PATH = {option.key: option for option in declared(Options).values()}
+KNOWN = BY_PATH | {option.key: option for option in declared(OutputOptions).values()}
 
 
 @pytest.fixture
@@ -24,30 +28,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def read(folder: Path, text: str) -> Settings:
     """Settings of a pyproject.toml with that text."""
     (folder / "pyproject.toml").write_text(text)
-    return read_settings(None, KNOWN, isolated=False)
+    return read_settings(None, KNOWN, BY_PATH, isolated=False)
 
 
 def test_found_upward_and_named_like_fields(folder: Path) -> None:
     text = '[tool.nanhunt]\nfail-on = "note"\nmax-rows = 3\ntemperature = 2\ndtype = "float16"\nstatistics = true\n'
     assert read(folder, text).values == {
-        "fail_on": "note", "max_rows": 3, "temperature": 2.0, "dtype": ["float16"], "statistics": True
+        "fail_on": "note", "max_rows": 3, "temperature": 2.0, "dtype": ("float16",), "statistics": True
     }  # fmt: skip
 
 
 def test_the_nearest_file_counts_even_without_a_table(folder: Path) -> None:
     read(folder, '[tool.nanhunt]\nfail-on = "note"\n')
     (folder / "a" / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    assert read_settings(None, KNOWN, isolated=False) == Settings()
+    assert read_settings(None, KNOWN, BY_PATH, isolated=False) == Settings()
 
 
 def test_isolated_reads_nothing(folder: Path) -> None:
     read(folder, "[tool.nanhunt]\nfail-on = 'note'\n")
-    assert read_settings(None, KNOWN, isolated=True) == Settings()
+    assert read_settings(None, KNOWN, BY_PATH, isolated=True) == Settings()
 
 
 def test_a_named_file_may_have_its_keys_on_top(folder: Path) -> None:
     (folder / "my.toml").write_text("max-rows = 7\n")
-    assert read_settings(str(folder / "my.toml"), KNOWN, isolated=False).values == {"max_rows": 7}
+    assert read_settings(str(folder / "my.toml"), KNOWN, BY_PATH, isolated=False).values == {"max_rows": 7}
 
 
 def test_per_path_tables_later_ones_win(folder: Path) -> None:
@@ -75,6 +79,9 @@ def test_per_path_tables_later_ones_win(folder: Path) -> None:
         ("[tool.nanhunt]\nper-path = 3\n", "per-path"),
         ("[[tool.nanhunt.per-path]]\nmax-rows = 3\n", "paths"),
         ('[[tool.nanhunt.per-path]]\npaths = ["*"]\nzzz = 3\n', "zzz"),
+        ('[[tool.nanhunt.per-path]]\npaths = ["*"]\nformat = "json"\n', "format"),
+        ('[tool.nanhunt]\nfail-on = "notes"\n', "Did you mean note?"),
+        ("[tool.nanhunt]\nlabel-smoothing = 2\n", "at most 1"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(folder: Path, text: str, said: str) -> None:
@@ -87,4 +94,4 @@ def test_what_is_wrong_is_said_with_the_file(folder: Path, text: str, said: str)
 def test_bytes_that_are_no_text(folder: Path) -> None:
     (folder / "pyproject.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(NanhuntError, match="cannot be read"):
-        read_settings(None, KNOWN, isolated=False)
+        read_settings(None, KNOWN, BY_PATH, isolated=False)

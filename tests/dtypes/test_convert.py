@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nanhunt.dtypes.convert import native, to_floats, to_torch, torch_dtype
+from nanhunt.dtypes.formats import DTYPES
 from nanhunt.load.tensor import BITS
-from nanhunt.options import DTYPES
 
 
 def every_pattern(dtype: str) -> np.ndarray:

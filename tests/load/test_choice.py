@@ -6,7 +6,7 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path, tensor_at
-from nanhunt.options import Options
+from nanhunt.load.options import ReadOptions
 
 
 def container(**tensors: tuple[str, tuple[int, ...]]) -> Container:
@@ -61,27 +61,27 @@ LABELS = ("int64", (4,))
     ],
 )
 def test_roles_by_name_and_shape(tensors, logits, values, targets):
-    assert roles(choose(container(**tensors), Options())) == (logits, values, targets)
+    assert roles(choose(container(**tensors), ReadOptions())) == (logits, values, targets)
 
 
 def test_labels_that_could_be_either_are_not_guessed():
     two = container(a__logits=FLOAT, b__logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
     with pytest.raises(NanhuntError, match="several tensors that could be the labels") as caught:
-        choose(two, Options())
+        choose(two, ReadOptions())
     assert "--targets NAME" in caught.value.hint
-    assert roles(choose(two, Options(logits=("a.logits",)))) == (["a.logits"], [], "a.labels")
+    assert roles(choose(two, ReadOptions(logits=("a.logits",)))) == (["a.logits"], [], "a.labels")
 
 
 def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
     scalar = container(loss=("float32", ()), labels=LABELS, y=LABELS)
     with pytest.raises(NanhuntError, match="several tensors"):
-        choose(scalar, Options(logits=("loss",)))
+        choose(scalar, ReadOptions(logits=("loss",)))
 
 
 def test_class_axis_decides_which_labels_fit():
     images = container(logits=("float32", (2, 10, 5)), labels=("int64", (2, 5)), y=("int64", (2, 10)))
-    assert roles(choose(images, Options(class_axis=1)))[2] == "labels"
-    assert roles(choose(images, Options()))[2] == "y"
+    assert roles(choose(images, ReadOptions(class_axis=1)))[2] == "labels"
+    assert roles(choose(images, ReadOptions()))[2] == "y"
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_class_axis_decides_which_labels_fit():
 )
 def test_logits_by_name_and_glob(asked, found):
     tensors = {"layers__0__scores": FLOAT, "layers__1__scores": FLOAT, "h": FLOAT, "a[0]": FLOAT, "n": LABELS}
-    assert roles(choose(container(**tensors), Options(logits=asked))) == (found, [], None)
+    assert roles(choose(container(**tensors), ReadOptions(logits=asked))) == (found, [], None)
 
 
 def test_logits_not_found_lists_what_there_is():
     many = container(logits=FLOAT, **{f"w{number}": FLOAT for number in range(20)})
     with pytest.raises(NanhuntError, match=r'dump\.npz holds no tensor "logit"') as caught:
-        choose(many, Options(logits=("logit",)))
+        choose(many, ReadOptions(logits=("logit",)))
     assert 'Did you mean "logits"?' in caught.value.hint
     assert "logits float32 (4, 10)" in caught.value.hint
     assert "and 9 more" in caught.value.hint
@@ -111,14 +111,14 @@ def test_logits_not_found_lists_what_there_is():
 def test_an_unnamed_tensor_has_no_name_to_ask_for(tmp_path, logits):
     np.save(tmp_path / "x.npy", logits)
     with pytest.raises(NanhuntError) as caught:
-        choose(open_path(str(tmp_path / "x.npy")), Options(logits=("logits",)))
+        choose(open_path(str(tmp_path / "x.npy")), ReadOptions(logits=("logits",)))
     assert "one tensor without a name" in caught.value.hint
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [("labels", "int64"), ("lab*", "int64"), ("z", "complex64")])
 def test_logits_of_the_wrong_kind(asked, dtype):
     with pytest.raises(NanhuntError, match=f"is {dtype}, which cannot be logits"):
-        choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), Options(logits=(asked,)))
+        choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), ReadOptions(logits=(asked,)))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_logits_of_the_wrong_kind(asked, dtype):
 )
 def test_nothing_floating(tensors):
     with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
-        choose(container(**tensors), Options())
+        choose(container(**tensors), ReadOptions())
 
 
 def test_what_cannot_be_read_is_not_nothing(tmp_path, logits):
     np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), labels=np.arange(3))
     with pytest.raises(NanhuntError) as caught:
-        choose(open_path(str(tmp_path / "x.npz")), Options())
+        choose(open_path(str(tmp_path / "x.npz")), ReadOptions())
     assert not isinstance(caught.value, NothingToCheck)
     assert "--stored-dtype bfloat16" in caught.value.hint
 
@@ -141,14 +141,14 @@ def test_logits_that_cannot_be_read_are_not_passed_over(tmp_path, logits):
     np.savez(tmp_path / "x.npz", logits=logits.astype(ml_dtypes.bfloat16), hidden=logits)
     dump = open_path(str(tmp_path / "x.npz"))
     with pytest.raises(NanhuntError, match=r"x\.npz:logits"):
-        choose(dump, Options())
-    assert roles(choose(dump, Options(logits=("hidden",)))) == (["hidden"], [], None)
+        choose(dump, ReadOptions())
+    assert roles(choose(dump, ReadOptions(logits=("hidden",)))) == (["hidden"], [], None)
 
 
 def test_text_beside_labels_is_nothing(tmp_path):
     np.savez(tmp_path / "x.npz", labels=np.arange(3), names=np.array(["a", "b", "c"]))
     with pytest.raises(NothingToCheck):
-        choose(open_path(str(tmp_path / "x.npz")), Options())
+        choose(open_path(str(tmp_path / "x.npz")), ReadOptions())
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def dump(tmp_path, logits, monkeypatch):
     ],
 )
 def test_targets_by_name_and_file(dump, asked, source):
-    chosen = choose(dump, Options(targets=asked))
+    chosen = choose(dump, ReadOptions(targets=asked))
     assert chosen.targets is not None
     assert chosen.targets[1] == chosen.targets[0].label == source
     assert "soft" not in [tensor.name for tensor in chosen.values if source.endswith("soft")]
@@ -196,7 +196,7 @@ def test_targets_by_name_and_file(dump, asked, source):
 )
 def test_targets_that_lead_nowhere(dump, asked, says, way_out):
     with pytest.raises(NanhuntError) as caught:
-        choose(dump, Options(targets=asked))
+        choose(dump, ReadOptions(targets=asked))
     assert says in caught.value.message
     assert way_out in caught.value.hint
 
@@ -204,13 +204,13 @@ def test_targets_that_lead_nowhere(dump, asked, says, way_out):
 def test_a_targets_file_without_tensors_is_an_error_even_in_a_search(dump):
     np.savez("empty.npz")
     with pytest.raises(NanhuntError) as caught:
-        choose(dump, Options(targets="empty.npz"))
+        choose(dump, ReadOptions(targets="empty.npz"))
     assert not isinstance(caught.value, NothingToCheck)
 
 
 @pytest.mark.parametrize(("asked", "label"), [("w", "dump.npz:w"), ("other.npz", "other.npz:weights")])
 def test_class_weights(dump, asked, label):
-    chosen = choose(dump, Options(class_weights=asked))
+    chosen = choose(dump, ReadOptions(class_weights=asked))
     assert chosen.class_weights is not None
     assert chosen.class_weights.label == label
     assert "w" not in [tensor.name for tensor in chosen.values if label.endswith(":w")]
@@ -218,7 +218,7 @@ def test_class_weights(dump, asked, label):
 
 def test_targets_are_not_looked_for_where_no_logits_are(dump):
     weights = container(lm_head__weight=FLOAT)
-    assert choose(weights, Options(targets="gold", class_weights="w")).targets is None
+    assert choose(weights, ReadOptions(targets="gold", class_weights="w")).targets is None
 
 
 def test_a_tensor_at_a_path_without_a_container(dump):

@@ -12,8 +12,8 @@ import nanhunt
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy import sweep
 from nanhunt.operations.cross_entropy.sweep import RowTable
-from nanhunt.options import Options
 from nanhunt.results.report import Report, merge
+from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey, builtin_batch
 
 

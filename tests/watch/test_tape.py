@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nanhunt.watch.names import operation
 from nanhunt.watch.recorder import Recorder
-from nanhunt.watch.second_look import CannotRepeat, repeat
+from nanhunt.watch.second_look import CannotRepeat, Step, repeat
 from nanhunt.watch.tape import MAX_ENTRIES, MAX_HELD_BYTES
 
 
@@ -34,22 +35,81 @@ def test_an_intermediate_dies_as_early_as_without_the_tape(recorder: Recorder) -
 def test_inputs_beyond_the_limit_are_held_weakly(recorder: Recorder) -> None:
     small, large = torch.ones(3), torch.ones(MAX_HELD_BYTES // 4 + 1)
     with recorder:
-        _ = small.sum(), large.sum()
+        total = small.sum() + large.sum()
     assert [slot.held is not None for slot in recorder.tape.inputs] == [True, False]
     del large
     with pytest.raises(CannotRepeat, match="no longer in memory"):
-        repeat(recorder.tape, [], backward=False)
+        repeated(recorder, total)
 
 
 def test_a_loop_without_backward_does_not_grow(recorder: Recorder) -> None:
     x = torch.ones(1)
     with recorder:
+        first = x * 3
         for _ in range(MAX_ENTRIES + 10):
             _ = x + 1
+        loss = first * 2
+    assert len(recorder.tape.entries) < 100
+    assert len(recorder.tape.slots) < 100
+    assert repeated(recorder, loss).tolist() == [6.0]
+
+
+def test_what_feeds_a_living_tensor_is_dropped_only_where_there_is_too_much(recorder: Recorder) -> None:
+    x = torch.ones(1, requires_grad=True)
+    with recorder:
+        for _ in range(MAX_ENTRIES + 10):
+            x = x + 1
     assert len(recorder.tape.entries) <= MAX_ENTRIES
-    assert recorder.tape.cut_short
     with pytest.raises(CannotRepeat, match="too many calls"):
-        repeat(recorder.tape, [], backward=False)
+        repeated(recorder, x)
+
+
+def test_what_does_not_feed_the_loss_is_not_the_step(recorder: Recorder) -> None:
+    layer = torch.nn.Linear(3, 3)
+    with recorder:
+        torch.nn.init.orthogonal_(layer.weight)
+        for _ in range(3):
+            layer(torch.ones(2, 3)).sum()
+        doubled = layer.weight * 2
+        doubled[0].fill_(7.0)
+        loss = doubled.sum()
+    tape = recorder.tape
+    assert [operation(entry.func) for entry in Step.of(tape, [tape.find(loss)]).entries] == [
+        "mul",
+        "index",
+        "fill_",
+        "sum",
+    ]
+
+
+def test_numbers_drawn_before_a_slice_do_not_shift_those_in_it(recorder: Recorder) -> None:
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(3, 3)
+    with recorder:
+        torch.nn.init.normal_(layer.weight)
+        for _ in range(3):
+            F.dropout(layer(torch.randn(2, 3)))
+        torch.randn(5)
+        recorder.tape.read_state()  # as where an outermost module is called
+        out = F.dropout(layer(torch.randn(2, 3))).sum()
+    assert torch.equal(repeated(recorder, out), out)
+    tape = recorder.tape
+    assert len(Step.of(tape, [tape.find(out)]).entries) < len(tape.entries)
+
+
+def test_an_input_written_to_by_the_step_is_not_given(recorder: Recorder) -> None:
+    batch = torch.ones(3)
+    with recorder:
+        batch[1] = torch.nan
+        loss = batch.sum()
+    look = repeat(recorder.tape, [(recorder.tape.find(loss), None)], backward=False)
+    assert [item.op for item in look.observer.by_memory.values() if not item.parents] == ["copy_"]
+
+
+def repeated(recorder: Recorder, root: torch.Tensor) -> torch.Tensor:
+    """What the root is in a repetition."""
+    slot = recorder.tape.find(root)
+    return repeat(recorder.tape, [(slot, None)], backward=False).values[slot]
 
 
 def test_the_line_is_the_users_even_inside_modules_and_composite_functions(recorder: Recorder) -> None:
@@ -84,8 +144,7 @@ def test_a_repetition_draws_the_same_numbers_and_leaves_the_generator_alone(
         noise = torch.randn(8, 4)
         out = F.dropout(layer(noise), p).sum()
     state = torch.random.get_rng_state()
-    look = repeat(recorder.tape, [], backward=False)
-    assert torch.equal(look.values[recorder.tape.find(out)], out)
+    assert torch.equal(repeated(recorder, out), out)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -110,5 +169,4 @@ def test_a_hand_written_update_is_not_repeated_on_top_of_itself(recorder: Record
         with torch.no_grad():
             weight -= 0.5
         out = weight * 2
-    look = repeat(recorder.tape, [], backward=False)
-    assert look.values[recorder.tape.find(out)].tolist() == [1.0, 1.0]
+    assert repeated(recorder, out).tolist() == [1.0, 1.0]

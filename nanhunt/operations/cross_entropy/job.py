@@ -13,10 +13,10 @@ from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import Targets
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import of_operation
-from nanhunt.options import Options
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Job:
     targets: Targets | None
     weights: npt.NDArray[np.float64] | None
     """(classes,)"""
-    options: Options
+    options: CrossEntropyOptions
     codes: frozenset[str]
     """Rules to look for."""
     sum_overflows: bool = False

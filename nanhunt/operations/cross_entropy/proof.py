@@ -346,8 +346,8 @@ def _batch(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...]) -> B
     classes = max(1, job.rows.classes)
     tried = np.array(numbers[: max(1, MOST_VALUES // classes)], dtype=np.intp)
     batch = _rows(job, tried)
-    sound = rule.sound if rule.sound is not None else sound_input
-    tried = tried[sound(batch.question(stored=False)).numpy()] if len(tried) else tried
+    sound = rule.sound or (None if rule.input_at_fault else sound_input)
+    tried = tried[sound(batch.question(stored=False)).numpy()] if sound is not None and len(tried) else tried
     if not len(tried):
         return None
     if job.rows.count * classes <= WHOLE_VALUES:

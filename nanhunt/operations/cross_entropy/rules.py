@@ -75,10 +75,6 @@ def _has_gradient(tried: Tried) -> torch.Tensor:
 # Rows whose input is at fault have fixes of their own.
 
 
-def _any_input(question: Question) -> torch.Tensor:
-    return question.labels.kept | True
-
-
 def _largest_is_finite(question: Question) -> torch.Tensor:
     return question.x.amax(-1).isfinite()
 
@@ -99,7 +95,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.nan_logit,
         arithmetic=arithmetic.nan_logits,
         fixes=fixes.TEMPTING_FUSED,
-        sound=_any_input,
+        input_at_fault=True,
     ),
     _Rule(
         "NH002", "inf-logits", _E,
@@ -109,7 +105,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.inf_logit,
         arithmetic=arithmetic.inf_logits,
         fixes=fixes.TEMPTING_FUSED,
-        sound=_any_input,
+        input_at_fault=True,
     ),
     _Rule(
         "NH003", "fully-masked-row", _E,
@@ -119,7 +115,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.fully_masked,
         arithmetic=arithmetic.fully_masked_row,
         fixes=(fixes.DROP, *fixes.MASK, *fixes.TEMPTING_FUSED),
-        sound=_any_input,
+        input_at_fault=True,
     ),
     _Rule(
         "NH004", "cast-overflow", _E,
@@ -129,7 +125,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.cast_overflow,
         arithmetic=arithmetic.cast_overflow,
         fixes=(*fixes.UNCAST, fixes.TEMPTING_FUSED[0]),
-        sound=_any_input,
+        input_at_fault=True,
     ),
     _Rule(
         "NH005", "target-out-of-range", _E,
@@ -150,6 +146,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.masked_target,
         arithmetic=arithmetic.masked_target,
         fixes=(fixes.IGNORE_MASKED, fixes.CALL[0]),
+        input_at_fault=True,
         sound=_largest_is_finite,
         needs_targets=True,
     ),
@@ -172,7 +169,7 @@ RULES: tuple[_Rule, ...] = (
         holds=_ignored_row_poisons_gradient,
         arithmetic=arithmetic.ignored_row_poisons_gradient,
         fixes=(fixes.SELECT, *fixes.TEMPTING_FUSED),
-        sound=_any_input,
+        input_at_fault=True,
         needs_targets=True,
     ),
     _Rule(

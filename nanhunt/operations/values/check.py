@@ -18,9 +18,9 @@ from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
+from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.values import health
 from nanhunt.operations.values.rules import CAST_LOSS, NON_FINITE
-from nanhunt.options import Options
 from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -40,7 +40,7 @@ Found = list[health.Measured] | Exception
 def check_values(
     tensors: Sequence[Tensor],
     dtypes: Dtypes,
-    options: Options,
+    options: JudgeOptions,
     codes: frozenset[str],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[Tensor, list[TensorReport] | Exception]]:

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from nanhunt.dtypes.bits import cast_limits, layout
 from nanhunt.dtypes.convert import to_floats, to_torch, torch_dtype
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import DTYPES, FORMATS
 from nanhunt.load.tensor import BITS
 from nanhunt.operations.values import health
 from nanhunt.operations.values.health import Counts, count, measure
-from nanhunt.options import DTYPES
 
 
 def reference(values: np.ndarray, smallest_normal: float) -> Counts:

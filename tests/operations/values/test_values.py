@@ -11,11 +11,11 @@ import torch
 
 import nanhunt
 from nanhunt.dtypes.convert import to_torch
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import DTYPES, FORMATS
 from nanhunt.load.tensor import BITS, Tensor
+from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES
 from nanhunt.operations.values.check import check_values
-from nanhunt.options import DTYPES, Options
 from nanhunt.results.report import TensorReport
 
 
@@ -23,7 +23,7 @@ def judged(data: np.ndarray, stored: str, dtype: str, **options: int) -> TensorR
     """The health check of values in memory."""
     tensor = Tensor("w.pt", "layer.weight", stored, data.shape, lambda: data)
     ((_, reports),) = check_values(
-        (tensor,), lambda _: (dtype,), Options(**options), frozenset(RULES), lambda _: None
+        (tensor,), lambda _: (dtype,), JudgeOptions(**options), frozenset(RULES), lambda _: None
     )
     assert not isinstance(reports, Exception)
     return reports[0]

@@ -1,0 +1,142 @@
+"""From declared options to a command: its flags, its help, and the values that it is given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from nanhunt.cli.settings import Settings, read_settings
+from nanhunt.options import Option, declared, make, option
+from nanhunt.render import FORMATS
+from nanhunt.scan.options import Options
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What to write."""
+
+    format: str = option("text", help="How standard output is written.", choices=FORMATS)
+    output: tuple[str, ...] = option(
+        (),
+        metavar="FILE",
+        help="Also write the report here, format by suffix (.json .xml .md .html .txt); repeatable.",
+    )
+    baseline: str | None = option(
+        None, metavar="FILE", help="A saved JSON report: what is in it is known and does not fail."
+    )
+    statistics: bool = option(False, help="Also a table of rules by count.")
+    exit_zero: bool = option(False, help="Exit with 0 even when there are findings.")
+    quiet: bool = option(False, short="-q", help="Findings only.")
+    verbose: bool = option(False, short="-v", help="Healthy tensors and histograms too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOutputOptions(OutputOptions):
+    """What to write.
+
+    This needs the tensors, and not only reports of them.
+    """
+
+    save_rows: str | None = option(
+        None, metavar="FILE", help="Write one line per row to this .npz or .csv, for filtering."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsOptions:
+    """Configuration."""
+
+    config: str | None = option(
+        None, metavar="FILE", help="Read settings from this file, not from pyproject.toml.", is_setting=False
+    )
+    isolated: bool = option(False, help="Read no configuration file.", is_setting=False)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user asked for: the command line first, then the configuration file."""
+
+    typed: Mapping[str, Any]
+    """Values from the command line, by field name."""
+    settings: Settings = field(default_factory=Settings)
+
+    def part(self, kind: type[T], path: str | None = None) -> T:
+        """The options of that class, for one input where ``path`` is given. Raises NanhuntError for wrong values."""
+        special = {} if path is None else self.settings.for_path(path)
+        values = {**self.settings.values, **special, **self.typed}
+        return make(kind, {name: values[name] for name in declared(kind) if name in values})
+
+
+def command(app: typer.Typer, *parts: type, **settings: Any) -> Callable[[Callable[..., None]], None]:
+    """Registers ``function(given, its own arguments)`` as a command that takes those options too."""
+
+    def register(function: Callable[..., None]) -> None:
+        options = {name: each for part in parts for name, each in declared(part).items()}
+
+        def run(context: typer.Context, **values: Any) -> None:
+            own = {name: value for name, value in values.items() if name not in options}
+            function(_given(context, options), **own)
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        flags = [_parameter(part, each) for part in parts for each in declared(part).values()]
+        run.__signature__ = inspect.Signature([context, *own, *flags])  # type: ignore[attr-defined]
+        run.__annotations__ = {}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        app.command(**settings)(run)
+
+    return register
+
+
+def _parameter(part: type, option: Option) -> inspect.Parameter:
+    """The option as a parameter that Typer understands."""
+    several = option.kind is tuple
+    default = None if several else option.default
+    kind: Any = list[str] | None if several else str | None if default is None else option.kind
+    words = option.suggestions or (lambda: option.choices)
+    info = typer.Option(
+        *filter(None, (option.flag, option.short)),
+        help=option.full_help,
+        metavar=option.metavar,
+        autocompletion=_completion(words),
+        rich_help_panel=_title(part, option.name),
+    )
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _title(part: type, name: str) -> str:
+    """Over which options of a kind stand in --help: what the class that declares them says of itself."""
+    owner = next(each for each in part.__mro__ if name in inspect.get_annotations(each))
+    return (owner.__doc__ or "Options").split(".")[0]
+
+
+def _completion(words: Callable[[], Any]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words() if word.startswith(incomplete)]
+
+    return complete
+
+
+def _given(context: typer.Context, options: Mapping[str, Option]) -> Given:
+    values = {name: context.params[name] for name in options}
+    typed = {name: value for name, value in values.items() if _is_typed(context, name)}
+    if "config" not in options:
+        return Given(typed)
+    keys = {each.key: each for each in options.values() if each.is_setting}
+    by_path = {each.key: each for each in declared(Options).values()}
+    return Given(typed, read_settings(values["config"], keys, by_path, isolated=values["isolated"]))
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    # Compared by name, since Typer may bring a click of its own along.
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,40 @@
+"""What the user asks of every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nanhunt.dtypes.formats import DTYPES, SPELLINGS
+from nanhunt.options import option
+
+
+def _rules() -> Iterable[str]:
+    """Codes and names, for completion."""
+    from nanhunt.operations.rules import RULES
+
+    return (word for rule in RULES.values() for word in (rule.code, rule.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """What to look for."""
+
+    dtype: Sequence[str] = option(
+        (),
+        help="Judge in this dtype; repeatable. Default: the dtype in the file.",
+        choices=DTYPES,
+        spellings=SPELLINGS,
+        with_commas=True,
+    )
+    select: Sequence[str] = option(
+        (),
+        metavar="RULE",
+        help="Only these rules: codes, names or prefixes like NH1.",
+        suggestions=_rules,
+        with_commas=True,
+    )
+    ignore: Sequence[str] = option(
+        (), metavar="RULE", help="Not these rules.", suggestions=_rules, with_commas=True
+    )
+    max_rows: int = option(10, help="Rows listed per finding.", at_least=1)
