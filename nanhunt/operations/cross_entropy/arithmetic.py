@@ -101,11 +101,14 @@ def half_reduction_overflow(n: Numbers) -> str:
     if not n.job.sum_overflows and exps >= FORMATS["float16"].max:
         return f"{len(n.x):,} shifted exps add up to {exps:,.0f} > 65,504, the largest float16"
     if n.job.sum_overflows:
-        return "the row losses add up past 65,504, the largest float16: the sum is inf"
+        smoothed = ", with -log p of every class before smoothing," if n.job.options.label_smoothing else ""
+        return f"the row losses{smoothed} add up past 65,504, the largest float16: the sum is inf"
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
 def loss_overflow(n: Numbers) -> str:
+    if n.job.sum_overflows:
+        return f"the row losses add up past {_g(n.format.max)}, the largest {n.format.name}: the sum is inf"
     gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
     if abs(n.true_loss) > n.format.max:
         return f"{gives}; {true}, beyond {_g(n.format.max)}, the largest {n.format.name}"

@@ -33,6 +33,8 @@ class Problem:
     targets: str = "labels"
     """"labels", "probabilities", or "" where there are none."""
     weights: bool = False
+    shaped: bool = True
+    """Whether labels have the shape of the rows."""
     ignored: bool = False
     """Whether some label is the ignored index."""
     no_mean: bool = False
@@ -77,7 +79,8 @@ def slots(problem: Problem) -> Mapping[str, str]:
     )
     native = problem.class_axis == 1 < problem.dimensions - 1  # PyTorch's own (N, C, d1, ...)
     kept = "[keep]" if problem.labels and problem.ignored else ""
-    logits, targets = (_LOGITS, "targets") if native else (flat, labels)
+    here = "targets" if problem.shaped or not problem.labels else "targets.reshape(logits[:, 0].shape)"
+    logits, targets = (_LOGITS, here) if native else (flat, labels)
     if problem.targets == "probabilities":
         targets += "{cast}"
     ignored = problem.ignore_index
@@ -125,7 +128,9 @@ def _flat(problem: Problem, name: str) -> str:
 
 
 def _labels(problem: Problem) -> str:
-    return {1: "targets.reshape(1)", 2: "targets"}.get(problem.dimensions, "targets.flatten()")
+    if problem.dimensions == 1:
+        return "targets.reshape(1)"
+    return "targets" if problem.dimensions == 2 and problem.shaped else "targets.flatten()"
 
 
 def _terms(problem: Problem) -> str:

@@ -36,7 +36,7 @@ def _loss_overflow(facts: RowFacts) -> Bools:
         facts.nan_logit | facts.inf_logit | facts.fully_masked | facts.cast_overflow | facts.masked_target
     )
     loss_at_fault = facts.options_at_fault | facts.half_reduction | _ignored_row_poisons_gradient(facts)
-    return facts.by["fused"].fails & ~(input_at_fault | loss_at_fault)
+    return facts.loss_sum_inf | facts.by["fused"].fails & ~(input_at_fault | loss_at_fault)
 
 
 def _probability_underflow(facts: RowFacts) -> Bools:
