@@ -3,7 +3,7 @@
 A small tensor is run whole, other faulty rows replaced by sound ones. Of a large one the failing rows are run with two
 sound ones beside them, in a tensor of the same rank and class axis. Its mean divides by fewer rows than the user's, so
 the loss is handed the quotient of both divisors as its upstream gradient: every row's gradient is then what it is in
-the whole tensor. A float16 reduction that overflows only over all rows is known from the pass over them.
+the whole tensor. A reduction that overflows only over all rows is known from the pass over them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.convert import to_torch
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of
 from nanhunt.operations.cross_entropy.fixes import Problem, slots
 from nanhunt.operations.cross_entropy.forms import LossOptions
@@ -103,6 +103,11 @@ class Batch:
         """The inverse."""
         return values.movedim(self.job.options.class_axis, -1).reshape(self.stored.shape)
 
+    @property
+    def shifted(self) -> bool:
+        """Whether the code begins by aligning labels, which leaves the last row without one."""
+        return self.job.targets is not None and self.job.targets.code != ""
+
     @cached_property
     def cast(self) -> torch.Tensor:
         """(rows, classes): the logits as judged."""
@@ -114,12 +119,22 @@ class Batch:
         found = {"logits": self.laid_out(wide if stored else self.cast)}
         if self.given is not None:
             probabilities = self.given.is_floating_point()
-            found["targets"] = (
-                self.laid_out(self.given) if probabilities else self.given.reshape(self.leading)
-            )
+            found["targets"] = self.laid_out(self.given) if probabilities else self._labels(self.given)
         if self.job.weights is not None:
             found["weight"] = torch.from_numpy(self.job.weights.copy())
         return found
+
+    def _labels(self, given: torch.Tensor) -> torch.Tensor:
+        """Labels (rows,) in the rank that the user's have, before the line that aligns them, if any."""
+        targets, rank = self.job.targets, len(self.job.tensor.shape)
+        assert targets is not None
+        if targets.code:
+            return unaligned(targets.code, given.reshape(self.leading))
+        if _as_rows(self.job):
+            return given.reshape(self.leading)
+        if targets.shape is not None and len(targets.shape) == rank > 1:  # a class dimension of 1
+            return given.reshape(self.leading).unsqueeze(self.job.options.class_axis)
+        return given
 
     def question(self, stored: bool) -> Question:
         """What the user's own loss on these rows should be; a softmax where there is none."""
@@ -173,9 +188,27 @@ def _proven(
     if batch is None:
         return ()
     texts = slots(problem)
-    results = [(fix, _tried(fix, rule, batch, fix.render(texts))) for fix in fixes]
+    align = job.targets.code + "\n" if job.targets and job.targets.code else ""
+    results = [(fix, _tried(fix, rule, batch, align + fix.render(texts))) for fix in fixes]
     told = [result for fix, result in results if not (fix.tempting and result.works)]
     return tuple(sorted(told, key=lambda result: not result.works))
+
+
+def unaligned(code: str, labels: torch.Tensor) -> torch.Tensor:
+    """Labels of which the line ``code`` makes ``labels``: they are one longer, or lose their first."""
+    longer = torch.nn.functional.pad(labels, (1, 0))
+    for given in (longer, longer[..., :-1]):
+        scope: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, "targets": given}
+        exec(code, scope)
+        if scope["targets"].equal(labels):
+            return given
+    raise ValueError(f"nothing becomes these labels by {code}")
+
+
+def _as_rows(job: Job) -> bool:
+    """Whether the user's labels have the shape of the rows."""
+    shape = None if job.targets is None else job.targets.shape
+    return shape is None or shape == tuple(job.rows.leading) or len(job.tensor.shape) == 1
 
 
 def problem_of(job: Job) -> Problem:
@@ -184,7 +217,7 @@ def problem_of(job: Job) -> Problem:
     kind = "" if targets is None else "labels" if targets.labels is not None else "probabilities"
     return Problem(
         dimensions, options.class_axis % dimensions, job.rows.classes, job.tensor.dtype, job.dtype, kind,
-        job.weights is not None and kind != "",
+        job.weights is not None and kind != "", _as_rows(job) or bool(targets and targets.code),
         targets is not None and targets.ignored is not None and bool(targets.ignored.any()),
         job.divisor == 0, options.temperature, options.label_smoothing, options.ignore_index, options.reduction,
     )  # fmt: skip
@@ -214,7 +247,7 @@ def _each_alone(
     """The verdict on the batch, and on its first failing rows each by itself where a row alone has a loss."""
     for row in batch.failing.nonzero()[:ALONE, 0].tolist():
         one = batch.alone(row)
-        if len(batch.stored) == 1 or math.isnan(_asked(fix, one).share):
+        if len(batch.stored) == 1 or batch.shifted or math.isnan(_asked(fix, one).share):
             continue
         found = judge(fix, rule, one, code)
         errors = [error for error in (verdict.error, found.error) if error is not None]
@@ -275,7 +308,8 @@ def _loss_faults(ran: Ran, wanted: float, batch: Batch) -> list[Fault]:
     assert ran.result is not None
     loss = ran.result.double()
     wrong = not math.isfinite(wanted) or abs(float(loss) - wanted) > WRONG_LOSS * max(1.0, abs(wanted))
-    overflows = ran.result.dtype == torch.float16 and _overflows_over_all_rows(batch)
+    computed = compute_format(batch.job.dtype).name
+    overflows = str(ran.result.dtype) == f"torch.{computed}" and _overflows_over_all_rows(batch)
     return [
         ("loss still NaN", loss.isnan()),
         ("loss still infinite", loss.isinf()),
@@ -285,10 +319,10 @@ def _loss_faults(ran: Ran, wanted: float, batch: Batch) -> list[Fault]:
 
 
 def _overflows_over_all_rows(batch: Batch) -> bool:
-    """Whether a float16 reduction over the whole tensor overflows, which the rows at hand cannot show."""
+    """Whether a reduction over the whole tensor overflows in the dtype, which the rows at hand cannot show."""
     job = batch.job
     labels = job.targets is not None and job.targets.labels is not None
-    many = job.options.reduction == "mean" and labels and job.kept >= FORMATS["float16"].overflow
+    many = job.half and job.options.reduction == "mean" and labels and job.kept >= FORMATS["float16"].overflow
     return len(batch.stored) < job.rows.count and (job.sum_overflows or many)
 
 
@@ -407,10 +441,20 @@ def _part(job: Job, tried: Numbers) -> Batch:
     batch = _rows(job, tried)
     if not batch.leading or not job.divisor or not math.isfinite(job.divisor):
         return batch
-    rows = len(tried)
-    beside = torch.arange(rows + 2) >= rows
-    batch = batch.taken([*range(rows), 0, 0], ~beside, _line(job, rows + 2))
-    return _replaced(batch, beside, beside)
+    rows, more = len(tried), 3 if batch.shifted else 2
+    beside = torch.arange(rows + more) >= rows
+    batch = batch.taken([*range(rows), *[0] * more], ~beside, _line(job, rows + more))
+    batch = _replaced(batch, beside, beside)
+    return _last_ignored(batch) if batch.shifted else batch
+
+
+def _last_ignored(batch: Batch) -> Batch:
+    """The batch with the last row left out, as shifting the labels leaves it."""
+    assert batch.given is not None
+    last = np.arange(len(batch.given)) == len(batch.given) - 1
+    given = batch.given.masked_fill(torch.from_numpy(last), batch.job.options.ignore_index)
+    ignored = last if batch.targets.ignored is None else batch.targets.ignored | last
+    return replace(batch, given=given, targets=RowTargets(given.numpy(), ignored, batch.targets.bad))
 
 
 def _replaced(batch: Batch, rows: torch.Tensor, relabelled: torch.Tensor) -> Batch:
