@@ -12,13 +12,14 @@ import numpy as np
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import rules
+from nanhunt.operations import registry, rules
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_weights
+from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
@@ -61,11 +62,32 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
+            if options.op is not None:
+                return self._operation(container, registry.find(options.op), options)
             return self.chosen(choose(container, options), options) + self._refused(container, options)
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
+
+    def _operation(self, container: Container, operation: Operation, options: Options) -> Report:
+        """One operation on every complete set of its tensors, in every dtype asked for."""
+        # Loaded here because they bring torch, which healthy logits do without.
+        from nanhunt.operations.assignment import assignments, spoken
+        from nanhunt.operations.findings import judged
+        from nanhunt.operations.problem import problem_of
+
+        said = spoken(operation, options, tuple(options.role))
+        codes = frozenset(rule.code for rule in operation.rules)
+        self.unfinished = reports = []
+        for tensors in assignments(container, operation, said, options):
+            main = tensors[operation.roles[0].name]
+            for dtype in _dtypes(main, options):
+                problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
+                found = judged(problem, self.advance, compares=self.compares)
+                reports.append(self._report(options, [found]))
+        self.unfinished = []
+        return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
         """Tensors that could not be read beside those that were; text and objects are nobody's logits."""

@@ -21,4 +21,11 @@ CAST_LOSS = Rule[Any, Any, Any](
     "Keep this tensor in float32, or in bfloat16, which has float32's range.",
     operation="values",
 )  # fmt: skip
-RULES = (NON_FINITE, CAST_LOSS)
+BOOKKEEPING = Rule[Any, Any, Any](
+    "NH503", "bookkeeping-nan", Severity.NOTE,
+    "A number kept beside the weights (a metric, a best score) is NaN.",
+    "Training does not go on with it, so no weight is harmed; but a loss was NaN when it was written.",
+    "Find the step that made it (nanhunt run); the checkpoint itself can be used.",
+    operation="values",
+)  # fmt: skip
+RULES = (NON_FINITE, CAST_LOSS, BOOKKEEPING)
