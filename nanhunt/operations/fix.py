@@ -60,11 +60,11 @@ class Fix(Generic[Problem]):
     """Hides the fault where it seems to work: never recommended, only shown where it does not help."""
 
     def render(self, slots: Mapping[str, str]) -> str:
-        """The code for one user's tensors. A slot's text may name other slots, one level deep.
+        """The code for one user's tensors. A slot's text may name other slots, one level deep; {cast} is nothing by default.
 
         KeyError for a slot that nobody fills.
         """
-        texts = {**slots, **self.slots}
+        texts = {"cast": "", **slots, **self.slots}
         return self.code.format_map({name: text.format_map(texts) for name, text in texts.items()})
 
 
