@@ -60,7 +60,7 @@ class Fix(Generic[Problem]):
     """Hides the fault where it seems to work: never recommended, only shown where it does not help."""
 
     def render(self, slots: Mapping[str, str]) -> str:
-        """The code for one user's tensors. A slot's text may name other slots, one level deep; {cast} is nothing by default.
+        """The code for one user's tensors. A slot's text may name other slots, one level deep; {cast} is "" by default.
 
         KeyError for a slot that nobody fills.
         """
