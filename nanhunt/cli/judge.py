@@ -24,7 +24,6 @@ from nanhunt.scan.options import Options
 
 if TYPE_CHECKING:
     from nanhunt.operations.cross_entropy.sweep import RowTable
-    from nanhunt.operations.rule import Rule
 
 INTERRUPTED = 130
 
@@ -75,26 +74,6 @@ def merge_saved(given: Given, reports: list[str]) -> None:
     total = merge([_saved(path, as_input=True) for path in reports])
     total = replace(total, exit_code=_code(total, fail_on))
     _finish(_with_known(total, output, fail_on), output, interrupted=False)
-
-
-def explain_rules(name: str | None, *, every: bool) -> None:
-    """rule: one, all, or (with neither) a line each."""
-    if name is None and not every:
-        files.say("".join(f"{rule.code}  {rule.severity:7}  {rule.name}\n" for rule in rules.RULES.values()))
-        return
-    chosen = list(rules.RULES.values()) if every else [rules.find(name or "")]
-    files.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
-
-
-def _wrapped(rule: Rule[Any, Any, Any]) -> str:
-    import textwrap
-
-    parts = (("What", rule.what), ("Why", rule.why), ("Fix", rule.fix))
-    columns = min(files.width(), 100)
-    return "".join(
-        textwrap.fill(text, columns, initial_indent=f"{title + ':':6}", subsequent_indent=" " * 6) + "\n"
-        for title, text in parts
-    )
 
 
 def _judged(
