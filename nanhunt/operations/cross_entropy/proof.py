@@ -282,7 +282,7 @@ def judge(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: st
     ]
     if rule.mended is not None:
         # A row that the fix leaves out has nothing to learn.
-        faults.append(("trains no better", ~rule.mended(tried) & question.labels.kept))
+        faults.append(("trains no better", ~rule.mended(tried) & question.labels.kept & batch.failing))
     loss = float(ran.result)
     error = abs(loss - wanted) / fix.scale if math.isfinite(loss) and math.isfinite(wanted) else None
     return _verdict(faults, batch, error)
