@@ -317,16 +317,18 @@ def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.operations.rules import RULES
 
-    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")):
-        # Remedies of these are run on rows with sound input only; perhaps there was no such row. The catalogue's
-        # words would praise what has just been seen to fail.
+    rule = RULES.get(finding.code)
+    if rule is None:
+        return ""
+    if rule.fixes and not rule.input_at_fault:
+        # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
+        # would praise what has just been seen to fail.
         return (
             "None of the known ways mends these rows; each was run."
             if finding.remedies
             else "Mend the input of these rows first: each has a graver finding."
         )
-    rule = RULES.get(finding.code)
-    return rule.fix if rule else ""
+    return rule.fix
 
 
 # ---------------------------------------------------------------------------------------------- the comparison

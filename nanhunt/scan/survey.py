@@ -96,7 +96,7 @@ class Survey:
         from nanhunt.operations.problem import problem_of
 
         said = spoken(operation, options, tuple(options.role))
-        codes = frozenset(rule.code for rule in operation.rules)
+        codes = rules.chosen(options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
