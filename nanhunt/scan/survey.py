@@ -61,11 +61,15 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            return self.chosen(choose(container, options), options) + self._refused(container, options)
+            return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
+
+    def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
+        """Tensors of a container whose roles are known, and those that cannot be read."""
+        return self.chosen(chosen, options) + self._refused(container, options or self.options)
 
     def _refused(self, container: Container, options: Options) -> Report:
         """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
