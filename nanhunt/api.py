@@ -43,10 +43,10 @@ class Keywords(Options):
     """
 
     # Wider types than the fields they replace, on purpose: _options() narrows them before anybody else sees them.
-    targets: Path_ | Values | None = again(Options, "targets", "Or such values.")  # type: ignore[assignment]
-    dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "Or a dtype of torch or NumPy.")  # type: ignore[assignment]
+    targets: Path_ | Values | None = again(Options, "targets", "An array or tensor too.")  # type: ignore[assignment]
+    dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
-    class_weights: Path_ | Values | None = again(Options, "class_weights", "Or such values.")  # type: ignore[assignment]
+    class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
 
 
 def _with_keywords(
@@ -57,7 +57,7 @@ def _with_keywords(
     Type checkers and editors read the keywords from the constructor of ``Keywords``; help() shows them with
     what they mean.
     """
-    known = declared(Keywords)
+    known = declared(keywords)
 
     def decorate(function: Callable[[Input, Keywords], Report]) -> Callable[Concatenate[Input, P], Report]:
         @functools.wraps(function)
@@ -132,6 +132,8 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
 def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
     """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
     options = survey.options
+    if options.op is not None:
+        return survey.operation(container)
     chosen = choose(container, options)
     if targets is not None and not _is_path(targets):
         given = _other(targets, TARGETS, options)

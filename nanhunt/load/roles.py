@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from nanhunt.load.container import Container
-from nanhunt.load.tensor import Tensor
+if TYPE_CHECKING:
+    from nanhunt.load.container import Container
+    from nanhunt.load.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Role:
     """The least number of dimensions."""
     required: bool = True
     """Whether the operation makes no sense without it."""
+    what: str = ""
+    """Shape and meaning, for people: "(..., classes): scores before the softmax"."""
+    gradient: Literal["", "unit", "group"] = ""
+    """Whether a gradient reaches it: none, one that belongs to each unit (row, value), or one that all units of a
+    group share, as the keys of an attention head are shared by its queries."""
+    cast: bool = True
+    """Whether a float tensor is converted to the dtype that is judged."""
 
     @property
     def option(self) -> str:

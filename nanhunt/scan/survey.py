@@ -12,7 +12,7 @@ import numpy as np
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import rules
+from nanhunt.operations import registry, rules
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
@@ -61,6 +61,8 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
+            if options.op is not None:
+                return self.operation(container, options)
             return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
@@ -70,6 +72,27 @@ class Survey:
     def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors of a container whose roles are known, and those that cannot be read."""
         return self.chosen(chosen, options) + self._refused(container, options or self.options)
+
+    def operation(self, container: Container, options: Options | None = None) -> Report:
+        """One operation on every complete set of its tensors, in every dtype asked for."""
+        # Loaded here because they bring torch, which healthy logits do without.
+        from nanhunt.operations.assignment import assignments, spoken
+        from nanhunt.operations.findings import judged
+        from nanhunt.operations.problem import problem_of
+
+        options = options or self.options
+        operation = registry.find(options.op or "")
+        said = spoken(operation, options, tuple(options.role))
+        codes = frozenset(rule.code for rule in operation.rules)
+        self.unfinished = reports = []
+        for tensors in assignments(container, operation, said, options):
+            main = tensors[operation.roles[0].name]
+            for dtype in _dtypes(main, options):
+                problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
+                found = judged(problem, self.advance, compares=self.compares)
+                reports.append(self._report(options, [found]))
+        self.unfinished = []
+        return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
         """Tensors that could not be read beside those that were; text and objects are nobody's logits."""

@@ -55,6 +55,13 @@ def test_everything_that_holds_numbers_is_looked_at() -> None:
     assert told(nanhunt.check(nested)) == [("history.1", "NH501")]
 
 
+def test_a_dict_holds_the_tensors_of_any_operation() -> None:
+    named = {"logits": torch.tensor([[200.0, 0.0]]), "targets": torch.tensor([[0.0, 1.0]])}
+    report = nanhunt.check(named, op="bce")
+    assert [tensor.operation for tensor in report.tensors] == ["bce"]
+    assert not report.ok
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "sparse": (LOGITS.to_sparse, "to_dense"),
     "meta": (lambda: torch.empty(2, 2, device="meta"), "values"),

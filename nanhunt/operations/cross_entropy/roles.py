@@ -8,6 +8,7 @@ from math import prod
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck, NotNumbers
+from nanhunt.load.numbers import values_beside
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
 from nanhunt.load.roles import Candidates, Role, is_called, place
@@ -85,9 +86,11 @@ def choose(container: Container, options: ReadOptions) -> Chosen:
     Raises NothingToCheck when no tensor is floating, NanhuntError for names that lead nowhere or to the wrong
     kind.
     """
-    if not any(_is_floating(tensor) for tensor in container.tensors.values()):
+    beside = () if options.logits else values_beside(container)
+    if not beside and not any(_is_floating(tensor) for tensor in container.tensors.values()):
         raise _nothing_floating(container)
     logits, values = _logits_and_values(container, options)
+    values += beside
     if not logits:
         undecided = dict.fromkeys(_undecided(container, values, options.class_axis), (UNDECIDED,))
         return Chosen((), values, notes=undecided)

@@ -215,9 +215,12 @@ def test_logits_of_the_wrong_kind(asked, dtype):
         choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), ReadOptions(logits=(asked,)))
 
 
-@pytest.mark.parametrize(
-    "tensors", [{"labels": LABELS}, {"z": ("complex64", (4, 10))}, {"mask": ("bool", (4,))}]
-)
+def test_complex_values_are_judged_as_their_parts():
+    (found,) = choose(container(x=FLOAT, h=FLOAT, z=("complex64", (4, 10))), ReadOptions()).values[2:]
+    assert (found.name, found.dtype, found.shape) == ("z", "float32", (4, 10, 2))
+
+
+@pytest.mark.parametrize("tensors", [{"labels": LABELS}, {"mask": ("bool", (4,))}])
 def test_nothing_floating(tensors):
     with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
         choose(container(**tensors), ReadOptions())
