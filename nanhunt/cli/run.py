@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -115,10 +116,12 @@ def _hold(incident: Incident) -> None:
 
 
 def _say(text: str) -> None:
-    """Standard error, after what the script has printed: its standard output is its own."""
-    sys.stdout.flush()
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    """Standard error, after what the script has printed: its standard output is its own, and may be closed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _logging(session: Session, folder: str) -> AbstractContextManager[object]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .recorder import Opaque, Recorder
+from .unseen import hide
 
 Called = Callable[[torch.nn.Module], None]
 Returned = Callable[[Any], None]
@@ -59,6 +60,9 @@ def _module_call(
                     functools.partial(original, self), f"compiled {type(self).__name__}", compiled=True
                 )
                 out = recorder.opaque(region, args, kwargs)
+        except BaseException as error:
+            hide(error)
+            raise
         finally:
             recorder.module = outer
         if outer is None:
@@ -71,9 +75,13 @@ def _module_call(
 def _apply(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or recorder.paused:
-            return original(cls, *args, **kwargs)
-        return recorder.opaque(Opaque(functools.partial(original, cls), cls.__name__), args, kwargs)
+        try:
+            if torch.compiler.is_compiling() or recorder.paused:
+                return original(cls, *args, **kwargs)
+            return recorder.opaque(Opaque(functools.partial(original, cls), cls.__name__), args, kwargs)
+        except BaseException as error:
+            hide(error)
+            raise
 
     return apply
 

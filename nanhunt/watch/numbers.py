@@ -52,7 +52,7 @@ class Signs:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Signs:
         """From the extremes, which show both infinities and pass NaN on."""
-        values = _real(tensor.detach())
+        values = _real(local(tensor).detach())
         low, high = values.amin().item(), values.amax().item()
         if math.isnan(high):
             return cls(True, bool(values.isposinf().any()), bool(values.isneginf().any()))
@@ -70,19 +70,40 @@ class Signs:
 
 
 def checkable(tensor: torch.Tensor) -> bool:
-    """Whether it has floating or complex values that can be looked at (not meta, sparse, fake or empty)."""
+    """Whether it has floating or complex values that can be looked at (not meta, sparse, fake, freed or empty)."""
     return (
         (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
         and tensor.dtype.itemsize > 1
         and tensor.layout is torch.strided
         and tensor.device.type != "meta"
         and tensor.numel() > 0
+        and in_memory(tensor)
     )
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a DTensor that is here (to read the whole would wait for other processes); else the tensor."""
+    part: torch.Tensor = getattr(tensor, "_local_tensor", tensor)
+    return part
+
+
+def in_memory(tensor: torch.Tensor) -> bool:
+    """Whether its numbers are there.
+
+    FSDP frees the memory of gathered parameters and keeps the tensors: to read one ends the process by SIGSEGV.
+    """
+    part = local(tensor)
+    return part.numel() == 0 or part.layout is not torch.strided or part.untyped_storage().size() > 0
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Where its numbers lie; views of one tensor have one address."""
+    return local(tensor).untyped_storage().data_ptr()
 
 
 def finite(tensor: torch.Tensor) -> bool:
     """Whether every value is finite. A sum decides almost always; only a suspicious one is looked at closely."""
-    values = _real(tensor.detach())
+    values = _real(local(tensor).detach())
     total = values.sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None)
     return math.isfinite(total.item()) or bool(torch.isfinite(values).all())
 
@@ -113,19 +134,21 @@ def _gathered(sums: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     """The floating values of a sparse or complex tensor."""
-    values = tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
-    return _real(values)
+    part = local(tensor)
+    return _real(part.coalesce().values() if part.layout is torch.sparse_coo else part)
 
 
 def _summable(tensor: torch.Tensor) -> bool:
     """Whether there are numbers to add: not in float8, on the meta device, or in a compressed sparse layout."""
-    known_layout = tensor.layout in (torch.strided, torch.sparse_coo)
-    return known_layout and tensor.dtype.itemsize > 1 and tensor.device.type != "meta" and tensor.numel() > 0
+    part = local(tensor)
+    known_layout = part.layout in (torch.strided, torch.sparse_coo)
+    filled = part.dtype.itemsize > 1 and part.device.type != "meta" and part.numel() > 0
+    return known_layout and filled and in_memory(part)
 
 
 def numbers(tensor: torch.Tensor) -> Numbers:
     """Look closely at one floating tensor, of any shape."""
-    values = tensor.detach()
+    values = local(tensor).detach()
     parts = _real(values)
     bad = ~torch.isfinite(values)
     good = parts[torch.isfinite(parts)]

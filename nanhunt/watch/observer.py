@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .numbers import Numbers, Signs, checkable, finite, numbers, tensors_in
+from .numbers import Numbers, Signs, address, checkable, finite, numbers, tensors_in
 from .site import caller
 from .tape import Entry, Module
+from .unseen import hide
 
 _UNINITIALISED = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "resize_"})
 _SWALLOW = frozenset({"div", "reciprocal", "exp", "sigmoid", "tanh", "_softmax", "softmax", "rsqrt", "pow"})
@@ -96,7 +97,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then look at what came out."""
-        out = func(*args, **(kwargs or {}))
+        try:
+            out = func(*args, **(kwargs or {}))
+        except BaseException as error:
+            hide(error)
+            raise
         # A view has no numbers of its own: whoever wrote them was looked at.
         if not self.suspended and not _views[func]:
             for tensor in (out,) if isinstance(out, torch.Tensor) else tensors_in(out):
@@ -110,7 +115,9 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._swallowed(func, args, kwargs, out)
             return
         signs = Signs.of(out)
+        updated = _updated_statistics(func, args)
         given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
+        given = [item for item in given if not any(item is one for one in updated)]
         scalars = tuple(item for item in (*args, *kwargs.values()) if isinstance(item, int | float))
         if signs.one_infinity and any(map(math.isinf, scalars)):
             self._remember(func, out, signs, scalars=scalars, legal=True)
@@ -195,7 +202,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not item.legal:
             self.faults += 1
             _ = item.out  # now: the tensor may be written to later
-        self.by_memory[item.result.untyped_storage().data_ptr()] = item
+        self.by_memory[address(item.result)] = item
         return item
 
     def _place(self, node: Any) -> Any:
@@ -216,7 +223,13 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
-        return self.by_memory.get(tensor.untyped_storage().data_ptr())
+        return self.by_memory.get(address(tensor))
+
+
+def _updated_statistics(func: Any, args: tuple[Any, ...]) -> Sequence[Any]:
+    """The running statistics that a normalisation in training has just written: results rather than inputs."""
+    training = "batch_norm" in _name(func) and (args[5:6] == (True,) or "with_update" in _name(func))
+    return args[3:5] if training else ()
 
 
 def _handed_on(op: str, parents: Sequence[Observation], signs: Signs) -> bool:

@@ -16,6 +16,7 @@ from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable
 from .site import caller, foreign
 from .tape import Entry, Module, RandomState, Tape, sequence_number
+from .unseen import hide
 
 _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout})
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
@@ -108,7 +109,11 @@ class Recorder(TorchFunctionMode):
         """Run the call, then note it if it made or changed a tensor."""
         if self.tape.random_state is None and not self.paused:
             self.tape.random_state = RandomState()
-        out = func(*args, **kwargs) if kwargs else func(*args)
+        try:
+            out = func(*args, **kwargs) if kwargs else func(*args)
+        except BaseException as error:
+            hide(error)
+            raise
         kind = type(out)
         if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
             return out

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import importlib.util
 import os
 import signal
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
+from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from nanhunt.errors import NanhuntError
+
+from .unseen import clean
+
+_STDIN = "<stdin>"
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ def prepare(script: Script) -> Callable[[], None]:
     """
     sys.path[0] = _first_path(script)
     if script.module:
-        return _from_module(script)
+        spec = _main_spec(script.target)
+        return _from_spec(spec, spec.origin or script.target, script)
+    packed = PathFinder.find_spec("__main__", [script.target]) if _is_packed(script.target) else None
+    if packed is not None:
+        return _from_spec(packed, script.target, script)
     source, file = _read(script.target)
     sys.argv = [script.target, *script.arguments]
     return lambda: _run(lambda: compile(source, file, "exec", dont_inherit=True), file, None)
@@ -52,15 +62,20 @@ def _first_path(script: Script) -> str:
     """What Python puts first on ``sys.path``."""
     if script.module or script.target == "-":
         return str(Path.cwd()) if script.module else ""
-    path = Path(script.target)
-    return str(path.resolve() if path.is_dir() else path.resolve().parent)
+    if _is_packed(script.target):
+        return str(Path(script.target).absolute())
+    return str(Path(script.target).resolve().parent)
+
+
+def _is_packed(target: str) -> bool:
+    """Whether it is a folder or an archive, which Python runs by the ``__main__.py`` inside."""
+    return target != "-" and (Path(target).is_dir() or zipfile.is_zipfile(target))
 
 
 def _read(target: str) -> tuple[bytes, str]:
     if target == "-":
-        return sys.stdin.buffer.read(), "<stdin>"
-    path = Path(target)
-    file = path / "__main__.py" if path.is_dir() else path
+        return sys.stdin.buffer.read(), _STDIN
+    file = Path(target)
     try:
         return file.read_bytes(), str(file.absolute())
     except OSError as error:
@@ -68,10 +83,9 @@ def _read(target: str) -> tuple[bytes, str]:
         raise NanhuntError(f"cannot read the script {target}: {error.strerror}", hint) from None
 
 
-def _from_module(script: Script) -> Callable[[], None]:
+def _from_spec(spec: ModuleSpec, name: str, script: Script) -> Callable[[], None]:
     """Like ``python -m``: the parent packages are imported, relative imports work."""
-    spec = _main_spec(script.target)
-    sys.argv = [spec.origin or script.target, *script.arguments]
+    sys.argv = [name, *script.arguments]
     loader: Any = spec.loader
 
     def code() -> CodeType:
@@ -102,11 +116,21 @@ def _run(code: Callable[[], CodeType], file: str, spec: ModuleSpec | None) -> No
     """Execute in a fresh ``__main__``, which stays the main module: pickle and multiprocessing look it up."""
     main = ModuleType("__main__")
     main.__dict__.update(
-        __file__=file, __builtins__=__builtins__, __spec__=spec, __loader__=spec and spec.loader
+        __package__=spec.parent if spec else None,
+        __loader__=spec.loader if spec else _loader(file),
+        __spec__=spec,
+        __annotations__={},
+        __builtins__=builtins,
+        __file__=file,
+        __cached__=spec.cached if spec else None,
     )
-    main.__dict__["__package__"] = spec.parent if spec else None
     sys.modules["__main__"] = main
     exec(code(), main.__dict__)
+
+
+def _loader(file: str) -> Any:
+    """What Python names as the loader of the script."""
+    return BuiltinImporter if file == _STDIN else SourceFileLoader("__main__", file)
 
 
 def exit_code(run: Callable[[], None]) -> int:
@@ -137,12 +161,9 @@ def _code_of(error: SystemExit) -> int:
 
 
 def _print(error: BaseException) -> None:
-    trace = error.__traceback__
-    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
-        trace = trace.tb_next
+    clean(error)
     with contextlib.suppress(BrokenPipeError):
-        # The hook prints the traceback that the error itself carries.
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.excepthook(type(error), error, error.__traceback__)
 
 
 def _interrupted() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .names import operation
-from .numbers import checkable, finite
+from .numbers import checkable, finite, in_memory
 from .observer import Observer, live_caller
 from .recorder import Opaque
 from .tape import Entry, RandomState, Slot, Tape, sequence_number, slots_in
@@ -59,7 +59,7 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     _refuse(tape, entries)
     current: list[Entry | None] = [None]
     again = Tape()
-    look = Repetition(Observer(again.entry_of, where=lambda: _where(current[0])), again, entries)
+    look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again, entries)
     again.first_number = sequence_number()
     with _random_state_kept(tape, entries), _compiled_regions_open(entries):
         _copy_inputs(tape, look, step)
@@ -74,12 +74,20 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     return look
 
 
+class _Alone(Observer):  # type: ignore[no-untyped-call]
+    """Refuses what needs other processes: they do not repeat the step, so it would wait for them for ever."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As an observer does, but for collectives."""
+        if "c10d" in func.namespace:
+            raise CannotRepeat("it exchanges numbers with other processes")
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 def _refuse(tape: Tape, entries: Sequence[Entry]) -> None:
     """Raise CannotRepeat where it is known beforehand."""
     if tape.unnoted:
         raise CannotRepeat("one of its calls could not be noted")
-    if any(_talks_to_others(entry) for entry in entries):
-        raise CannotRepeat("it exchanges numbers with other processes")
     if tape.cut_short and any(_computed(slot) for slot in _inputs_of(tape, entries)):
         raise CannotRepeat("it made too many calls for the recorder to keep")
     if not entries or tape.random_state is None:
@@ -106,7 +114,9 @@ class Step:
 
     entries: list[Entry]
     rewritten: frozenset[int]
-    """Memory of inputs whose numbers of the beginning are lost: the entries write to them, after others read them."""
+    """Memory of inputs whose numbers of the beginning are lost: the entries write to them."""
+    read_before: frozenset[int]
+    """That of inputs which other entries read before."""
     statistics: frozenset[int]
     """Memory of running statistics that the entries update, and whose numbers do not matter to them."""
 
@@ -134,7 +144,7 @@ class Step:
         early -= statistics
         if early - bad:
             entries = tape.slice(roots, last.keys() - bad - early)
-        return cls(entries, frozenset(bad | early), statistics)
+        return cls(entries, frozenset(bad | early), frozenset(early), statistics)
 
 
 def _statistics(entries: Sequence[Entry]) -> frozenset[int]:
@@ -177,11 +187,6 @@ def _random_state_kept(tape: Tape, entries: Sequence[Entry]) -> Iterator[None]:
         now.restore()
 
 
-def _talks_to_others(entry: Entry) -> bool:
-    """Whether repeating the call on this process alone would wait for the others forever."""
-    return isinstance(entry.func, Opaque) and "SyncBatchNorm" in entry.func.__name__
-
-
 def _compiled_regions_open(entries: Sequence[Entry]) -> contextlib.AbstractContextManager[Any]:
     """Run compiled regions eagerly this time, so that what happens inside can be seen."""
     if any(isinstance(entry.func, Opaque) and entry.func.compiled for entry in entries):
@@ -195,8 +200,11 @@ def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
         tensor = slot.tensor
         if tensor is None:
             continue  # only a loss if something needs it
-        changed = slot.memory in step.rewritten or _written_unseen(tape, slot, tensor)
-        look.changed_inputs += changed
+        if not in_memory(tensor):
+            raise CannotRepeat("the memory of an input was freed meanwhile, as FSDP does")
+        unseen = _written_unseen(tape, slot, tensor)
+        changed = slot.memory in step.rewritten or unseen
+        look.changed_inputs += slot.memory in step.read_before or unseen
         copy = tensor.detach().clone()
         if _is_bad(copy):
             if changed or slot.memory in step.statistics:

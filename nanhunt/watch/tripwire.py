@@ -21,6 +21,7 @@ from .numbers import all_finite, checkable, finite
 from .observer import Observer
 from .recorder import Opaque, Recorder, transforming
 from .site import caller
+from .unseen import hide
 
 Roots = list[tuple[torch.Tensor, torch.Tensor | None]]
 PARAMETERS_EVERY = 10
@@ -117,7 +118,11 @@ class TripWire:
 
         @functools.wraps(original)
         def patched(*args: Any, **kwargs: Any) -> Any:
-            return wrapper(original, *args, **kwargs)
+            try:
+                return wrapper(original, *args, **kwargs)
+            except BaseException as error:
+                hide(error)
+                raise
 
         setattr(owner, name, patched)
         self.undo.append(lambda: setattr(owner, name, original))

@@ -1,0 +1,110 @@
+"""A problem and its tally become one TensorReport: counts, arithmetic, fixes that were run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nanhunt.dtypes.formats import compute_format
+from nanhunt.operations.judge import ranges, tally
+from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
+from nanhunt.operations.problem import Problem, read_block
+from nanhunt.operations.prove import prove
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.tally import Tally, strip
+from nanhunt.operations.values.check import as_health
+from nanhunt.parallel import in_order
+from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
+
+
+def judged(problem: Problem, advance: Callable[[int], None], *, compares: bool) -> TensorReport:
+    """Judges the problem block by block; ``advance`` is told bytes done."""
+
+    def work(groups: tuple[int, int]) -> Tally:
+        return tally(problem, *groups)
+
+    found, size = Tally(), problem.main.data.nbytes // max(1, problem.plan.group_count)
+    blocks = list(ranges(problem))
+    for (first, last), part in zip(blocks, in_order(work, blocks), strict=True):
+        found += part
+        advance((last - first) * size)
+    return report(problem, found, compares=compares)
+
+
+def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
+    """Everything about the problem, from the tally over all of its groups; losses only where it ``compares``."""
+    tensor, plan, operation = problem.main, problem.plan, problem.operation
+    findings = tuple(_finding(problem, rule, found) for rule in problem.judged if found.counts.get(rule.code))
+    return TensorReport(
+        file=tensor.file, tensor=tensor.name, role=operation.roles[0].name, stored_dtype=tensor.dtype,
+        dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
+        health=as_health(found.health),
+        implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
+        truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))) if compares else None,
+        findings=findings, affected_rows=found.affected, notes=_notes(problem),
+        strip=strip(found, plan.unit_count), operation=operation.name,
+        roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
+        unit_shape=(*plan.groups, *plan.units), fused_call=operation.fused_call,
+    )  # fmt: skip
+
+
+def _notes(problem: Problem) -> tuple[str, ...]:
+    computed = compute_format(problem.dtype).name
+    if computed == problem.dtype:
+        return ()
+    return (f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}",)
+
+
+def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -> Implementation:
+    nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
+    counts = dict(zip(BEHAVIOUR_FIELDS, map(int, found.behaviour.get(name, nothing)), strict=True))
+    return Implementation(
+        loss=_reduced(problem, found.sums.get(name, 0.0)) if compares else None, bad_value_rows=counts["bad_value"],
+        bad_gradient_rows=counts["bad_gradient"], wrong_rows=counts["wrong"],
+        max_error=found.errors.get(name) if compares else None,
+    )  # fmt: skip
+
+
+def _reduced(problem: Problem, total: float) -> float | None:
+    """The reduced value in float64; None for an operation without a reduction."""
+    if not problem.reduction:
+        return None
+    count = problem.plan.unit_count
+    if problem.reduction == "sum":
+        return total
+    return total / count if count else math.nan
+
+
+def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Finding:
+    numbers = found.rows[rule.code]
+    unit = unit_of(problem, numbers[0])
+    said = rule.arithmetic(unit) if rule.arithmetic else ""
+    return Finding(
+        rule.code, rule.name, rule.severity, found.counts[rule.code], numbers[: problem.max_rows],
+        f"{unit.name}: {said}", prove(problem, rule, numbers),
+    )  # fmt: skip
+
+
+def unit_of(problem: Problem, number: int) -> Unit:
+    """The unit with that flat number, alone."""
+    per_group = math.prod(problem.plan.units)
+    group, index = divmod(number, per_group)
+    block = read_block(problem, group, group + 1)
+    stored, cast, options = block.stored, block.cast, problem.options
+    if problem.operation.isolate is not None:
+        stored, _ = problem.operation.isolate(stored, options, index)
+        cast, options = problem.operation.isolate(cast, options, index)
+    return Unit(
+        problem.operation, unit_name(problem, number), problem.dtype, stored, cast, options, problem.upstream
+    )
+
+
+def unit_name(problem: Problem, number: int) -> str:
+    """Says "row 7", or "row (0, 7)" where units are numbered over several dimensions."""
+    shape = (*problem.plan.groups, *problem.plan.units)
+    if len(shape) < 2:
+        return f"{problem.operation.unit} {number}"
+    return f"{problem.operation.unit} ({', '.join(str(int(at)) for at in np.unravel_index(number, shape))})"

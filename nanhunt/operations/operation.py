@@ -1,0 +1,203 @@
+"""What an operation is: data and plain functions. ``nanhunt.operations.judge`` runs any of them.
+
+A form is an ordinary PyTorch function of the tensors, as a user writes it; the fused one is a form like the others.
+Standard library only, and so must be the top of every operation's file: what computes imports torch inside, since
+``nanhunt op`` and the catalogue of rules are read by programs that never need it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.load.roles import Role
+from nanhunt.operations.rule import Rule
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Bools = npt.NDArray[np.bool_]
+
+Tensors = Mapping[str, "torch.Tensor"]
+"""By role; an optional one that was not given is missing."""
+Form = Callable[[Tensors, Any], "torch.Tensor"]
+"""(tensors, options) -> values, one a unit: shape (groups, *units of a group, *whatever a value consists of)."""
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """How a tensor is cut into groups: seen as ``shape``, repeated to all groups, its last ``own`` axes whole."""
+
+    shape: tuple[int, ...]
+    own: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the shapes of all tensors decide, before a value is read."""
+
+    groups: tuple[int, ...]
+    """Shape over which blocks are cut: what one group holds never meets another group's numbers."""
+    units: tuple[int, ...]
+    """Shape of the units in one group; () where a group is one unit."""
+    sliced: Mapping[str, Sliced]
+    """By role; a role that is not in here is given whole to every block."""
+
+    @property
+    def group_count(self) -> int:
+        """How many groups there are."""
+        return math.prod(self.groups)
+
+    @property
+    def unit_count(self) -> int:
+        """How many units there are, N of a mean."""
+        return self.group_count * math.prod(self.units)
+
+
+@dataclass
+class Behaviour:
+    """What one form does with each unit; every field bool (units,)."""
+
+    bad_value: Bools
+    """Some number of the value is NaN or infinite, and its truth is not infinite."""
+    bad_gradient: Bools
+    """Some entry of the gradient that belongs to the unit is NaN or infinite."""
+    wrong: Bools
+    """Finite, and further from a finite truth than LOSS_BOUND allows."""
+    silent: Bools
+    """The whole gradient of the unit is 0, in truth it is more than a rounding of what the reduction hands back."""
+
+
+BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
+
+
+BEHAVIOUR_FIELDS = ("bad_value", "bad_gradient", "wrong", "silent")
+
+
+@dataclass
+class Facts:
+    """What the rules of an operation read, over the units of one block."""
+
+    by: dict[str, Behaviour]
+    """By form."""
+    own: dict[str, Bools] = field(default_factory=dict)
+    """The operation's own facts by name, bool (units,)."""
+
+    @property
+    def naive(self) -> Behaviour:
+        """What people write first."""
+        return self.by["naive"]
+
+    @property
+    def fused(self) -> Behaviour:
+        """PyTorch's own."""
+        return self.by["fused"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some groups of a problem, ready to be run."""
+
+    stored: Tensors
+    """As in the file; float8 upcast to float32."""
+    cast: Tensors
+    """As the operation sees them in the dtype."""
+    options: Any
+    groups: int
+    units: tuple[int, ...]
+    """Of one group."""
+    first: int
+    """Flat number of the first unit."""
+
+    @property
+    def count(self) -> int:
+        """Units in the block."""
+        return self.groups * math.prod(self.units)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Everything nanhunt knows of one operation."""
+
+    name: str
+    """As --op takes it."""
+    what: str
+    """One sentence."""
+    unit: str
+    """What is counted: "row", "value"."""
+    fused_call: str
+    """How users call the fused form: "F.cross_entropy"."""
+    roles: tuple[Role, ...]
+    """The first is the one that findings are about."""
+    options: type[Any]
+    """A frozen dataclass of the operation's own options."""
+    plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
+    """(shapes by role, options) -> Plan. Raises NanhuntError for shapes that do not fit."""
+    forms: Mapping[str, Form]
+    """Ways of writing it: "naive" is what people write first, "fused" PyTorch's own."""
+    truth: Form
+    """The value in float64, without cancellation; given float64 tensors."""
+    facts: Callable[[Block], dict[str, Bools]]
+    """The operation's own facts on each unit of a block."""
+    rules: tuple[Rule[Facts, Any, Any], ...]
+    """In order of causes: a unit that several rules hold for has the first as its cause."""
+    slots: Callable[[Any], Mapping[str, str]]
+    """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
+    scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
+    """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
+    reduces: bool = False
+    """Whether the values are losses, of which --reduction makes one."""
+    isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
+    """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises KeyError."""
+        found = {role.name: role for role in self.roles}
+        return found[name]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit that a rule holds for, and its numbers."""
+
+    operation: Operation
+    name: str
+    """How messages name it: "row (0, 3)"."""
+    dtype: str
+    """The dtype judged in."""
+    stored: Tensors
+    """The tensors of its group with this unit alone, first axis 1; as in the file."""
+    cast: Tensors
+    """As the operation sees them."""
+    options: Any
+    upstream: float
+
+    def number(self, role: str, *, stored: bool = False) -> str:
+        """The first number of a tensor, as cast or as stored."""
+        return f"{float((self.stored if stored else self.cast)[role].reshape(-1)[0]):.6g}"
+
+    def first_bad(self, form: str) -> str:
+        """The first operation inside ``form`` whose result is not finite; "" if there is none."""
+        from nanhunt.operations.trace import first_bad
+
+        leaves = [role.name for role in self.operation.roles if role.gradient and role.name in self.cast]
+
+        def run() -> torch.Tensor:
+            fresh = {name: self.cast[name].detach().requires_grad_() for name in leaves}
+            return self.operation.forms[form]({**self.cast, **fresh}, self.options)
+
+        found = first_bad(run, self.upstream)
+        return "" if found is None else f"{found.text}{' in the backward pass' if found.backward else ''}"
+
+    def value(self, form: str) -> float:
+        """The first number of what ``form`` gives; "truth" gives the truth."""
+        if form == "truth":
+            wide = {
+                name: each.double() if each.is_floating_point() else each for name, each in self.cast.items()
+            }
+            return float(self.operation.truth(wide, self.options).reshape(-1)[0])
+        return float(self.operation.forms[form](self.cast, self.options).reshape(-1)[0])

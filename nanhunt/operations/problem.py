@@ -1,0 +1,138 @@
+"""One operation on the user's tensors in one dtype: what every unit of work must know, and how its part is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nanhunt.dtypes.convert import to_torch, torch_dtype
+from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.errors import NanhuntError
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import Tensor
+from nanhunt.operations.operation import (
+    Block,
+    Facts,
+    Operation,
+    Plan,
+    Unit,
+)
+from nanhunt.operations.rule import Rule
+
+Bools = npt.NDArray[np.bool_]
+BLOCK_VALUES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One operation on its tensors in one dtype, under its options: what every unit of work is about."""
+
+    operation: Operation
+    tensors: Mapping[str, Tensor]
+    """By role."""
+    dtype: str
+    options: Any
+    codes: frozenset[str]
+    """Rules to look for."""
+    plan: Plan
+    max_rows: int = 10
+
+    @property
+    def main(self) -> Tensor:
+        """The tensor that findings are about."""
+        return self.tensors[self.operation.roles[0].name]
+
+    @property
+    def judged(self) -> list[Rule[Facts, Unit, Any]]:
+        """The rules to look for, in order of causes."""
+        return [rule for rule in self.operation.rules if rule.code in self.codes]
+
+    @property
+    def reduction(self) -> str:
+        """How the values become one: mean, sum, or nothing for an operation whose values are its output."""
+        return str(self.options.reduction) if self.operation.reduces else ""
+
+    @property
+    def upstream(self) -> float:
+        """What the reduction hands back to each value: 1 / N for a mean, else 1."""
+        return 1.0 / max(1, self.plan.unit_count) if self.reduction == "mean" else 1.0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it is computed in less than float32."""
+        return compute_format(self.dtype).unit_roundoff > FORMATS["float32"].unit_roundoff
+
+    def part(self, role: int, first: int, last: int) -> npt.NDArray[Any]:
+        """Groups ``first`` to ``last`` - 1 of one tensor as stored, by the number of its role."""
+        name = self.operation.roles[role].name
+        return groups_of(self.tensors[name].data, self.plan, name, first, last)
+
+
+def problem_of(
+    operation: Operation, tensors: Mapping[str, Tensor], dtype: str, options: Any, codes: frozenset[str],
+    max_rows: int = 10,
+) -> Problem:  # fmt: skip
+    """The problem of judging ``operation`` on those tensors.
+
+    Raises NanhuntError when a role is missing, has the wrong kind, or the shapes do not fit.
+    """
+    for role in operation.roles:
+        if role.name not in tensors:
+            if role.required:
+                raise _missing(operation, role, tensors)
+            continue
+        _check_kind(operation, role, tensors[role.name])
+    plan = operation.plan({name: tensor.shape for name, tensor in tensors.items()}, options)
+    return Problem(operation, tensors, dtype, options, codes, plan, max_rows)
+
+
+def _missing(operation: Operation, role: Role, tensors: Mapping[str, Tensor]) -> NanhuntError:
+    there = ", ".join(f"{name} ({tensor.label})" for name, tensor in tensors.items()) or "none"
+    return NanhuntError(
+        f"--op {operation.name} needs {role.name}, {role.what}; found: {there}.",
+        f"Say which tensor it is: --role {role.name}=NAME (or FILE:NAME).",
+    )
+
+
+def _check_kind(operation: Operation, role: Role, tensor: Tensor) -> None:
+    if tensor.dtype not in role.kinds:
+        raise NanhuntError(
+            f"{tensor.label} is {tensor.dtype}, and {role.name} of --op {operation.name} is {role.what}.",
+            f"Name another tensor: --role {role.name}=NAME.",
+        )
+
+
+def read_block(problem: Problem, first: int, last: int) -> Block:
+    """Groups ``first`` to ``last`` - 1 of every tensor, as stored and as cast to the dtype."""
+    compute = torch_dtype(compute_format(problem.dtype).name)
+    stored: dict[str, torch.Tensor] = {}
+    cast: dict[str, torch.Tensor] = {}
+    for name, tensor in problem.tensors.items():
+        part = groups_of(tensor.data, problem.plan, name, first, last)
+        values = to_torch(np.ascontiguousarray(part), tensor.dtype)
+        stored[name] = values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
+        casts = values.is_floating_point() and problem.operation.role(name).cast
+        cast[name] = stored[name].to(torch_dtype(problem.dtype)).to(compute) if casts else values
+    per_group = math.prod(problem.plan.units)
+    return Block(stored, cast, problem.options, last - first, problem.plan.units, first * per_group)
+
+
+def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
+    """Groups ``first`` to ``last`` - 1 of one tensor, (last - first, *own); all of it where the role is shared."""
+    how = plan.sliced.get(role)
+    if how is None:
+        return array
+    seen = array.reshape(how.shape)
+    leading, own = how.shape[: len(how.shape) - how.own], how.shape[len(how.shape) - how.own :]
+    if leading == plan.groups and seen.flags.c_contiguous:  # a view: nothing is copied but what is read
+        return seen.reshape(plan.group_count, *own)[first:last]
+    repeated = np.broadcast_to(seen, (*plan.groups, *own))
+    if not plan.groups:
+        return repeated[None][first:last]
+    return repeated[np.unravel_index(np.arange(first, last), plan.groups)]

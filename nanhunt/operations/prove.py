@@ -1,0 +1,188 @@
+"""The fixes of a rule, rendered for the user's tensors and run as printed on the units that the rule holds for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nanhunt.dtypes.convert import to_torch, torch_dtype
+from nanhunt.load.tensor import Tensor
+from nanhunt.operations import fix as fixes
+from nanhunt.operations.fix import Fix
+from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
+from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
+from nanhunt.operations.problem import Problem, groups_of, read_block
+from nanhunt.operations.rule import Rule
+from nanhunt.results.report import RemedyResult
+
+MOST_VALUES = 1 << 22
+"""Fixes are run on no more values than this, in slices of the first axis that hold failing units."""
+WRONG = 0.01
+"""A reduced loss further than this from the truth (relative; absolute below 1) is wrong, beyond any rounding."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A part of the problem, in the user's own layout, that holds failing units."""
+
+    problem: Problem
+    """Of the part alone."""
+    failing: npt.NDArray[np.intp]
+    """Numbers of the failing units in the part."""
+    share: float
+    """What the part's own mean must be multiplied by to be its share of the whole mean."""
+
+
+def prove(
+    problem: Problem, rule: Rule[Facts, Unit, Any], numbers: tuple[int, ...]
+) -> tuple[RemedyResult, ...]:
+    """Runs the rule's fixes on units with those numbers; those that work come first."""
+    apply = [fix for fix in rule.fixes if fix.when(problem)]
+    if not apply or not numbers:
+        return ()
+    sample = _sample(problem, np.array(numbers, np.intp), rule)
+    if not len(sample.failing):
+        return ()
+    tried = [(fix, _try(sample, fix)) for fix in apply]
+    told = [result for fix, result in tried if not (fix.tempting and result.works)]
+    return tuple(sorted(told, key=lambda result: not result.works))
+
+
+def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, Unit, Any]) -> Sample:
+    """Slices of the first axis that hold failing units, and none whose input is at fault: that no code mends.
+
+    Where every value is a unit of its own the part is made of those values alone, in one dimension.
+    """
+    if _is_elementwise(problem):
+        part = {name: _values(tensor, numbers) for name, tensor in problem.tensors.items()}
+        sample = _part(problem, part, np.arange(len(numbers)))
+        sound = numbers[_sound(sample, rule)[sample.failing]]
+        return _part(
+            problem,
+            {name: _values(tensor, sound) for name, tensor in problem.tensors.items()},
+            np.arange(len(sound)),
+        )
+    shape = problem.main.shape
+    if len(shape) < 3:  # one head: there is no axis to slice
+        return _part(problem, problem.tensors, numbers)
+    inner = problem.plan.unit_count // shape[0]
+    size = sum(math.prod(each.shape) for each in problem.tensors.values()) // shape[0]
+    slices = np.unique(numbers // inner)[: max(1, MOST_VALUES // max(1, size))]
+    part = {name: _taken(tensor, len(shape), shape[0], slices) for name, tensor in problem.tensors.items()}
+    failing = numbers[np.isin(numbers // inner, slices)]
+    sample = _part(problem, part, np.searchsorted(slices, failing // inner) * inner + failing % inner)
+    return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
+
+
+def _is_elementwise(problem: Problem) -> bool:
+    return not problem.plan.units and all(how.own == 0 for how in problem.plan.sliced.values())
+
+
+def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
+    array = np.ascontiguousarray(tensor.data.reshape(-1)[numbers[:MOST_VALUES]])
+    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
+
+
+def _part(problem: Problem, tensors: Mapping[str, Tensor], failing: npt.NDArray[np.intp]) -> Sample:
+    """The problem of some of the tensors' numbers, under the reduction of the whole."""
+    plan = problem.operation.plan({name: each.shape for name, each in tensors.items()}, problem.options)
+    share = plan.unit_count * problem.upstream if problem.reduction == "mean" else 1.0
+    return Sample(replace(problem, tensors=tensors, plan=plan), failing, share)
+
+
+def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
+    """Units of the part whose input is not at fault; all of them for a rule that is about the input."""
+    problem = sample.problem
+    block = read_block(problem, 0, problem.plan.group_count)
+    sound = np.ones(block.count, bool)
+    if rule.input_at_fault or not block.count:
+        return sound
+    facts = observe(problem, block).facts
+    for other in problem.operation.rules:
+        if other.input_at_fault and other.holds is not None:
+            sound &= ~other.holds(facts)
+    return sound
+
+
+def _taken(tensor: Tensor, dimensions: int, length: int, slices: npt.NDArray[np.intp]) -> Tensor:
+    """Those slices of the first axis, where the tensor has that axis; the whole of it where it is shared."""
+    if len(tensor.shape) != dimensions or tensor.shape[0] != length:
+        return tensor
+    array = np.ascontiguousarray(tensor.data[slices])
+    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
+
+
+def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
+    problem = sample.problem
+    code = fix.render(problem.operation.slots(problem))
+    block = read_block(problem, 0, problem.plan.group_count)
+    given = block.stored if fix.stored else block.cast
+    tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
+    leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
+    bad, outcome, error = _judged(sample, block, fixes.run(code, tensors, leaves, sample.share))
+    count = int(np.count_nonzero(bad[sample.failing]))
+    return RemedyResult(
+        fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
+    )
+
+
+def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of the part in the user's layout, in the dtype that the operation sees."""
+    tensor = problem.tensors[name]
+    stored = to_torch(np.ascontiguousarray(tensor.data), tensor.dtype)
+    if not stored.is_floating_point():
+        return stored
+    narrowed = stored.to(torch_dtype(problem.dtype)) if dtype != stored.dtype else stored
+    return narrowed.to(dtype)
+
+
+def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, float | None]:
+    """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
+    everything = np.ones(block.count, bool)
+    if ran.result is None:
+        return everything, f"raises {ran.error}", None
+    problem = sample.problem
+    truth = run_truth(problem.operation, block, problem.upstream)
+    found = _observed(problem, block, ran, truth)
+    if ran.result.dim() == 0:
+        wrong, error = _wrong_loss(problem, truth, ran.result)
+        if wrong:
+            return everything, wrong, error
+        return found.bad_gradient, "right loss, gradient still NaN", error
+    if found.bad_value.any():
+        return found.bad_value | found.bad_gradient, "still NaN", None
+    if found.bad_gradient.any():
+        return found.bad_gradient, "finite, gradient still NaN", None
+    return found.wrong, "finite but wrong", None
+
+
+def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
+    """(what is wrong with the reduced loss or "", its error)."""
+    true = truth.value.mean() if problem.reduction == "mean" else truth.value.sum()
+    if not bool(loss.isfinite()):
+        right = bool(loss.double() == true)
+        return "" if right else f"loss still {'NaN' if bool(loss.isnan()) else 'infinite'}", None
+    error = float((loss.double() - true).abs())
+    return "loss finite but wrong" if error > WRONG * max(1.0, float(true.abs())) else "", error
+
+
+def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Behaviour:
+    """What the code did with each unit: its gradients, cut into groups as the tensors are, and its output if any."""
+    plan, operation = problem.plan, problem.operation
+    cut = {
+        name: torch.from_numpy(
+            np.ascontiguousarray(groups_of(each.double().numpy(), plan, name, 0, plan.group_count))
+        )
+        for name, each in ran.gradients.items()
+    }
+    main = block.cast[operation.roles[0].name]
+    value = truth.value.to(main.dtype)  # a reduced loss says nothing of single units
+    if ran.result is not None and ran.result.dim():
+        value = ran.result.reshape(value.shape)
+    return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)

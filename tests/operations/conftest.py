@@ -1,0 +1,30 @@
+"""Any operation, judged on torch tensors in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nanhunt.api import _tensor as tensor_of
+from nanhunt.operations.findings import judged as judge_all
+from nanhunt.operations.operation import Operation
+from nanhunt.operations.problem import problem_of
+from nanhunt.results.report import TensorReport
+
+
+def judged(
+    operation: Operation, options: Any, dtype: str | None = None, **tensors: torch.Tensor
+) -> TensorReport:
+    """The report on tensors given by role."""
+    given = {name: tensor_of(tensor, name) for name, tensor in tensors.items()}
+    dtype = dtype or given[operation.roles[0].name].dtype
+    codes = frozenset(rule.code for rule in operation.rules)
+    problem = problem_of(operation, given, dtype, options, codes, max_rows=10_000)
+    return judge_all(problem, lambda _: None, compares=True)
+
+
+@pytest.fixture(name="judged", scope="session")
+def judged_fixture():
+    return judged

@@ -1,0 +1,123 @@
+"""--op attention against plain PyTorch; its fixes run from their printed text in the user's own layout."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanhunt.errors import NanhuntError
+from nanhunt.operations.attention import ATTENTION, AttentionOptions
+from nanhunt.results.report import Severity
+
+INF = math.inf
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def masks(kind: str, batch: int, length: int, keys: int, generator: torch.Generator) -> torch.Tensor | None:
+    """A mask as models make it; some rows of some are empty."""
+    keep = torch.rand(batch, 1, length, keys, generator=generator) < 0.6
+    keep[..., 0] = True
+    keep[0, 0, 1] = False  # left padding
+    lowest = {"-inf": -INF, "-1e9": -1e9, "finfo": torch.finfo(torch.float32).min}.get(kind, 0.0)
+    return {
+        "none": None, "bool": keep, "bool 2d": keep[0, 0], "key padding": keep[:, :, :1],
+    }.get(kind, torch.zeros(keep.shape).masked_fill(~keep, lowest))  # fmt: skip
+
+
+def plain(q, k, v, mask, causal: bool, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """(bad value, bad gradient of the query) per row of the naive spelling, run on the user's own layout."""
+    q = q.detach().clone().requires_grad_()
+    k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
+    scores = q @ k.mT * (scale if scale is not None else q.shape[-1] ** -0.5)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -INF) if mask.dtype == torch.bool else scores + mask
+    if causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -INF)
+    output = scores.softmax(-1) @ v
+    output.sum().backward()
+    return (~output.isfinite()).any(-1).numpy(), (~q.grad.isfinite()).any(-1).numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["none", "bool", "bool 2d", "key padding", "-inf", "-1e9", "finfo"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("size", [1.0, 40.0])
+def test_a_verdict_is_what_pytorch_does(judged, dtype, kind, causal, size):
+    generator = torch.Generator().manual_seed(7)
+    q = torch.randn(2, 4, 6, 16, generator=generator) * size
+    k, v = (torch.randn(2, 2, 6, 16, generator=generator) * size for _ in range(2))
+    if size > 1:
+        q[1, 2, 3, 0] = math.nan
+    mask = masks(kind, 2, 6, 6, generator)
+    tensors = {"query": q, "key": k, "value": v} | ({} if mask is None else {"attn_mask": mask})
+    report = judged(ATTENTION, AttentionOptions(causal=causal), str(dtype)[6:], **tensors)
+    q, k, v = (each.to(dtype) for each in (q, k, v))
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
+    bad_value, bad_gradient = plain(q, k, v, mask, causal, None)
+    found = report.implementations["naive"]
+    assert found.bad_value_rows == bad_value.sum()
+    assert found.bad_gradient_rows >= bad_gradient.sum()
+    broken = {row for each in report.findings if each.severity is Severity.ERROR for row in each.rows}
+    breaks = {
+        row for each in report.findings if each.severity is Severity.WARNING for row in each.rows
+    } | broken
+    assert breaks == {int(row) for row in np.flatnonzero(bad_value | bad_gradient)}
+    assert broken == ({int(row) for row in np.flatnonzero((~q.isfinite()).any(-1))})
+    for finding in report.findings:
+        for remedy in finding.remedies:
+            follows(remedy, tensors, dtype)
+
+
+def follows(remedy, tensors, dtype) -> None:
+    """The printed text runs on the user's tensors; where it works, what it gives is finite beside NaN input."""
+    scope = {name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()}
+    scope["query"] = scope["query"].nan_to_num()  # of a row that has a finding of its own
+    exec(remedy.snippet, scope | {"torch": torch, "F": F}, scope)
+    assert not remedy.works or bool(scope["output"].isfinite().all()), remedy
+
+
+def test_a_product_that_overflows_half_precision_is_told_with_its_numbers(judged):
+    q = torch.full((1, 1, 2, 64), 60.0, dtype=torch.float16)
+    report = judged(ATTENTION, AttentionOptions(), query=q, key=q, value=q)
+    finding = next(each for each in report.findings if each.severity is Severity.WARNING)
+    assert finding.name == "score-overflow"
+    assert (
+        finding.message == "row (0, 0, 0, 0): q @ k.mT reaches 230400 > 65504 in float16, before it is scaled"
+    )
+    assert [(remedy.title, remedy.works) for remedy in finding.remedies] == [
+        ("call F.scaled_dot_product_attention", True),
+        ("scale the query before the product", True),
+        ("compute the attention in float32", True),
+        ("nan_to_num on the output", False),
+    ]
+
+
+def test_a_bool_mask_that_drops_is_turned_round_on_request(judged):
+    q = torch.zeros(1, 1, 2, 4)
+    drops = torch.tensor([[True, True], [True, False]])
+    kept = judged(ATTENTION, AttentionOptions(), query=q, key=q, attn_mask=drops)
+    dropped = judged(ATTENTION, AttentionOptions(mask_drops=True), query=q, key=q, attn_mask=drops)
+    assert [each.rows for each in kept.findings if each.name == "fully-masked-query"] == []
+    assert [each.rows for each in dropped.findings if each.name == "fully-masked-query"] == [(0,)]
+
+
+def test_a_causal_or_padding_mask_is_no_finding(judged):
+    q = torch.randn(2, 2, 5, 8)
+    assert not judged(ATTENTION, AttentionOptions(causal=True), query=q, key=q, value=q).findings
+    padding = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    padding[1, ..., 3:] = False
+    assert not judged(ATTENTION, AttentionOptions(), query=q, key=q, value=q, attn_mask=padding).findings
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 3, 4), (2, 3, 5)), ((2, 4, 3, 8), (2, 3, 3, 8)), ((2, 4, 3, 8), (1, 4, 3, 8)), ((8,), (8,))],
+)
+def test_shapes_that_do_not_fit_are_refused(judged, shapes):
+    query, key = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(NanhuntError, match="do not fit"):
+        judged(ATTENTION, AttentionOptions(), query=query, key=key)
