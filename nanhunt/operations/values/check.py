@@ -182,7 +182,7 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
         total = math.prod(tensor.shape)
         parts = []
         if casting.overflow:
-            verb = "saturate" if dtype == "float8_e4m3fn" else "overflow"
+            verb = "overflow" if target.has_infinity else "saturate"
             largest = max(abs(counts.min), abs(counts.max))
             parts.append(
                 f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g})"
@@ -199,8 +199,8 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
 
 def _wider(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[RemedyResult, ...]:
     """Casting the same values to bfloat16, run on the first that were lost."""
-    if dtype == "bfloat16":
-        return ()
+    if not FORMATS[dtype].is_narrow:
+        return ()  # bfloat16 has no wider range
     where = np.unravel_index(np.array(casting.first, np.intp), tensor.shape) if tensor.shape else ()
     lost = health.measure(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16").casting
     after = lost.overflow + lost.zero
