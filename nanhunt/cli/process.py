@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nanhunt.errors import NanhuntError
@@ -89,6 +90,10 @@ def _explained(error: Exception) -> tuple[str, str]:
 
 def _refused(error: OSError) -> tuple[str, str]:
     reason = error.strerror or str(error) or type(error).__name__
+    try:
+        Path.cwd()
+    except OSError:
+        return "The working folder has been deleted.", "Change to another one, or name inputs in full."
     if error.filename is not None:
         return f"{literal(str(error.filename))}: {reason}.", "Check that it exists, and that you may use it."
     if error.errno in (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG):

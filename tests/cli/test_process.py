@@ -39,7 +39,7 @@ CASES = {
         "NANHUNT check healthy.npy --output r.json <&- >&- 2>&- && grep -q format_version r.json", 0
     ),
     "a deleted folder": Around("mkdir x; cd x; rmdir ../x; NANHUNT check HEALTHY", 0),
-    "a name in a deleted folder": Around("mkdir x; cd x; rmdir ../x; NANHUNT check a.npy >&2", 2, "a.npy"),
+    "a name in a deleted folder": Around("mkdir x; cd x; rmdir ../x; NANHUNT check a.npy >&2", 2, "working folder"),
     "too little memory to start": Around("ulimit -v 100000; NANHUNT check healthy.npy", 2, "ulimit -v"),
     "too little memory for torch": Around("ulimit -v 300000; NANHUNT check bad.npy", 2, "Memory ran out"),
     "no temporary folder": Around("TMPDIR=/nonexistent NANHUNT check healthy.npy", 0),
