@@ -428,6 +428,7 @@ def summary(report: Report) -> str:
     parts += [f"{count(known)} known"] if known else []
     parts += tolerated(report)
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []
+    parts += [f"{count(len(report.not_looked_at))} not looked at"] if report.not_looked_at else []
     return f"{plural(tensors, 'tensor')} in {plural(files, 'file')}: {'; '.join(parts)}."
 
 
@@ -444,6 +445,22 @@ def tolerated(report: Report) -> list[str]:
         return []
     some = f"{count(passed)} of them {'does' if passed == 1 else 'do'} not fail"
     return [f"{'none of them fails' if passed == len(grave) else some} the run (--fail-on)"]
+
+
+NAMED = 5
+"""Files of one kind that are named where they were not looked at."""
+
+
+def not_looked_at(report: Report) -> str:
+    """What the report says nothing about, by kind, most files first; "" where it looked at everything."""
+    kinds: dict[str, list[str]] = {}
+    for part in report.not_looked_at:
+        kinds.setdefault(part.what, []).append(part.file)
+    told = []
+    for what, files in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0])):
+        more = f" and {count(len(files) - NAMED)} more" if len(files) > NAMED else ""
+        told.append(f"{literal(what)}: {', '.join(map(literal, files[:NAMED]))}{more}")
+    return "; ".join(told)
 
 
 @dataclass(frozen=True)
