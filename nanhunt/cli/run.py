@@ -98,7 +98,7 @@ def run(
     settings = Settings(keep_going, max_reports, every_op, capture_dir)
     session = Session(settings, report=_tell if format == "text" else _hold)
     with _logging(session, tensorboard), session:
-        code = exit_code(start)
+        code = exit_code(start, session.raised)
     if session.found and not code:
         code = 1  # the script went on (--continue), caught the stop, or a forked child found something
     _write(session, what.name, code, format, output or [])

@@ -33,6 +33,8 @@ class Evidence:
     """What backward was called on (without a GradScaler's scale), each with its gradient."""
     gradients: list[torch.Tensor] = field(default_factory=list)
     """Parameters whose gradient is bad; empty: the roots themselves are."""
+    slots: list[Slot] = field(default_factory=list)
+    """Of results that may be gone from memory, instead of roots."""
     parameters: int = 0
     step: int = 0
     noticed: Site | None = None
@@ -98,9 +100,10 @@ def _look(
         known = [item for item in seen if item is not None]
         if known:
             return None, known, FoundBy.WATCHING
-    if not evidence.roots:
+    if not evidence.roots and not evidence.slots:
         raise CannotRepeat("backward had made finite gradients")
-    roots = [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
+    roots: list[tuple[Slot | None, torch.Tensor | None]] = [(slot, None) for slot in evidence.slots]
+    roots += [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
     found = [(slot, seed) for slot, seed in roots if slot is not None]
     if len(found) < len(roots):
         raise CannotRepeat("the loss was not made by recorded operations")

@@ -24,6 +24,7 @@ from .investigation import Evidence, Exhibits, Solved, investigate, unexplained
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
+from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
@@ -112,6 +113,31 @@ class Session:
             self._stack.close()
         self.recorder.tape.cut()
 
+    def raised(self, error: BaseException) -> None:
+        """The script has ended by an exception: perhaps over a NaN."""
+        if isinstance(error, Stopped) or self.incidents or self.pending:
+            return
+        self.recorder.step_back()
+        self.closing = True
+        self.wire.check_update()
+        if not self.incidents and may_be_about_numbers(error):
+            with self.recorder.pause(), _suspended(self.observer), muted():
+                evidence = self._last_words(error)
+            if evidence is not None:
+                self._incident(evidence)
+
+    def _last_words(self, error: BaseException) -> Evidence | None:
+        """The bad numbers the script was working on when it raised."""
+        tape, refused, frame = self.recorder.tape, self.recorder.refused, innermost(error)
+        kind = type(error).__name__
+        if refused is not None and refused.error in map(id, causes(error)):
+            name, tensors = refused.operation, refused.bad
+            held = "nan" if any(map(holds_nan, tensors)) else "an infinity"
+            what, slots = f"{kind} was raised: {name} was given {held}", list(map(tape.slot, tensors))
+        else:
+            what, slots = f"{kind} was raised after a result had become nan", bad_results(tape)
+        return Evidence(what, [], slots=slots, noticed=_here_in(error, frame), frame=frame) if slots else None
+
     @property
     def steps(self) -> int:
         """Steps that were completed."""
@@ -160,7 +186,7 @@ class Session:
 
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
         """Gradients are not finite though the loss was."""
-        self._incident(Evidence(what, roots, leaves, total))
+        self._incident(Evidence(what, roots, leaves, parameters=total))
 
     def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
         """Whether the step, repeated without GradScaler's scale, has finite gradients."""
@@ -265,7 +291,7 @@ class Session:
         return True
 
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
-        evidence.frame = user_frame()
+        evidence.frame = evidence.frame or user_frame()
         evidence.step = self.step
         evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
@@ -357,6 +383,14 @@ def _loss_sentence(loss: torch.Tensor) -> str:
 
 def _here(frame: FrameType | None) -> Site | None:
     return resolve(frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def _here_in(error: BaseException, frame: FrameType | None) -> Site | None:
+    """The line of ``frame`` that the exception went through."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame is not frame:
+        trace = trace.tb_next
+    return resolve(trace.tb_frame.f_code, trace.tb_lasti) if trace is not None else None
 
 
 def _gradient_sentence(evidence: Evidence, names: Names) -> str:
