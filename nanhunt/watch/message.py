@@ -40,7 +40,10 @@ def incident_text(incident: Incident) -> str:
     lines += [f"  note: {note}" for note in incident.notes]
     lines += _fix_lines(incident)
     if incident.capture:
-        lines.append(f"  written: {incident.capture}   (look closer: nanhunt check {incident.capture})")
+        closer = (
+            f"   (look closer: {incident.closer})" if incident.closer else " (what that operation was given)"
+        )
+        lines.append(f"  written: {incident.capture}{closer}")
     return "\n".join(lines) + "\n"
 
 
