@@ -21,7 +21,7 @@ from .second_look import CannotRepeat, Repetition, repeat
 from .site import Site, resolve
 from .step_graph import StepGraph
 from .story import Exhibits, Story, site_of
-from .tape import Entry, Tape
+from .tape import Entry, Slot, Tape
 from .terms import terms_of
 
 MAX_LINKS = 3
