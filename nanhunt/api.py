@@ -39,10 +39,10 @@ class Keywords(Options):
     """
 
     # Wider types than the fields they replace, on purpose: _options() narrows them before anybody else sees them.
-    targets: Path_ | Values | None = again(Options, "targets", "Or such values.")  # type: ignore[assignment]
-    dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "Or a dtype of torch or NumPy.")  # type: ignore[assignment]
+    targets: Path_ | Values | None = again(Options, "targets", "An array or tensor too.")  # type: ignore[assignment]
+    dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
-    class_weights: Path_ | Values | None = again(Options, "class_weights", "Or such values.")  # type: ignore[assignment]
+    class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
 
 
 def _with_keywords(
@@ -53,7 +53,7 @@ def _with_keywords(
     Type checkers and editors read the keywords from the constructor of ``Keywords``; help() shows them with
     what they mean.
     """
-    known = declared(Keywords)
+    known = declared(keywords)
 
     def decorate(function: Callable[[Input, Keywords], Report]) -> Callable[Concatenate[Input, P], Report]:
         @functools.wraps(function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +12,6 @@ import typer
 from nanhunt.cli.settings import Settings, read_settings
 from nanhunt.options import Option, declared, make, option
 from nanhunt.render import FORMATS
-from nanhunt.scan.options import Options
 
 T = TypeVar("T")
 
@@ -25,7 +24,7 @@ class OutputOptions:
     output: tuple[str, ...] = option(
         (),
         metavar="FILE",
-        help="Also write the report here, format by suffix (.json .xml .md .html .txt); repeatable.",
+        help="Also write the report here, format by suffix (.json .xml .md .html .txt).",
     )
     baseline: str | None = option(
         None, metavar="FILE", help="A saved JSON report: what is in it is known and does not fail."
@@ -77,13 +76,12 @@ def command(app: typer.Typer, *parts: type, **settings: Any) -> Callable[[Callab
     """Registers ``function(given, its own arguments)`` as a command that takes those options too."""
 
     def register(function: Callable[..., None]) -> None:
-        options = {name: each for part in parts for name, each in declared(part).items()}
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        names = [each.name for each in own]
 
         def run(context: typer.Context, **values: Any) -> None:
-            own = {name: value for name, value in values.items() if name not in options}
-            function(_given(context, options), **own)
+            function(_given(context, parts), **{name: values[name] for name in names})
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
         flags = [_parameter(part, each) for part in parts for each in declared(part).values()]
@@ -104,7 +102,7 @@ def _parameter(part: type, option: Option) -> inspect.Parameter:
     words = option.suggestions or (lambda: option.choices)
     info = typer.Option(
         *filter(None, (flag, option.short)),
-        help=option.full_help,
+        help=f"{option.full_help} Repeatable." if several else option.full_help,
         metavar=option.metavar,
         autocompletion=_completion(words),
         rich_help_panel=_title(part, option.name),
@@ -127,14 +125,19 @@ def _completion(words: Callable[[], Any]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _given(context: typer.Context, options: Mapping[str, Option]) -> Given:
-    values = {name: context.params[name] for name in options}
+def _given(context: typer.Context, parts: tuple[type, ...]) -> Given:
+    names = [name for part in parts for name in declared(part)]
+    values = {name: context.params[name] for name in names}
     typed = {name: value for name, value in values.items() if _is_typed(context, name)}
-    if "config" not in options:
+    if SettingsOptions not in parts:
         return Given(typed)
-    keys = {each.key: each for each in options.values() if each.is_setting}
-    by_path = {each.key: each for each in declared(Options).values()}
-    return Given(typed, read_settings(values["config"], keys, by_path, isolated=values["isolated"]))
+    by_path = _keys(part for part in parts if not issubclass(part, OutputOptions))  # one report for all paths
+    return Given(typed, read_settings(values["config"], _keys(parts), by_path, isolated=values["isolated"]))
+
+
+def _keys(parts: Iterable[type]) -> dict[str, Option]:
+    """What a configuration file may hold."""
+    return {each.key: each for part in parts for each in declared(part).values() if each.is_setting}
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -16,10 +16,6 @@ import numpy as np
 from nanhunt.dtypes.convert import Array, native, to_floats
 from nanhunt.dtypes.formats import FORMATS
 
-_MANTISSA_BITS = {
-    "float64": 52, "float32": 23, "bfloat16": 7, "float16": 10, "float8_e4m3fn": 3, "float8_e5m2": 2,
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -33,7 +29,12 @@ class Layout:
     largest: int
     """Magnitude of the largest finite number; those above are infinity and NaN."""
     has_infinity: bool
-    """float8_e4m3fn has none: its first magnitude above the largest is NaN."""
+    """Where there is none, the first magnitude above the largest is NaN."""
+
+    @property
+    def infinity(self) -> int:
+        """Magnitude of infinity, where there is one."""
+        return self.largest + 1
 
     def bits(self, block: Array) -> Array:
         """Stored values as unsigned integers of this machine's byte order."""
@@ -42,7 +43,7 @@ class Layout:
     def value(self, signed: int) -> float:
         """The number of a magnitude, or minus the number of minus a magnitude; 0 is 0.0."""
         carried = np.array([abs(signed)], self.carrier)
-        stored = carried.view(self.dtype) if self.dtype in ("float64", "float32", "float16") else carried
+        stored = carried.view(self.dtype) if FORMATS[self.dtype].in_numpy else carried
         size = float(to_floats(stored, self.dtype)[0])
         return -size if signed < 0 else size
 
@@ -50,14 +51,10 @@ class Layout:
 @cache
 def layout(dtype: str) -> Layout:
     """The layout of a stored format (IEEE 754; OCP 8-bit floating point, 2023)."""
-    mantissa = _MANTISSA_BITS[dtype]
-    width = 64 if dtype == "float64" else 32 if dtype == "float32" else 8 if "float8" in dtype else 16
-    exponents = (1 << (width - 1 - mantissa)) - 1
-    finite_only = dtype == "float8_e4m3fn"
-    largest = (1 << (width - 1)) - 2 if finite_only else (exponents << mantissa) - 1
-    return Layout(
-        dtype, np.dtype(f"u{width // 8}"), 1 << (width - 1), 1 << mantissa, largest, not finite_only
-    )
+    form = FORMATS[dtype]
+    sign, smallest_normal = 1 << (form.bits - 1), 1 << form.mantissa_bits
+    largest = sign - smallest_normal - 1 if form.has_infinity else sign - 2
+    return Layout(dtype, np.dtype(form.carrier), sign, smallest_normal, largest, form.has_infinity)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class CastLimits:
     subnormal_below: int
     """... and below this were not subnormal and become so."""
     overflow_from: int
-    """Finite magnitudes from this on overflow (saturate, in float8_e4m3fn)."""
+    """Finite magnitudes from this on overflow (saturate, where there is no infinity)."""
 
     @property
     def near_zero_below(self) -> int:
@@ -89,7 +86,7 @@ def cast_limits(stored: str, dtype: str) -> CastLimits:
     def before_rounding(magnitude: int) -> float:
         """The value as the last rounding sees it: PyTorch takes float64 to narrow formats by float32."""
         value = form.value(magnitude)
-        if stored != "float64" or dtype in ("float64", "float32"):
+        if FORMATS[stored].bits < 64 or target.bits >= 32:
             return value
         with np.errstate(over="ignore"):
             return float(np.float32(value))
@@ -98,7 +95,8 @@ def cast_limits(stored: str, dtype: str) -> CastLimits:
     half_step = target.smallest_subnormal / 2
     flushed = bisect_right(magnitudes, half_step, key=before_rounding)
     normal = bisect_left(magnitudes, target.smallest_normal - half_step, key=before_rounding)
-    find = bisect_right if dtype == "float8_e4m3fn" else bisect_left
+    # What saturates has no overflow to tie with: a value halfway beyond the largest number still rounds to it.
+    find = bisect_left if target.has_infinity else bisect_right
     return CastLimits(
         form, flushed, max(flushed, form.smallest_normal), normal,
         find(magnitudes, target.overflow, key=before_rounding),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.formats import FORMATS, FloatFormat
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,31 +23,44 @@ def native(block: Array) -> Array:
 
 def to_floats(block: Array, dtype: str) -> Array:
     """Stored values as NumPy floats that hold each exactly: float64 for float64, float32 for the rest."""
-    block = native(block)
-    if dtype == "bfloat16":
-        # bfloat16 is the upper half of a float32.
-        return (block.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype in ("float8_e4m3fn", "float8_e5m2"):
-        return _float8_table(dtype)[block]
-    return block if dtype in ("float64", "float32") else block.astype(np.float32)
+    block, form = native(block), FORMATS[dtype]
+    if form.in_numpy:
+        return block if form.bits >= 32 else block.astype(np.float32)
+    if form.bits == 8:
+        return _table(form)[block]
+    # bfloat16 is the upper half of a float32.
+    return (block.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 @cache
-def _float8_table(dtype: str) -> Array:
-    """The 256 values of a float8 format as float32, indexed by their bits (OCP 8-bit floating point, 2023)."""
-    exponent_bits, bias = (4, 7) if dtype == "float8_e4m3fn" else (5, 15)
-    mantissa_bits = 7 - exponent_bits
+def _table(form: FloatFormat) -> Array:
+    """The 256 values of a format of 8 bits as float32, indexed by their bits."""
     bits = np.arange(256)
-    exponent = bits >> mantissa_bits & (1 << exponent_bits) - 1
-    fraction = (bits & (1 << mantissa_bits) - 1) / (1 << mantissa_bits)
+    last = (1 << form.exponent_bits) - 1
+    exponent = bits >> form.mantissa_bits & last
+    fraction = (bits & (1 << form.mantissa_bits) - 1) / (1 << form.mantissa_bits)
     magnitude = np.where(
-        exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias)
+        exponent == 0, fraction * form.smallest_normal, (1 + fraction) * 2.0 ** (exponent - form.bias)
     )
-    if dtype == "float8_e4m3fn":  # "fn": no infinities, one NaN per sign
+    if form.has_infinity:
+        magnitude[exponent == last] = np.where(fraction[exponent == last] == 0, np.inf, np.nan)
+    else:  # one NaN per sign
         magnitude[bits & 0x7F == 0x7F] = np.nan
-    else:
-        magnitude[exponent == 31] = np.where(fraction[exponent == 31] == 0, np.inf, np.nan)
     return np.where(bits & 0x80, -magnitude, magnitude).astype(np.float32)
+
+
+def rounded(values: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[np.float64]:
+    """Numbers as a cast to a format of at least 16 bits leaves them: by float32 to the narrower ones, as PyTorch."""
+    form = FORMATS[dtype]
+    if form.bits == 64:
+        return values
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+        if form.in_numpy:
+            return single.astype(dtype).astype(np.float64)
+    bits = single.view(np.uint32)
+    half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # ties to even
+    return ((bits + half) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
 
 
 def to_torch(block: Array, dtype: str) -> torch.Tensor:

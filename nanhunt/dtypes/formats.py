@@ -1,73 +1,133 @@
-"""What each float format can hold, as plain numbers: the limits that verdicts and pictures quote.
+"""Each float format, once: how its bits lie, what follows from that, and what other programs call it.
 
-Standard library only. A test derives every number again with torch.
+A format that is added to ``FORMATS`` is read, judged, cast to, drawn and offered by --dtype without another line.
+Standard library only; a test derives every number again with torch and ml_dtypes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """The limits of one format; exp limits are logits x, judged by exp(x) rounded to the format."""
+    """One sign bit, an exponent and a mantissa, as in IEEE 754 and in OCP 8-bit floating point (2023).
+
+    The exp limits are logits x, judged by exp(x) rounded to the format; they are measured, since where exp rounds
+    to infinity or 0 is the exp's affair as much as the format's.
+    """
 
     name: str
-    unit_roundoff: float
-    """Half the distance from 1 to the next larger number."""
-    max: float
-    overflow: float
-    """Smallest |x| that a cast turns into infinity (float8_e4m3fn: that saturates, since it has none)."""
-    smallest_normal: float
-    smallest_subnormal: float
+    exponent_bits: int
+    mantissa_bits: int
     exp_limit: float
     """Largest x whose exp is finite."""
     exp_normal: float
     """Smallest x whose exp is normal."""
     exp_zero: float
     """Smallest x whose exp is not 0."""
-    compute: str
-    """The format PyTorch computes in: itself, or float32 for float8, which has no arithmetic."""
+    spellings: tuple[str, ...]
+    """What people type for it, to ask whether they meant it."""
+    safetensors: str
+    """What the header of a .safetensors calls it."""
+    in_numpy: bool = False
+    """Whether NumPy has it; the bits of the others are carried by unsigned integers."""
+    has_arithmetic: bool = True
+    """Whether PyTorch computes in it; float8 is only stored, and computed in float32."""
+    has_infinity: bool = True
+    """Formats without ("fn": finite, and NaN) saturate: a cast of what is too large gives the largest number."""
+
+    @property
+    def bits(self) -> int:
+        """Width of one value."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def bytes(self) -> int:
+        """Width of one value."""
+        return self.bits // 8
+
+    @property
+    def bias(self) -> int:
+        """What is taken from a stored exponent."""
+        return int(2 ** (self.exponent_bits - 1)) - 1
+
+    @property
+    def carrier(self) -> str:
+        """NumPy's and torch's unsigned integer of the same width: "uint16"."""
+        return f"uint{self.bits}"
+
+    @property
+    def compute(self) -> str:
+        """The format that PyTorch computes in."""
+        return self.name if self.has_arithmetic else "float32"
+
+    @cached_property
+    def unit_roundoff(self) -> float:
+        """Half the distance from 1 to the next larger number."""
+        return 2.0 ** -(self.mantissa_bits + 1)
+
+    @cached_property
+    def max(self) -> float:
+        """The largest number."""
+        if self.has_infinity:
+            return (2 - 2 * self.unit_roundoff) * 2.0**self.bias
+        # One exponent more, of which the last mantissa is NaN.
+        return (2 - 4 * self.unit_roundoff) * 2.0 ** (self.bias + 1)
+
+    @cached_property
+    def overflow(self) -> float:
+        """Smallest |x| that a cast turns into infinity; saturating formats take x itself to the largest number."""
+        largest_power = 2.0 ** (self.bias if self.has_infinity else self.bias + 1)
+        return self.max + self.unit_roundoff * largest_power  # half a step more, where ties go up
+
+    @cached_property
+    def smallest_normal(self) -> float:
+        """The smallest number with all its mantissa bits."""
+        return 2.0 ** (1 - self.bias)
+
+    @cached_property
+    def smallest_subnormal(self) -> float:
+        """The smallest number above 0."""
+        return 2.0 ** (1 - self.bias - self.mantissa_bits)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether all its numbers are normal in float32, so that only its own rounding makes them inf or 0."""
+        return self.exponent_bits < 8
 
 
 FORMATS = {
     item.name: item
     for item in (
         FloatFormat(
-            "float64", 2.0**-53, (2 - 2.0**-52) * 2.0**1023, float("inf"), 2.0**-1022, 2.0**-1074,
-            709.782712893384, -708.3964185322641, -745.1332191019411, "float64",
+            "float64", 11, 52, 709.782712893384, -708.3964185322641, -745.1332191019411,
+            ("fp64", "double"), "F64", in_numpy=True,
         ),
         FloatFormat(
-            "float32", 2.0**-24, (2 - 2.0**-23) * 2.0**127, (2 - 2.0**-24) * 2.0**127, 2.0**-126, 2.0**-149,
-            88.72283172607422, -87.33654022216797, -103.97207641601562, "float32",
+            "float32", 8, 23, 88.72283172607422, -87.33654022216797, -103.97207641601562,
+            ("fp32", "float"), "F32", in_numpy=True,
+        ),
+        FloatFormat("bfloat16", 8, 7, 88.5, -87.0, -92.5, ("bf16",), "BF16"),
+        FloatFormat(
+            "float16", 5, 10, 11.0859375, -9.703125, -17.328125, ("fp16", "half"), "F16", in_numpy=True
         ),
         FloatFormat(
-            "bfloat16", 2.0**-8, (2 - 2.0**-7) * 2.0**127, (2 - 2.0**-8) * 2.0**127, 2.0**-126, 2.0**-133,
-            88.5, -87.0, -92.5, "bfloat16",
+            "float8_e4m3fn", 4, 3, 6.0, -4.0, -6.5, ("fp8", "e4m3"), "F8_E4M3",
+            has_arithmetic=False, has_infinity=False,
         ),
         FloatFormat(
-            "float16", 2.0**-11, 65504.0, 65520.0, 2.0**-14, 2.0**-24,
-            11.0859375, -9.703125, -17.328125, "float16",
-        ),
-        FloatFormat(
-            "float8_e4m3fn", 2.0**-4, 448.0, 464.0, 2.0**-6, 2.0**-9, 6.0, -4.0, -6.5, "float32",
-        ),
-        FloatFormat(
-            "float8_e5m2", 2.0**-3, 57344.0, 61440.0, 2.0**-14, 2.0**-16, 10.0, -8.0, -10.0, "float32",
+            "float8_e5m2", 5, 2, 10.0, -8.0, -10.0, ("e5m2",), "F8_E5M2", has_arithmetic=False,
         ),
     )
 }  # fmt: skip
+DTYPES = tuple(FORMATS)
+"""The names of all formats, widest first."""
+SPELLINGS = {spelling: item.name for item in FORMATS.values() for spelling in item.spellings}
+"""What people type for a format."""
 
 
 def compute_format(dtype: str) -> FloatFormat:
     """The format in which PyTorch runs a loss on logits stored as ``dtype``."""
     return FORMATS[FORMATS[dtype].compute]
-
-
-DTYPES = tuple(FORMATS)
-"""The names of all formats, widest first."""
-SPELLINGS = {
-    "fp64": "float64", "double": "float64", "fp32": "float32", "float": "float32", "fp16": "float16",
-    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
-}  # fmt: skip
-"""What people type for a format."""

@@ -16,7 +16,7 @@ class ReadOptions:
     logits: Sequence[str] = option(
         (),
         metavar="NAME",
-        help="Tensor to judge as logits, globs allowed; repeatable. Default: by shape and name.",
+        help="Tensor to judge as logits, globs allowed. Default: by shape and name.",
     )
     targets: str | None = option(
         None,

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from nanhunt.dtypes.formats import DTYPES, FORMATS
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-FLOATING = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+FLOATING = DTYPES
 INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 COMPLEX = ("complex64", "complex128")
-BITS = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+BITS = {name: item.carrier for name, item in FORMATS.items() if not item.in_numpy}
 """Formats NumPy lacks, and the unsigned integer of the same width that carries their bits."""
 
 

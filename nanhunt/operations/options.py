@@ -39,7 +39,7 @@ class JudgeOptions:
     )
     dtype: Sequence[str] = option(
         (),
-        help="Judge in this dtype; repeatable. Default: the dtype in the file.",
+        help="Judge in this dtype. Default: the dtype in the file.",
         choices=DTYPES,
         spellings=SPELLINGS,
         with_commas=True,

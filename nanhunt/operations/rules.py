@@ -280,10 +280,16 @@ _CATALOGUE = (
         "They are beyond the format's largest number, or below half its smallest.",
         "Keep this tensor in float32, or in bfloat16, which has float32's range.",
     ),
+    Rule(
+        "NH503", "bookkeeping-nan", _N, None,
+        "A number kept beside the weights (a metric, a best score) is NaN.",
+        "Training does not go on with it, so no weight is harmed; but a loss was NaN when it was written.",
+        "Find the step that made it (nanhunt run); the checkpoint itself can be used.",
+    ),
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {rule.code: rule for rule in _CATALOGUE}
-VALUE_RULES = ("NH501", "NH502")
+VALUE_RULES = ("NH501", "NH502", "NH503")
 """The rules of tensors that are not logits."""
 TARGET_RULES = frozenset({"NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"})
 """Rules about the loss: nothing to judge without targets."""

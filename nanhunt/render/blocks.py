@@ -86,7 +86,7 @@ def _column(
 
 
 def _short(dtype: str) -> str:
-    return dtype.removeprefix("float8_") if dtype.startswith("float8") else dtype
+    return dtype.removeprefix("float8_")
 
 
 def _limits(found: FloatFormat, role: str, mark: str) -> list[str]:

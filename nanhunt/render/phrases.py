@@ -230,6 +230,8 @@ def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
     share = _share(tensor, severity)
     if severity is Severity.ERROR:
         return f"{share} {_verb(tensor, severity, 'is', 'are')} NaN or infinite."
+    if severity is Severity.NOTE:
+        return f"{share} {_verb(tensor, severity, 'is', 'are')} NaN, beside the weights."
     return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.dtype}."
 
 

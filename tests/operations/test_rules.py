@@ -19,7 +19,7 @@ TABLE = {
     "NH201": ("probability-underflow", "warning"), "NH202": ("collapsed-loss", "note"),
     "NH203": ("absorbed-log-sum", "note"), "NH301": ("reciprocal-overflow", "warning"),
     "NH302": ("vanishing-gradient", "note"), "NH401": ("low-headroom", "note"), "NH501": ("non-finite-values", "error"),
-    "NH502": ("cast-loss", "warning"),
+    "NH502": ("cast-loss", "warning"), "NH503": ("bookkeeping-nan", "note"),
 }  # fmt: skip
 
 

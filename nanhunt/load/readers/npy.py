@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import Order, byte_size, mapped
 from nanhunt.load.container import Container, NotNumbers, RefusedTensor
@@ -23,9 +24,7 @@ LONGEST_HEADER = 1 << 16
 """The literal is parsed, so it is bounded; real ones have about 100 characters."""
 
 _CODES = {
-    "f2": "float16",
-    "f4": "float32",
-    "f8": "float64",
+    **{f"f{item.bytes}": name for name, item in FORMATS.items() if item.in_numpy},
     **{
         f"{sign}{size}": f"{name}{8 * size}"
         for sign, name in (("i", "int"), ("u", "uint"))
@@ -38,7 +37,6 @@ _CODES = {
 _ML_DTYPES = {"<f1": "float8_e5m2", "|f1": "float8_e5m2"}
 """The only type of ml_dtypes that calls itself a float; the others are raw bytes, unless spelled out."""
 _TEXT = {"U": "text", "S": "text", "a": "text", "M": "dates", "m": "time spans", "O": "Python objects"}
-_WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def _field_names(descr: list[object]) -> str:
 
 def _void(width: int, order: str, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
     """The bits of a format NumPy has no name for: bfloat16 and float8 come out of numpy.save as raw bytes."""
-    fitting = [dtype for dtype in FLOATING if _WIDTHS[dtype] == width]
+    fitting = [dtype for dtype in FLOATING if FORMATS[dtype].bytes == width]
     if stored_dtype in fitting:
         return stored_dtype, np.dtype(f"{order}u{width}" if stored_dtype in BITS else f"{order}f{width}")
     if not fitting:

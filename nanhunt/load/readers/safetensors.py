@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
@@ -23,12 +24,7 @@ LONGEST_HEADER = 100_000_000
 """The format's own limit."""
 
 _DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
+    **{item.safetensors: name for name, item in FORMATS.items()},
     **{
         f"{short}{bits}": f"{name}{bits}"
         for short, name in (("I", "int"), ("U", "uint"))

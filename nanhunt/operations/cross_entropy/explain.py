@@ -124,10 +124,10 @@ def _fully_masked(n: Numbers) -> str:
 
 def _cast_overflow(n: Numbers) -> str:
     size = n.stored.abs()
-    beyond = (size > n.storage.overflow) if n.job.dtype == "float8_e4m3fn" else n.x.isinf()
+    beyond = n.x.isinf() if n.storage.has_infinity else (size > n.storage.overflow)
     beyond &= size.isfinite()
     at = n.first(beyond)
-    becomes = "saturates at" if n.job.dtype == "float8_e4m3fn" else "becomes"
+    becomes = "becomes" if n.storage.has_infinity else "saturates at"
     return (
         f"logit {_g(n.stored[at], 8)} at class {at} {becomes} {_g(n.x[at])} in {n.job.dtype}, "
         f"whose largest number is {_g(n.storage.max)}"

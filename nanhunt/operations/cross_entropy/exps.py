@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array, native, to_floats
+from nanhunt.dtypes.formats import FORMATS
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +72,7 @@ def _in_base_2(part: Array, dtype: str, out: Array) -> Array:
     too small by 112, which the factor makes good, for subnormal numbers too. Infinities become 65,536, whose
     negative still has exp 0.
     """
-    if dtype != "float16":
+    if FORMATS[dtype].bits != 16 or not FORMATS[dtype].in_numpy:
         return np.multiply(to_floats(part, dtype), np.float32(_LOG2_E), out=out, casting="same_kind")
     bits = out.view(np.int32)
     np.left_shift(native(part).view(np.int16), 13, out=bits, dtype=np.int32)

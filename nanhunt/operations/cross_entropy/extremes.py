@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array, native, to_floats
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.cross_entropy.exps import ExpSums, parts
 
 Floats = npt.NDArray[np.float64]
 
-_OF_BITS = ("float16", "bfloat16")
 _SIGN = 0x8000
 
 
@@ -51,7 +52,7 @@ class Between(NamedTuple):
 @np.errstate(all="ignore")  # NaN is an answer here, and sums that nobody wants are dropped
 def extremes(block: Array, dtype: str, summed: Between | None = None) -> Extremes:
     """Extremes of stored values (rows, classes), classes >= 1; read in parts that stay in cache."""
-    carrier = np.dtype(np.uint16) if dtype in _OF_BITS else to_floats(block[:0], dtype).dtype
+    carrier = np.dtype(np.uint16) if FORMATS[dtype].bits == 16 else to_floats(block[:0], dtype).dtype
     top, bottom = np.empty(len(block), carrier), np.empty(len(block), carrier)
     log_sums, exps, masked = np.full(len(block), np.nan), ExpSums(block.shape[-1], dtype), 0
     for rows in parts(block):
@@ -73,7 +74,7 @@ def _most(rows: npt.NDArray[np.bool_]) -> bool:
 
 def _reduce(part: Array, dtype: str, top: Array, bottom: Array) -> int:
     """Maxima and minima into (rows,), as floats or as bits; returns how many values are -inf."""
-    if dtype in _OF_BITS:
+    if FORMATS[dtype].bits == 16:
         return _of_bits(native(part).view(np.uint16), dtype, top, bottom)
     values = to_floats(part, dtype)
     np.maximum.reduce(values, axis=-1, out=top)
@@ -103,7 +104,7 @@ def _of_bits(bits: Array, dtype: str, top: Array, bottom: Array) -> int:
     positive = np.flatnonzero(bottom < _SIGN)  # no negative value: the minimum has the smallest magnitude
     if len(positive):
         bottom[positive] = _rows(bits, positive).min(axis=-1)
-    minus_inf = np.uint16(0xFC00 if dtype == "float16" else 0xFF80)
+    minus_inf = np.uint16(_SIGN | layout(dtype).infinity)
     where = np.flatnonzero(bottom == minus_inf)
     if not len(where):
         return 0
@@ -120,7 +121,7 @@ def _rows(values: Array, where: Array) -> Array:
 
 def _lifted_min(bits: Array, hidden: npt.NDArray[np.bool_], dtype: str) -> Array:
     """The bits of the minimum over the values of each row that are not hidden; +inf where all are."""
-    plus_inf = np.uint16(0x7C00 if dtype == "float16" else 0x7F80)
+    plus_inf = np.uint16(layout(dtype).infinity)
     lifted = bits.copy()
     np.putmask(lifted, hidden, np.uint16(0))  # 0 never wins among negative values
     bottom = lifted.max(axis=-1)
@@ -136,7 +137,7 @@ def _lifted_min(bits: Array, hidden: npt.NDArray[np.bool_], dtype: str) -> Array
 def _floats(found: Array, dtype: str) -> Floats:
     """float64 of floats, or of 16-bit formats as bits."""
     if found.dtype == np.uint16:
-        found = to_floats(found.view(np.float16) if dtype == "float16" else found, dtype)
+        found = to_floats(found.view(dtype) if FORMATS[dtype].in_numpy else found, dtype)
     values: Floats = found.astype(np.float64)
     return values
 

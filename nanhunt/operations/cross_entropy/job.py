@@ -72,7 +72,7 @@ class Job:
     @property
     def half(self) -> bool:
         """Whether the losses are computed in float16."""
-        return compute_format(self.dtype).name == "float16"
+        return compute_format(self.dtype).is_narrow
 
     @property
     def last_axis(self) -> bool:

@@ -464,8 +464,8 @@ def _remedies(job: Job, code: str) -> tuple[Remedy, ...]:
 
 
 def _by_code(job: Job, code: str) -> tuple[Remedy, ...]:
-    narrow = compute_format(job.dtype).name in ("float16", "bfloat16")
-    wider = (_FLOAT32,) if narrow else (_FLOAT64,) if compute_format(job.dtype).name == "float32" else ()
+    bits = compute_format(job.dtype).bits
+    wider = (_FLOAT32,) if bits < 32 else (_FLOAT64,) if bits < 64 else ()
     uncast = (_UNCAST,) if job.dtype != job.tensor.dtype else ()
     if code == "NH009":
         return _for_options(job)

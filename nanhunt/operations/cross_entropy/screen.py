@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.dtypes.convert import Array, to_floats
+from nanhunt.dtypes.convert import Array, rounded, to_floats
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.operations.cross_entropy.exps import log_sum_exp
 from nanhunt.operations.cross_entropy.extremes import Between, Extremes, extremes, runner_up
@@ -64,7 +64,7 @@ class Screen:
     @property
     def summed(self) -> Between | None:
         """Rows that no bound proves without their sum, in half precision: it is taken while they are in cache."""
-        if self.format.name != "float16":
+        if not self.format.is_narrow:
             return None
         open_from = math.log(self.format.max) - MARGIN - math.log(self.classes)
         return Between(max(open_from, math.log(self.format.smallest_normal)), self.format.exp_limit)
@@ -153,18 +153,7 @@ def _numbers(block: Array, found: Extremes, labels: Labels | None, sound: Bools,
 
 def _cast(values: Floats, how: Screen) -> Floats:
     """Values as rounded to the format of the losses, back in float64; rounding keeps order."""
-    name = how.format.name
-    if name == "float64" or how.dtype == how.stored:
-        return values
-    with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
-        if name == "float16":
-            return single.astype(np.float16).astype(np.float64)
-    if name == "bfloat16":
-        bits = single.view(np.uint32)
-        half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # ties to even
-        single = ((bits + half) & np.uint32(0xFFFF0000)).view(np.float32)
-    return single.astype(np.float64)
+    return values if how.dtype == how.stored else rounded(values, how.format.name)
 
 
 def _worth_summing(n: _Numbers, how: Screen) -> Bools:
@@ -172,7 +161,7 @@ def _worth_summing(n: _Numbers, how: Screen) -> Bools:
 
     A maximum below the smallest normal number's logarithm would not be proven by any sum.
     """
-    if how.format.name != "float16":
+    if not how.format.is_narrow:
         return np.zeros(len(n.top), bool)
     moderate = (n.top < how.format.exp_limit) & (n.top > math.log(how.format.smallest_normal))
     return moderate & (n.label > -np.inf)
@@ -201,11 +190,11 @@ def _decide(n: _Numbers, sound: Bools, how: Screen) -> _Verdict:
     log_max, log_normal = math.log(form.max), math.log(form.smallest_normal)
     # Half precision is computed in float32 and rounded once, so its subnormal numbers are right to half a unit.
     # The wider formats may flush theirs to 0: there only normal numbers count.
-    floor = math.log(4 * form.smallest_subnormal) if form.name == "float16" else log_normal
+    floor = math.log(4 * form.smallest_subnormal) if form.is_narrow else log_normal
     depth = n.high - n.label
     stable = sound & (n.label > -np.inf) & (depth < -floor - MARGIN)
     stable &= depth + how.log_gradient < log_max - 3 * MARGIN
-    stable &= (n.high - n.top < math.log(6e4)) | (form.name != "float16")
+    stable &= (n.high - n.top < math.log(6e4)) | (not form.is_narrow)
     # Where p is formed as exp(x - lse), lse was rounded at its own magnitude.
     stable &= (
         depth + 2 * form.unit_roundoff * np.abs(n.high) < -math.log(2 * form.smallest_subnormal) - MARGIN
@@ -230,7 +219,7 @@ def _vanishing(n: _Numbers, how: Screen) -> tuple[Bools, Bools]:
     # An entry rounds to 0 up to half the smallest number; log p itself was rounded at its own magnitude before.
     blur = MARGIN + 4 * how.format.unit_roundoff * np.abs(n.high - n.other)
     vanishes = most + blur < smallest - math.log(2)
-    if how.format.name != "float16":
+    if not how.format.is_narrow:
         vanishes &= (
             False  # what is far below float32's subnormals is not sure to be above 0 in float64 either
         )

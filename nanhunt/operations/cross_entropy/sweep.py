@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array, to_floats
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.extremes import extremes
 from nanhunt.operations.cross_entropy.facts import select
@@ -209,8 +210,8 @@ def can_screen(job: Job) -> bool:
     """Whether the bounds speak of this loss: plain, on labels or none, over some rows, in a cast they know."""
     labels = job.targets is None or job.targets.labels is not None
     whole = job.options.reduction == "sum" or 0 < job.kept < (6e4 if job.half else math.inf)
-    float8 = job.dtype.startswith("float8") and job.dtype != job.tensor.dtype
-    return job.plain and labels and whole and job.last_axis and not float8
+    cast_twice = not FORMATS[job.dtype].has_arithmetic and job.dtype != job.tensor.dtype
+    return job.plain and labels and whole and job.last_axis and not cast_twice
 
 
 @np.errstate(over="ignore")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import native, to_floats
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import FLOATING, Tensor
@@ -165,7 +166,7 @@ def _one_number_a_row(tensor: Tensor, source: str, classes: int) -> UnfitTargets
 @np.errstate(invalid="ignore")  # NaN is told by the rows that it makes NaN
 def _check_sums(tensor: Tensor, source: str, class_axis: int) -> None:
     """UnfitTargets unless every row is a distribution; rows of zeros are padding where others hold fractions."""
-    tolerance = FLOAT8_TOLERANCE if tensor.dtype.startswith("float8") else SUM_TOLERANCE
+    tolerance = SUM_TOLERANCE if FORMATS[tensor.dtype].bits > 8 else FLOAT8_TOLERANCE
     least, most, empty, fractions = np.inf, -np.inf, False, False
     for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
         values = to_floats(block, tensor.dtype)

@@ -20,7 +20,7 @@ from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES
-from nanhunt.operations.values import health
+from nanhunt.operations.values import health, legal
 from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -58,13 +58,16 @@ def check_values(
 
 def _report(tensor: Tensor, dtype: str, found: health.Measured, codes: frozenset[str]) -> TensorReport:
     counts, casting = found.counts, found.casting
-    findings = [*_nonfinite(tensor, counts, found.first_nonfinite), *_lossy(tensor, dtype, counts, casting)]
+    excuse = legal.excuse(tensor, counts) if counts.nan + counts.posinf + counts.neginf else ""
+    findings = list(_nonfinite(tensor, counts, found.first_nonfinite, excuse))
+    if not legal.lowest_mask(tensor, counts, casting):
+        findings += _lossy(tensor, dtype, counts, casting)
     findings = [finding for finding in findings if finding.code in codes]
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role="values", stored_dtype=tensor.dtype, dtype=dtype,
         shape=tensor.shape, rows=0, classes=0, targets=None, health=as_health(counts), implementations={},
         truth=None, findings=tuple(findings), affected_rows=sum(finding.count for finding in findings),
-        notes=_notes(tensor, dtype, casting),
+        notes=tuple(filter(None, (tensor.note, excuse, *_notes(tensor, dtype, casting)))),
     )  # fmt: skip
 
 
@@ -158,10 +161,11 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
     yield batch
 
 
-def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...]) -> Iterator[Finding]:
+def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excuse: str) -> Iterator[Finding]:
+    """A fault without an excuse; with one, NaN alone is worth a note, since nothing starts as NaN."""
     total = counts.nan + counts.posinf + counts.neginf
-    if total:
-        rule = RULES["NH501"]
+    if total and (counts.nan or not excuse):
+        rule = RULES["NH503" if excuse else "NH501"]
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
         message = (
@@ -178,7 +182,7 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
         total = math.prod(tensor.shape)
         parts = []
         if casting.overflow:
-            verb = "saturate" if dtype == "float8_e4m3fn" else "overflow"
+            verb = "overflow" if target.has_infinity else "saturate"
             largest = max(abs(counts.min), abs(counts.max))
             parts.append(
                 f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g})"
@@ -195,8 +199,8 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
 
 def _wider(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[RemedyResult, ...]:
     """Casting the same values to bfloat16, run on the first that were lost."""
-    if dtype == "bfloat16":
-        return ()
+    if not FORMATS[dtype].is_narrow:
+        return ()  # bfloat16 has no wider range
     where = np.unravel_index(np.array(casting.first, np.intp), tensor.shape) if tensor.shape else ()
     lost = health.measure(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16").casting
     after = lost.overflow + lost.zero
