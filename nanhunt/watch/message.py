@@ -45,7 +45,8 @@ def incident_text(incident: Incident) -> str:
 
 
 def _headline(incident: Incident) -> str:
-    rank = "" if incident.rank is None else f"rank {incident.rank} · "
+    process = f"process {incident.process} · " if incident.process else ""
+    rank = process if incident.rank is None else f"rank {incident.rank} · "
     where = f" at {incident.noticed.short}" if incident.noticed else ""
     return f"nanhunt: {rank}step {incident.step} · {incident.what}{where}"
 
@@ -150,17 +151,18 @@ def run_json(script: str, steps: int, incidents: Sequence[Incident], exit_code: 
         "format_version": FORMAT_VERSION,
         "script": script,
         "steps": steps,
-        "incidents": [_encoded(incident) for incident in incidents],
+        "incidents": [encoded(incident) for incident in incidents],
         "exit_code": exit_code,
     }
     return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """Plain lists, dicts, numbers and strings of it, as JSON has them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _encoded(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: encoded(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
-        return [_encoded(item) for item in value]
+        return [encoded(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):

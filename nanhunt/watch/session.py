@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
 import sys
 import time
@@ -44,6 +43,14 @@ class Stopped(SystemExit):
     def __init__(self) -> None:
         super().__init__(1)
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[()]]:
+        """A pool of processes hands it to the first."""
+        return Stopped, ()
+
+
+class StoppedTask(ArithmeticError):
+    """Ends a task of a ``multiprocessing.Pool``: a worker that exits leaves its parent waiting for ever."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -80,8 +87,8 @@ class Session:
         self.patience = 0
         self.started = time.time()
         self.pid = os.getpid()
-        self.in_children = mmap.mmap(-1, 8)
-        """Shared with forked children: the first byte counts their incidents."""
+        self.process = ""
+        """Name of a child process; "" in the first."""
         self.listeners: list[Callable[[Session, Roots], None]] = []
         self._counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         """Steps of each optimizer; under the trip wire itself, those that GradScaler skipped."""
@@ -115,7 +122,7 @@ class Session:
 
     def raised(self, error: BaseException) -> None:
         """The script has ended by an exception: perhaps over a NaN."""
-        if isinstance(error, Stopped) or self.incidents or self.pending:
+        if isinstance(error, Stopped | StoppedTask) or self.incidents or self.pending:
             return
         self.recorder.step_back()
         self.closing = True
@@ -145,10 +152,11 @@ class Session:
         stepped = max((count for key, count in self._counts.items() if key is not self.wire), default=0)
         return stepped + skipped if self._counts else self.backwards
 
-    @property
-    def found(self) -> int:
-        """Incidents here and in forked children."""
-        return len(self.incidents) + (self.in_children[0] if os.getpid() == self.pid else 0)
+    def forked(self) -> None:
+        """In a child: what was found before is the parent's."""
+        self.incidents = []
+        self.suspect = self.pending = None
+        self.stopped = 0
 
     # what the trip wire says -----------------------------------------------------------------------------------
 
@@ -268,8 +276,6 @@ class Session:
                 incident, notes=(*incident.notes, f"{note}; the steps since were watched closely")
             )
         self.incidents.append(incident)
-        if os.getpid() != self.pid:
-            self.in_children[0] = min(self.in_children[0] + 1, 255)
         self.report(incident)
 
     def _looks_closer(self, incident: Incident) -> bool:
@@ -309,7 +315,7 @@ class Session:
 
     def _file(self, solved: Solved) -> Incident:
         """Prove the fix and write the capture; a folder that cannot be written to becomes a note."""
-        incident = replace(solved.incident, rank=int(os.environ["RANK"]) if "RANK" in os.environ else None)
+        incident = replace(solved.incident, rank=int(os.environ["RANK"]) if "RANK" in os.environ else None, process=self.process)
         folder = Path(self.settings.capture_dir)
         notes = incident.notes
         try:
@@ -334,12 +340,23 @@ class Session:
             return self.settings.stop(self.incidents[-1])
         if self.closing:
             return None  # the script has ended by itself
+        if _is_pool_worker():
+            raise StoppedTask(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
         raise Stopped
+
+
+def _is_pool_worker() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "multiprocessing.pool":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_consequence(incident: Incident) -> bool:
