@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 import numpy as np
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Chosen, tensor_at
-from nanhunt.load.reference import Role
+from nanhunt.load import Role, tensor_at
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
+from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem
 from nanhunt.options import Option, again, declared, make, one_of
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
@@ -141,17 +141,17 @@ def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chose
     logits = _tensor(x, "logits")
     if logits.dtype not in FLOATING:
         raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
-    return Chosen(
-        (logits,), (),
-        None if targets is None else (_other(targets, "targets", options), "argument"),
-        None if class_weights is None else _other(class_weights, "class weights", options),
-    )  # fmt: skip
+    problem = Problem(logits)
+    if targets is not None:
+        problem = Problem(logits, _other(targets, TARGETS, options), "argument")
+    weights = None if class_weights is None else _other(class_weights, CLASS_WEIGHTS, options)
+    return Chosen((problem,), class_weights=weights)
 
 
 def _other(value: Any, role: Role, options: Options) -> Tensor:
     if _is_path(value):
         return tensor_at(os.fspath(value), role, options.stored_dtype)
-    return _tensor(value, role)
+    return _tensor(value, role.name)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

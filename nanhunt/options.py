@@ -22,7 +22,10 @@ _METADATA = "nanhunt"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """All that is known of one option; its type is that of its default (None: text, (): several texts)."""
+    """All that is known of one option; its type is that of its default (None: text, (): several texts).
+
+    A flag whose default is None, which needs ``is_flag``, can be said (--shift), denied (--no-shift) or left open.
+    """
 
     name: str = ""
     """The field, which is the Python keyword; flag and key have dashes for its underscores."""
@@ -44,6 +47,8 @@ class Option:
     """Several values may also stand in one text, with commas between."""
     is_setting: bool = True
     """Whether a configuration file may hold it."""
+    is_flag: bool = False
+    """Whether it takes no value though its default is None."""
 
     @property
     def flag(self) -> str:
@@ -73,7 +78,8 @@ class Option:
     @property
     def kind(self) -> type:
         """str, int, float, bool or tuple (of str)."""
-        return str if self.default is None else type(self.default)
+        missing = bool if self.is_flag else str
+        return missing if self.default is None else type(self.default)
 
 
 def option(
@@ -89,12 +95,13 @@ def option(
     at_most: float | None = None,
     with_commas: bool = False,
     is_setting: bool = True,
+    is_flag: bool = False,
 ) -> T:
     """A dataclass field that is an option; what the arguments mean is told in ``Option``."""
     known = Option(
         default=default, help=help, metavar=metavar, choices=choices, spellings=spellings or {},
         suggestions=suggestions, short=short, at_least=at_least, at_most=at_most, with_commas=with_commas,
-        is_setting=is_setting,
+        is_setting=is_setting, is_flag=is_flag,
     )  # fmt: skip
     # To a type checker the field is its default; what dataclasses see is a Field.
     field: T = dataclasses.field(default=default, metadata={_METADATA: known})

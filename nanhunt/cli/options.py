@@ -99,10 +99,11 @@ def _parameter(part: type, option: Option) -> inspect.Parameter:
     """The option as a parameter that Typer understands."""
     several = option.kind is tuple
     default = None if several else option.default
-    kind: Any = list[str] | None if several else str | None if default is None else option.kind
+    kind: Any = list[str] | None if several else option.kind | None if default is None else option.kind
+    flag = f"{option.flag}/--no-{option.key}" if option.is_flag else option.flag
     words = option.suggestions or (lambda: option.choices)
     info = typer.Option(
-        *filter(None, (option.flag, option.short)),
+        *filter(None, (flag, option.short)),
         help=option.full_help,
         metavar=option.metavar,
         autocompletion=_completion(words),

@@ -13,30 +13,28 @@ if TYPE_CHECKING:
     from nanhunt.load.folder import find
     from nanhunt.load.opening import open_path
     from nanhunt.load.reference import tensor_at
-    from nanhunt.load.roles import Chosen, choose
+    from nanhunt.load.roles import Role
     from nanhunt.load.tensor import Tensor
 
 __all__ = [
-    "Chosen",
     "Container",
     "NotNumbers",
     "NothingToCheck",
     "RefusedTensor",
+    "Role",
     "Tensor",
-    "choose",
     "find",
     "open_path",
     "tensor_at",
 ]
 
 _HOME = {
-    "Chosen": "roles",
     "Container": "container",
     "NotNumbers": "container",
     "NothingToCheck": "container",
     "RefusedTensor": "container",
+    "Role": "roles",
     "Tensor": "tensor",
-    "choose": "roles",
     "find": "folder",
     "open_path": "opening",
     "tensor_at": "reference",

@@ -21,6 +21,10 @@ class Container:
     """"npy", "npz", "pt", "pt-legacy", "safetensors" or "index"."""
     refused: Mapping[str, RefusedTensor] = field(default_factory=dict)
     """Tensors that are in the file and cannot be read, with what to tell whoever asks for one."""
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Plain Python numbers: looked at, and never taken for logits or labels."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """What may hold numbers and was not looked at: by name, what it is."""
 
 
 class NothingToCheck(NanhuntError):  # noqa: N818 - it is not a fault of the file: a search skips it

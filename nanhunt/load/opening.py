@@ -19,7 +19,7 @@ def open_path(path: str, stored_dtype: str | None = None) -> Container:
     """
     source = open_source(path)
     container = _read(source, recognise(source), stored_dtype)
-    if not container.tensors and not container.refused:
+    if not (container.tensors or container.refused or container.numbers or container.unread):
         raise NothingToCheck(f"{source.name} holds no tensors.", "Name a file that does.")
     return container
 

@@ -19,7 +19,9 @@ class ReadOptions:
         help="Tensor to judge as logits, globs allowed; repeatable. Default: by shape and name.",
     )
     targets: str | None = option(
-        None, metavar="[FILE:]NAME", help="Class labels, or probabilities of the logits' shape."
+        None,
+        metavar="[FILE:]NAME",
+        help="Class labels, or probabilities of the logits' shape; globs allowed.",
     )
     class_weights: str | None = option(None, metavar="FILE[:NAME]", help="One weight per class.")
     class_axis: int = option(-1, help="Dimension of the classes; PyTorch's (N, C, d1) layout is 1.")

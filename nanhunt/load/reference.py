@@ -4,43 +4,66 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
 from nanhunt.load.opening import open_path
+from nanhunt.load.roles import Role, is_called
 from nanhunt.load.source import STDIN
-from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 
-Role = Literal["targets", "class weights"]
-TARGETS = r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index))?|y|y_true"
-_CLASS_WEIGHTS = r"((class|ce|loss)[_-]?)?weights?"
+
+def tensors_at(
+    spec: str, role: Role, stored_dtype: str | None = None, container: Container | None = None
+) -> list[Tensor]:
+    """The tensors that FILE, NAME or FILE:NAME means; a name in ``container`` comes first, then a file.
+
+    NAME may be a glob. A file without a name given: its only tensor, the only one called like the role, or the
+    only one of its kind. Raises NanhuntError, with a guess at what was meant, when that is none or several.
+    """
+    tensors = matching(container, spec) if container else []
+    if tensors:
+        return tensors
+    file, name = next(_readings(spec), (None, None))
+    if file is None:
+        raise _neither_file_nor_tensor(spec, role, container)
+    other = _opened(file, stored_dtype)
+    if name is not None:
+        tensors = matching(other, name)
+        if not tensors:
+            raise not_found(other, name, role.option)
+        return tensors
+    lone = _lone(other, role)
+    if lone is None:
+        message = f"{printable(file)} holds several tensors, and it is not clear which are the {role.name}."
+        raise NanhuntError(message, f"Name one: {role.option} {printable(file)}:NAME. {contents(other)}")
+    return [lone]
 
 
 def tensor_at(
     spec: str, role: Role, stored_dtype: str | None = None, container: Container | None = None
 ) -> Tensor:
-    """The tensor that FILE, NAME or FILE:NAME means; a name in ``container`` comes first, then a file.
+    """The one tensor that ``spec`` means. Raises as ``tensors_at`` does, and for a glob that means several."""
+    tensors = tensors_at(spec, role, stored_dtype, container)
+    if len(tensors) > 1:
+        names = listed(described(tensor) for tensor in tensors)
+        raise NanhuntError(
+            f'"{printable(spec)}" ({role.option}) means {len(tensors):,} tensors: {names}.',
+            "Name one of them.",
+        )
+    return tensors[0]
 
-    A file without a name given: its only tensor, the only one named like the role, or the only one of its kind.
-    Raises NanhuntError, with a guess at what was meant, when that is none or several.
-    """
-    tensor = inside(container, spec) if container else None
-    if tensor is not None:
-        return tensor
-    file, name = next(_readings(spec), (None, None))
-    if file is None:
-        raise _neither_file_nor_tensor(spec, role, container)
-    other = _opened(file, stored_dtype)
-    tensor = _lone(other, role) if name is None else inside(other, name)
-    if tensor is not None:
-        return tensor
-    if name is not None:
-        raise not_found(other, name, _option(role))
-    message = f"{printable(file)} holds several tensors, and it is not clear which are the {role}."
-    raise NanhuntError(message, f"Name one: {_option(role)} {printable(file)}:NAME. {contents(other)}")
+
+def matching(container: Container, spec: str) -> list[Tensor]:
+    """The tensor of that name (or FILE:NAME with this file), or else those that it is a glob for."""
+    exact = inside(container, spec)
+    if exact is not None:
+        return [exact]
+    pattern = spec.removeprefix(f"{container.file}:")
+    return [tensor for name, tensor in container.tensors.items() if pattern and fnmatchcase(name, pattern)]
 
 
 def inside(container: Container, spec: str) -> Tensor | None:
@@ -54,21 +77,10 @@ def inside(container: Container, spec: str) -> Tensor | None:
     return container.tensors.get(name) if name else None
 
 
-def is_called(pattern: str, name: str) -> bool:
-    """Whether the innermost name matches: "logits" for outputs.logits, logits.0 and logits_1."""
-    parts = [part for part in re.split(r"[./]", name.lower()) if part and not part.isdigit()]
-    return bool(parts) and re.fullmatch(pattern, re.sub(r"[_-]?[0-9]+$", "", parts[-1])) is not None
-
-
-def _option(role: Role) -> str:
-    return "--" + role.replace(" ", "-")
-
-
 def _lone(container: Container, role: Role) -> Tensor | None:
     tensors = list(container.tensors.values())
-    pattern, kinds = (TARGETS, INTEGER) if role == "targets" else (_CLASS_WEIGHTS, FLOATING)
-    named = [tensor for tensor in tensors if is_called(pattern, tensor.name)]
-    fitting = [tensor for tensor in tensors if tensor.dtype in kinds]
+    named = [tensor for tensor in tensors if is_called(role.called, tensor.name)]
+    fitting = [tensor for tensor in tensors if tensor.dtype in (role.usual or role.kinds)]
     return next((group[0] for group in (tensors, named, fitting) if len(group) == 1), None)
 
 
@@ -107,10 +119,12 @@ def not_found(container: Container, name: str, option: str) -> NanhuntError:
 def _neither_file_nor_tensor(spec: str, role: Role, container: Container | None) -> NanhuntError:
     if container is None:
         return NanhuntError(
-            f'"{printable(spec)}" ({role}) is not a file.',
+            f'"{printable(spec)}" ({role.name}) is not a file.',
             did_you_mean(spec, _neighbours(spec)) + "Name a file.",
         )
-    message = f'"{printable(spec)}" ({_option(role)}) is neither a file nor a tensor in {printable(container.file)}.'
+    message = (
+        f'"{printable(spec)}" ({role.option}) is neither a file nor a tensor in {printable(container.file)}.'
+    )
     return NanhuntError(
         message, did_you_mean(spec, [*container.tensors, *_neighbours(spec)]) + contents(container)
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FLOATING = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+COMPLEX = ("complex64", "complex128")
 BITS = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 """Formats NumPy lacks, and the unsigned integer of the same width that carries their bits."""
 
@@ -24,10 +26,12 @@ class Tensor:
     name: str
     """Dotted name inside the file; "" where the file holds one unnamed tensor."""
     dtype: str
-    """torch's spelling: one of FLOATING or INTEGER, or "complex64", "complex128" (refused as logits)."""
+    """torch's spelling: one of FLOATING, INTEGER or COMPLEX."""
     shape: tuple[int, ...]
     read: Callable[[], npt.NDArray[Any]] = field(repr=False, compare=False)
     """Maps the values; called at most once."""
+    note: str = ""
+    """What a reader of the report must know of how the values were read."""
 
     @cached_property
     def data(self) -> npt.NDArray[Any]:
@@ -41,3 +45,18 @@ class Tensor:
     def label(self) -> str:
         """How messages name it: "ckpt.pt:model.head.weight"."""
         return f"{self.file}:{self.name}" if self.name else self.file
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Complex values as torch.view_as_real gives them: real and imaginary part in a last dimension, not copied."""
+
+    def read() -> npt.NDArray[Any]:
+        import numpy as np
+
+        real = np.asarray(tensor.data).real
+        steps = (*real.strides, real.itemsize)
+        return np.lib.stride_tricks.as_strided(real, (*tensor.shape, 2), steps)
+
+    part = "float32" if tensor.dtype == "complex64" else "float64"
+    note = f"{tensor.dtype}, judged as torch.view_as_real gives it: the last dimension is real, imaginary"
+    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note)

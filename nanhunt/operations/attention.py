@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.role import Role
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import FLOATING, INTEGER
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
 from nanhunt.operations.rule import Rule
+from nanhunt.options import option
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
@@ -21,16 +23,16 @@ if TYPE_CHECKING:
     from nanhunt.operations.operation import Behaviour, Bools, Tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionOptions:
-    """The operation's own options."""
+    """Attention."""
 
-    scale: float | None = None
-    """Multiplies the product; None: 1 / sqrt(d)."""
-    causal: bool = False
-    """Query i sees keys 0..i only."""
-    mask_drops: bool = False
-    """A bool mask is True where a key is left out, as key_padding_mask has it; sdpa's is True where it takes part."""
+    scale: float = option(0.0, help="Multiplies q @ k.mT; 0 stands for 1 / sqrt(D).")
+    causal: bool = option(False, help="Query i sees keys 0 to i only.")
+    mask_drops: bool = option(
+        False,
+        help="A bool mask is True where a key is left out, as a key_padding_mask is; default: where it stays.",
+    )
 
 
 def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Plan:
@@ -85,7 +87,7 @@ def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:
 
 
 def _scale(t: Tensors, options: AttentionOptions) -> float:
-    return options.scale if options.scale is not None else 1.0 / math.sqrt(t["query"].shape[-1])
+    return options.scale or 1.0 / math.sqrt(t["query"].shape[-1])
 
 
 def allowed(t: Tensors, options: AttentionOptions) -> torch.Tensor | None:
@@ -156,7 +158,7 @@ def fused(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     # A fourth axis, as models have it: PyTorch picks its kernel by that.
     q, k, v = t["query"][None], t["key"][None], _values(t)[None]
     mask = None if mask is None else mask.expand(q.shape[1], q.shape[2], k.shape[2])[None]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=options.scale)[0]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=options.scale or None)[0]
 
 
 def _values(t: Tensors) -> torch.Tensor:
@@ -260,10 +262,10 @@ def slots(problem: Any) -> Mapping[str, str]:
         "query": "query{cast}",
         "key": "key{cast}",
         "value": ("value" if "value" in tensors else "key") + "{cast}",
-        "scale": repr(options.scale) if options.scale is not None else f"{size} ** -0.5",
+        "scale": repr(options.scale) if options.scale else f"{size} ** -0.5",
         "before": _joined_mask(options.causal, mask is not None, keep),
         "attn_mask": _mask_argument(options.causal, mask is not None, keep),
-        "options": (f", scale={options.scale!r}" if options.scale is not None else "")
+        "options": (f", scale={options.scale!r}" if options.scale else "")
         + (", enable_gqa=True" if shared else ""),
         "masked": _masked_scores(options.causal, mask is not None, keep),
     }
@@ -470,15 +472,21 @@ ATTENTION = Operation(
     unit="row",
     fused_call="F.scaled_dot_product_attention",
     roles=(
-        Role("query", "(..., heads, L, D) float", r"(.*[_-])?(q|query|queries|query_states)", gradient="unit"),
-        Role("key", "(..., heads or fewer, S, D) float", r"(.*[_-])?(k|key|keys|key_states)", gradient="group"),
         Role(
-            "value", "(..., heads or fewer, S, Dv) float", r"(.*[_-])?(v|value|values|value_states)",
-            optional=True, gradient="group",
+            "query", r"(.*[_-])?(q|query|queries)([_-]states?)?", FLOATING,
+            what="(..., heads, L, D) float", gradient="unit",
         ),
         Role(
-            "attn_mask", "broadcast to (..., heads, L, S): bool, or float that is added to the scores",
-            r"(attn|attention|causal)[_-]?mask|attn[_-]?bias|mask", kind="any", optional=True,
+            "key", r"(.*[_-])?(k|keys?)([_-]states?)?", FLOATING,
+            what="(..., heads or fewer, S, D) float", gradient="group",
+        ),
+        Role(
+            "value", r"(.*[_-])?(v|values?)([_-]states?)?", FLOATING, required=False,
+            what="(..., heads or fewer, S, Dv) float", gradient="group",
+        ),
+        Role(
+            "attn_mask", r"((attn|attention|causal)[_-]?)?mask|attn[_-]?bias", FLOATING + INTEGER, required=False,
+            what="broadcast to (..., heads, L, S): bool, or float that is added to the scores",
         ),
     ),
     options=AttentionOptions,

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.role import Role
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import FLOATING, INTEGER
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
+from nanhunt.operations.options import LossOptions
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
@@ -20,11 +22,9 @@ if TYPE_CHECKING:
     from nanhunt.operations.operation import Bools, Tensors
 
 
-@dataclass(frozen=True)
-class BceOptions:
-    """The loss's own options."""
-
-    reduction: str = "mean"
+@dataclass(frozen=True, kw_only=True)
+class BceOptions(LossOptions):
+    """Binary cross entropy."""
 
 
 def plan(shapes: Mapping[str, tuple[int, ...]], options: BceOptions) -> Plan:
@@ -248,16 +248,12 @@ BCE = Operation(
     fused_call="F.binary_cross_entropy_with_logits",
     roles=(
         Role(
-            "logits",
-            "any shape, float: scores before the sigmoid",
-            r".*logits?|(.*[_-])?scores?",
-            gradient="unit",
+            "logits", r".*logits?|(.*[_-])?scores?", FLOATING,
+            what="any shape, float: scores before the sigmoid", gradient="unit",
         ),
         Role(
-            "targets",
-            "the logits' shape, float in 0..1",
-            r"(.*[_-])?(targets?|labels?)([_-]probs?)?|y|y_true",
-            kind="any",
+            "targets", r"(.*[_-])?(targets?|labels?)([_-]probs?)?|y|y_true", FLOATING + INTEGER,
+            what="the logits' shape: 0, 1 or a probability",
         ),
     ),
     options=BceOptions,
@@ -267,4 +263,5 @@ BCE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-)
+    reduces=True,
+)  # fmt: skip

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nanhunt.dtypes.formats import compute_format
+from nanhunt.operations.judge import ranges, tally
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
 from nanhunt.operations.problem import Problem, read_block
 from nanhunt.operations.prove import prove
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
+from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
 
 
-def report(problem: Problem, found: Tally) -> TensorReport:
-    """Everything about the problem, from the tally over all of its groups."""
+def judged(problem: Problem, advance: Callable[[int], None], *, compares: bool) -> TensorReport:
+    """Judges the problem block by block; ``advance`` is told bytes done."""
+
+    def work(groups: tuple[int, int]) -> Tally:
+        return tally(problem, *groups)
+
+    found, size = Tally(), problem.main.data.nbytes // max(1, problem.plan.group_count)
+    blocks = list(ranges(problem))
+    for (first, last), part in zip(blocks, in_order(work, blocks), strict=True):
+        found += part
+        advance((last - first) * size)
+    return report(problem, found, compares=compares)
+
+
+def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
+    """Everything about the problem, from the tally over all of its groups; losses only where it ``compares``."""
     tensor, plan, operation = problem.main, problem.plan, problem.operation
     findings = tuple(_finding(problem, rule, found) for rule in problem.judged if found.counts.get(rule.code))
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role=operation.roles[0].name, stored_dtype=tensor.dtype,
         dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
         health=as_health(found.health),
-        implementations={name: _implementation(problem, found, name) for name in operation.forms},
-        truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))),
+        implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
+        truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))) if compares else None,
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
         strip=strip(found, plan.unit_count), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
@@ -41,11 +58,13 @@ def _notes(problem: Problem) -> tuple[str, ...]:
     return (f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}",)
 
 
-def _implementation(problem: Problem, found: Tally, name: str) -> Implementation:
-    counts = dict(zip(BEHAVIOUR_FIELDS, map(int, found.behaviour[name]), strict=True))
+def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -> Implementation:
+    nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
+    counts = dict(zip(BEHAVIOUR_FIELDS, map(int, found.behaviour.get(name, nothing)), strict=True))
     return Implementation(
-        loss=_reduced(problem, found.sums.get(name, 0.0)), bad_value_rows=counts["bad_value"],
-        bad_gradient_rows=counts["bad_gradient"], wrong_rows=counts["wrong"], max_error=found.errors.get(name),
+        loss=_reduced(problem, found.sums.get(name, 0.0)) if compares else None, bad_value_rows=counts["bad_value"],
+        bad_gradient_rows=counts["bad_gradient"], wrong_rows=counts["wrong"],
+        max_error=found.errors.get(name) if compares else None,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from nanhunt.load.role import Role
+from nanhunt.load.roles import Role
 from nanhunt.operations.rule import Rule
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Operation:
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
     scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
     """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
+    reduces: bool = False
+    """Whether the values are losses, of which --reduction makes one."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 

@@ -16,10 +16,27 @@ def _rules() -> Iterable[str]:
     return (word for rule in RULES.values() for word in (rule.code, rule.name))
 
 
+def _operations() -> Iterable[str]:
+    from nanhunt.operations.registry import OPERATIONS
+
+    return OPERATIONS
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
     """What to look for."""
 
+    op: str | None = option(
+        None,
+        metavar="NAME",
+        help="Judge as this operation; `nanhunt op` lists them. Default: cross entropy where there are logits.",
+        suggestions=_operations,
+    )
+    role: Sequence[str] = option(
+        (),
+        metavar="ROLE=[FILE:]NAME",
+        help="Which tensor plays a role of --op; repeatable. Default: by name.",
+    )
     dtype: Sequence[str] = option(
         (),
         help="Judge in this dtype; repeatable. Default: the dtype in the file.",
@@ -38,3 +55,12 @@ class JudgeOptions:
         (), metavar="RULE", help="Not these rules.", suggestions=_rules, with_commas=True
     )
     max_rows: int = option(10, help="Rows listed per finding.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """Losses."""
+
+    reduction: str = option(
+        "mean", help="How the losses of rows or values become one.", choices=("mean", "sum")
+    )

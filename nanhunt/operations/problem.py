@@ -14,8 +14,8 @@ import torch
 from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import NanhuntError
-from nanhunt.load.role import Role
-from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import Tensor
 from nanhunt.operations.operation import (
     Block,
     Facts,
@@ -56,7 +56,7 @@ class Problem:
     @property
     def reduction(self) -> str:
         """How the values become one: mean, sum, or nothing for an operation whose values are its output."""
-        return getattr(self.options, "reduction", "")
+        return str(self.options.reduction) if self.operation.reduces else ""
 
     @property
     def upstream(self) -> float:
@@ -84,7 +84,7 @@ def problem_of(
     """
     for role in operation.roles:
         if role.name not in tensors:
-            if not role.optional:
+            if role.required:
                 raise _missing(operation, role, tensors)
             continue
         _check_kind(operation, role, tensors[role.name])
@@ -101,10 +101,7 @@ def _missing(operation: Operation, role: Role, tensors: Mapping[str, Tensor]) ->
 
 
 def _check_kind(operation: Operation, role: Role, tensor: Tensor) -> None:
-    kinds: Mapping[str, tuple[str, ...]] = {
-        "float": FLOATING, "integer": INTEGER, "any": (*FLOATING, *INTEGER),
-    }  # fmt: skip
-    if tensor.dtype not in kinds[role.kind]:
+    if tensor.dtype not in role.kinds:
         raise NanhuntError(
             f"{tensor.label} is {tensor.dtype}, and {role.name} of --op {operation.name} is {role.what}.",
             f"Name another tensor: --role {role.name}=NAME.",

@@ -83,7 +83,7 @@ def half_reduction_overflow(row: RowFacts) -> Bools:
 def loss_overflow(row: RowFacts) -> Bools:
     input_at_fault = row.nan_logit | row.inf_logit | row.fully_masked | row.cast_overflow | row.masked_target
     loss_at_fault = row.options_at_fault | row.half_reduction | ignored_row_poisons_gradient(row)
-    return row.by["fused"].fails & ~(input_at_fault | loss_at_fault)
+    return row.loss_sum_inf | row.by["fused"].fails & ~(input_at_fault | loss_at_fault)
 
 
 def exp_overflow(row: RowFacts) -> Bools:

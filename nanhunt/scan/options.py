@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanhunt.operations.attention import AttentionOptions
+from nanhunt.operations.bce import BceOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.results.options import ReportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ReportOptions, CrossEntropyOptions):
+class Options(ReportOptions, AttentionOptions, BceOptions, CrossEntropyOptions):
     """Every room's options in one object: each room takes it as the part that it knows.
 
     An operation that has options of its own adds its class to the bases.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Chosen, Container, NothingToCheck, NotNumbers, choose, find, open_path
+from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import rules
+from nanhunt.operations import registry, rules
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
+from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.sweep import RowTable
-from nanhunt.operations.cross_entropy.targets import read_targets, read_weights
+from nanhunt.operations.cross_entropy.targets import read_weights
+from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
@@ -24,9 +27,6 @@ from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
 OptionsFor = Callable[[str], Options]
-_UNDECIDED = (
-    "its values were checked, no more: to judge it as logits for the labels beside it, use --logits NAME"
-)
 
 
 @dataclass
@@ -62,11 +62,32 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
+            if options.op is not None:
+                return self._operation(container, registry.find(options.op), options)
             return self.chosen(choose(container, options), options) + self._refused(container, options)
         except NothingToCheck as error:
             return Report() if searched else self._failed(file, error)
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
+
+    def _operation(self, container: Container, operation: Operation, options: Options) -> Report:
+        """One operation on every complete set of its tensors, in every dtype asked for."""
+        # Loaded here because they bring torch, which healthy logits do without.
+        from nanhunt.operations.assignment import assignments, spoken
+        from nanhunt.operations.findings import judged
+        from nanhunt.operations.problem import problem_of
+
+        said = spoken(operation, options, tuple(options.role))
+        codes = frozenset(rule.code for rule in operation.rules)
+        self.unfinished = reports = []
+        for tensors in assignments(container, operation, said, options):
+            main = tensors[operation.roles[0].name]
+            for dtype in _dtypes(main, options):
+                problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
+                found = judged(problem, self.advance, compares=self.compares)
+                reports.append(self._report(options, [found]))
+        self.unfinished = []
+        return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
         """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
@@ -81,52 +102,57 @@ class Survey:
         options = options or self.options
         reports: list[Report] = []
         self.unfinished = reports
-        if self.compares and not chosen.logits:
-            names = ", ".join(tensor.label for tensor in chosen.values[:5])
-            raise NanhuntError(f"Nothing here looks like logits: {names}.", "Name them with --logits NAME.")
-        judged = [self._tensor(chosen, tensor, options) for tensor in chosen.logits]
+        if self.compares and not chosen.problems:
+            raise _nothing_to_compare(*(tensor.label for tensor in chosen.values[:5]))
+        judged = [self._tensor(chosen, problem, options) for problem in chosen.problems]
         if not self.compares:
-            judged.append(self._values(chosen, options))
+            judged.append(self._values(chosen.values, chosen.notes, options))
         for report in itertools.chain.from_iterable(judged):
             reports.append(report)  # one by one: an interrupt loses none
         self.unfinished = []
         return merge(reports)
 
-    def _tensor(self, chosen: Chosen, tensor: Tensor, options: Options) -> Iterator[Report]:
-        """Logits, a report per dtype."""
+    def _tensor(self, chosen: Chosen, problem: Problem, options: Options) -> Iterator[Report]:
+        """Logits, a report per dtype; as numbers only where no softmax is known to follow."""
+        tensor = problem.logits
         try:
-            for dtype in _dtypes(tensor, options):
-                found = self._logits(chosen, tensor, dtype, options)
-                remarks = tuple(_not_labels(each) for each in chosen.float_labels)
-                yield self._report(options, [replace(found, notes=(*found.notes, *remarks))])
+            _check_shape(tensor, options)
+            seen = recognise(problem, options)
+            if seen.softmax:
+                for dtype in _dtypes(tensor, options):
+                    found = self._logits(chosen, tensor, dtype, seen)
+                    yield self._report(options, [replace(found, notes=(*seen.notes, *found.notes))])
+            elif self.compares:
+                raise _nothing_to_compare(tensor.label, *seen.notes)
+            else:
+                yield from self._values((tensor,), {tensor.label: seen.notes}, options)
         except (NanhuntError, OSError, MemoryError) as error:
             yield self._failed(tensor.label, error)
 
-    def _logits(self, chosen: Chosen, tensor: Tensor, dtype: str, options: Options) -> TensorReport:
-        _check_shape(tensor, options)
+    def _logits(self, chosen: Chosen, tensor: Tensor, dtype: str, seen: Recognised) -> TensorReport:
+        options = seen.options
         classes = tensor.shape[options.class_axis]
-        targets = None
-        if chosen.targets is not None:
-            targets = read_targets(*chosen.targets, tensor, options.class_axis, options.ignore_index)
         weights = None if chosen.class_weights is None else read_weights(chosen.class_weights, classes)
-        job = Job(tensor, dtype, targets, weights, options, rules.chosen(options.select, options.ignore))
+        job = Job(tensor, dtype, seen.targets, weights, options, rules.chosen(options.select, options.ignore))
         table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
         every_row = self.compares or table is not None
         return diagnose(job, every_row=every_row, table=table, advance=self.advance)
 
-    def _values(self, chosen: Chosen, options: Options) -> Iterator[Report]:
-        """The health of tensors that are not logits."""
+    def _values(
+        self, tensors: Sequence[Tensor], notes: Mapping[str, tuple[str, ...]], options: Options
+    ) -> Iterator[Report]:
+        """The health of tensors that are not logits; ``notes`` by label."""
         codes = rules.chosen(options.select, options.ignore)
 
         def dtypes(tensor: Tensor) -> tuple[str, ...]:
             return _dtypes(tensor, options)
 
-        for tensor, found in check_values(chosen.values, dtypes, options, codes, self.advance):
+        for tensor, found in check_values(tensors, dtypes, options, codes, self.advance):
             if isinstance(found, Exception):
                 yield self._failed(tensor.label, found)
                 continue
-            notes = (_UNDECIDED,) if tensor.label in chosen.undecided else ()
-            yield self._report(options, [replace(each, notes=(*each.notes, *notes)) for each in found])
+            said = notes.get(tensor.label, ())
+            yield self._report(options, [replace(each, notes=(*said, *each.notes)) for each in found])
 
     @cached_property
     def _options(self) -> dict[str, object]:
@@ -142,8 +168,10 @@ class Survey:
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
 
 
-def _not_labels(tensor: Tensor) -> str:
-    return f"{tensor.name} is {tensor.dtype}, so it was not taken for labels: save class numbers as int64"
+def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
+    return NanhuntError(
+        f"Nothing here looks like logits: {', '.join((label, *more))}.", "Name them with --logits NAME."
+    )
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
@@ -173,4 +201,4 @@ def builtin_batch() -> Chosen:
     labels = np.array([0, 2, 1])
     file = "the articles' 3 x 3 batch (built in)"
     targets = Tensor(file, "targets", "int64", labels.shape, lambda: labels)
-    return Chosen((Tensor(file, "", "float32", logits.shape, lambda: logits),), (), (targets, "the batch"))
+    return Chosen((Problem(Tensor(file, "", "float32", logits.shape, lambda: logits), targets, "the batch"),))

@@ -12,13 +12,16 @@ import torch
 from nanhunt.results.report import RemedyResult
 
 from .incident import Incident
-from .investigation import Exhibits
+from .story import Exhibits
 
 MAX_BYTES = 256 * 2**20
-"""Rows beyond this are left out; the bad ones are kept."""
+"""Rows beyond this are left out."""
+MAX_TRIED = 64 * 2**20
+"""Bytes of a capture on which `nanhunt check` is tried before it is recommended."""
 MAX_PROVEN = 2**22
 """Logits on which remedies are run."""
 _PROVABLE = ("NH0", "NH1", "NH2", "NH3")
+_ABOUT_SOFTMAX = ("NH101", "NH102", "NH103")
 
 
 def file_name(incident: Incident) -> str:
@@ -52,17 +55,39 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
-    """Run the catalogue's remedies on the captured logits; empty where the incident is not about a softmax."""
-    code = next((culprit.rule for culprit in incident.culprits if culprit.rule), None)
+    """Run the catalogue's remedies on the captured rows.
+
+    Of cross entropy where the loss is that and nothing else; of softmax where it is written by hand. Empty for anything
+    else: a remedy of another loss proves nothing about this one.
+    """
+    code = incident.culprits[0].rule if incident.culprits else None
     if exhibits.logits is None or code is None or not code.startswith(_PROVABLE):
+        return ()
+    if not exhibits.plain and not (exhibits.handwritten and code in _ABOUT_SOFTMAX):
         return ()
     import nanhunt
 
     logits = exhibits.logits.reshape(-1, exhibits.logits.shape[-1])
     kept = _widest(logits)
-    labels = exhibits.targets.reshape(-1)[kept].cpu() if exhibits.targets is not None else None
-    report = nanhunt.check(logits[kept].cpu(), labels)
+    labels, options = None, {}
+    if exhibits.plain and exhibits.targets is not None:
+        labels, options = exhibits.targets.reshape(-1)[kept].cpu(), exhibits.options
+    report = nanhunt.check(logits[kept].cpu(), labels, **options)
     return next((finding.remedies for finding in report.findings if finding.code == code), ())
+
+
+def look_closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
+    """The command that judges the file, if what it says is what the report says; tried on the file itself."""
+    code = incident.culprits[0].rule if incident.culprits else None
+    if code is None or path.stat().st_size > MAX_TRIED:
+        return None
+    import nanhunt
+
+    report = nanhunt.check(path, **exhibits.options)
+    if not any(finding.code == code for finding in report.findings):
+        return None
+    flags = [f" --{name.replace('_', '-')} {value}" for name, value in exhibits.options.items()]
+    return f"nanhunt check {path}{''.join(flags)}"
 
 
 def _widest(logits: torch.Tensor) -> torch.Tensor:

@@ -54,8 +54,9 @@ class Orders:
 class Family:
     """The first process's side: lets children know while it is entered, then reads what they have written."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, session: Session) -> None:
         self.orders = orders
+        self.session = session
         self.folder: Path | None = None
         self._pid = os.getpid()
         self._before: dict[str, str | None] = {}
@@ -68,11 +69,22 @@ class Family:
             for name, value in ((VARIABLE, str(self.folder)), ("PYTHONPATH", path)):
                 self._before[name] = os.environ.get(name)
                 os.environ[name] = value
+            follow_forks(self.session, self.folder, self.orders)
         return self
 
+    @property
+    def is_first(self) -> bool:
+        """Not in a forked child that has come to the script's end."""
+        return os.getpid() == self._pid
+
+    @property
+    def found(self) -> bool:
+        """Whether there is an incident; of this process's children too, if it is the first."""
+        return bool(self.session.incidents or (self.is_first and self._files("*.report")))
+
     def __exit__(self, *exception: object) -> None:
-        if os.getpid() != self._pid:
-            return  # a forked child that has come to the script's end
+        if not self.is_first:
+            return
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -115,3 +115,5 @@ class Incident:
     remedies: tuple[RemedyResult, ...] = ()
     capture: str | None = None
     """Path of the file written."""
+    closer: str | None = None
+    """The command that judges that file, where it says the same."""

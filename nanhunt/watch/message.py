@@ -40,7 +40,10 @@ def incident_text(incident: Incident) -> str:
     lines += [f"  note: {note}" for note in incident.notes]
     lines += _fix_lines(incident)
     if incident.capture:
-        lines.append(f"  written: {incident.capture}   (look closer: nanhunt check {incident.capture})")
+        closer = (
+            f"   (look closer: {incident.closer})" if incident.closer else " (what that operation was given)"
+        )
+        lines.append(f"  written: {incident.capture}{closer}")
     return "\n".join(lines) + "\n"
 
 
@@ -135,18 +138,22 @@ def _row(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def all_clear(steps: int, every_op: bool, code: int = 0) -> str:
+def all_clear(steps: int, every_op: bool, code: int = 0, processes: int = 1) -> str:
     """The one line for a run without a bad value; a script that failed for another reason is not all clear."""
     if not steps and not every_op:
         return "nanhunt: no step was seen, so nothing was checked (--every-op looks at inference too)\n"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
+    counted += f" of {processes} processes" if processes > 1 else ""
     if code:
         return f"nanhunt: no NaN or infinity in {counted}; the script ended with exit code {code}\n"
     return f"nanhunt: all clear, no NaN or infinity in {counted}\n"
 
 
-def run_json(script: str, steps: int, incidents: Sequence[Incident], exit_code: int) -> str:
-    """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
+def run_json(script: str, steps: int, incidents: Sequence[Incident | dict[str, Any]], exit_code: int) -> str:
+    """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf".
+
+    Incidents of child processes come as JSON has them.
+    """
     body = {
         "format_version": FORMAT_VERSION,
         "script": script,

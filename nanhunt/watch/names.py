@@ -50,6 +50,8 @@ class Names:
 
     def __init__(self, roots: Iterable[torch.nn.Module], frame: FrameType | None) -> None:
         self.by_id: dict[int, str] = {}
+        self.buffers: set[str] = set()
+        """Names of the modules' buffers."""
         visible = list(scopes(frame))
         for variables in reversed(visible):
             self.by_id.update(_tensors(variables))
@@ -59,6 +61,7 @@ class Names:
                 {id(item): item for item in variables.values() if isinstance(item, torch.nn.Module)}
             )
         for root in modules.values():
+            self.buffers.update(name for name, _ in root.named_buffers())
             for found in (root.named_buffers(), root.named_parameters()):
                 self.by_id.update({id(tensor): name for name, tensor in found})
 

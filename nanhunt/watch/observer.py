@@ -115,7 +115,9 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._swallowed(func, args, kwargs, out)
             return
         signs = Signs.of(out)
+        updated = _updated_statistics(func, args)
         given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
+        given = [item for item in given if not any(item is one for one in updated)]
         scalars = tuple(item for item in (*args, *kwargs.values()) if isinstance(item, int | float))
         if signs.one_infinity and any(map(math.isinf, scalars)):
             self._remember(func, out, signs, scalars=scalars, legal=True)
@@ -222,6 +224,12 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
         return self.by_memory.get(address(tensor))
+
+
+def _updated_statistics(func: Any, args: tuple[Any, ...]) -> Sequence[Any]:
+    """The running statistics that a normalisation in training has just written: results rather than inputs."""
+    training = "batch_norm" in _name(func) and (args[5:6] == (True,) or "with_update" in _name(func))
+    return args[3:5] if training else ()
 
 
 def _handed_on(op: str, parents: Sequence[Observation], signs: Signs) -> bool:

@@ -114,7 +114,9 @@ class Step:
 
     entries: list[Entry]
     rewritten: frozenset[int]
-    """Memory of inputs whose numbers of the beginning are lost: the entries write to them, after others read them."""
+    """Memory of inputs whose numbers of the beginning are lost: the entries write to them."""
+    read_before: frozenset[int]
+    """That of inputs which other entries read before."""
     statistics: frozenset[int]
     """Memory of running statistics that the entries update, and whose numbers do not matter to them."""
 
@@ -142,7 +144,7 @@ class Step:
         early -= statistics
         if early - bad:
             entries = tape.slice(roots, last.keys() - bad - early)
-        return cls(entries, frozenset(bad | early), statistics)
+        return cls(entries, frozenset(bad | early), frozenset(early), statistics)
 
 
 def _statistics(entries: Sequence[Entry]) -> frozenset[int]:
@@ -200,8 +202,9 @@ def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
             continue  # only a loss if something needs it
         if not in_memory(tensor):
             raise CannotRepeat("the memory of an input was freed meanwhile, as FSDP does")
-        changed = slot.memory in step.rewritten or _written_unseen(tape, slot, tensor)
-        look.changed_inputs += changed
+        unseen = _written_unseen(tape, slot, tensor)
+        changed = slot.memory in step.rewritten or unseen
+        look.changed_inputs += slot.memory in step.read_before or unseen
         copy = tensor.detach().clone()
         if _is_bad(copy):
             if changed or slot.memory in step.statistics:

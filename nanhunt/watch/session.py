@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from . import capture
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
-from .investigation import Evidence, Exhibits, Solved, investigate, unexplained
+from .investigation import Evidence, Solved, investigate, unexplained
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
@@ -27,12 +28,15 @@ from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about
 from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
+from .story import Exhibits
 from .tape import Module, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 from .unseen import muted, unseen
 
 CLOSE_STEPS = 100
 """Steps to watch closely for a fault to show again."""
+LOSSES = 4
+"""Of the steps before that a report may quote."""
 PATIENCE = 2.0
 """Seconds a rank without a fault of its own waits for the others to say that they had one."""
 
@@ -79,6 +83,7 @@ class Session:
         self.incidents: list[Incident] = []
         self.step = 1
         self.backwards = 0
+        self.losses: deque[float] = deque(maxlen=LOSSES)
         self.stopped = 0
         self.closing = False
         self.suspect: _Suspect | None = None
@@ -214,6 +219,8 @@ class Session:
     def healthy(self, roots: Roots) -> None:
         """A backward pass is over."""
         self.suspect = None
+        if len(roots) == 1 and roots[0][0].numel() == 1:
+            self.losses.append(float(roots[0][0].detach()))
         self.backwards += 1
         if not self._counts:
             self.step = self.backwards + 1
@@ -299,6 +306,7 @@ class Session:
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
         evidence.frame = evidence.frame or user_frame()
         evidence.step = self.step
+        evidence.losses = tuple(self.losses)
         evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
         evidence.what = evidence.what or _gradient_sentence(evidence, names)
@@ -315,7 +323,8 @@ class Session:
 
     def _file(self, solved: Solved) -> Incident:
         """Prove the fix and write the capture; a folder that cannot be written to becomes a note."""
-        incident = replace(solved.incident, rank=int(os.environ["RANK"]) if "RANK" in os.environ else None, process=self.process)
+        rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
+        incident = replace(solved.incident, rank=rank, process=self.process)
         folder = Path(self.settings.capture_dir)
         notes = incident.notes
         try:
@@ -328,6 +337,7 @@ class Session:
             try:
                 capture.save(path, solved.exhibits, incident)
                 incident = replace(incident, capture=str(path))
+                incident = replace(incident, closer=_closer(path, solved.exhibits, incident))
             except OSError as error:
                 notes += (f"no capture was written: {error.strerror}: {path}",)
         if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -357,6 +367,12 @@ def _is_pool_worker() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
+    with contextlib.suppress(Exception):  # what cannot be judged is not recommended
+        return capture.look_closer(path, exhibits, incident)
+    return None
 
 
 def _is_consequence(incident: Incident) -> bool:
@@ -439,7 +455,7 @@ def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Sol
         reason=f"the gradients were finite before it; learning rate {', '.join(f'{rate:g}' for rate in rates)}",
         rule=None,
         name="optimizer-step",
-        fix="Check the learning rate and the optimizer's eps: with eps = 0 a zero second moment divides 0 by 0.",
+        fix=_optimizer_fix(optimizer),
         tensor_names=concerned,
     )
     incident = Incident(
@@ -454,6 +470,12 @@ def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Sol
         found_by=FoundBy.WATCHING,
     )
     return Solved(incident, Exhibits(tuple(evidence.gradients[:1])))
+
+
+def _optimizer_fix(optimizer: torch.optim.Optimizer) -> str:
+    if any(group.get("eps") == 0 for group in optimizer.param_groups):
+        return "Give the optimizer an eps above 0: a second moment of 0 divides 0 by 0."
+    return "Lower the learning rate, or clip the gradients before the step."
 
 
 @contextlib.contextmanager

@@ -122,11 +122,15 @@ class Tape:
         """Autograd nodes below it are older than the tape."""
         self.cut_short = False
         """Whether entries of this very step were dropped because there were too many."""
+        self.origins: dict[int, tuple[Slot, Entry]] | None = None
+        """By id: tensors that lived on when the tape was first cut (data, buffers), and the call that made each."""
         self.unnoted = False
         """Whether a call could not be noted, so that the step cannot be repeated."""
 
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""
+        if self.origins is None and self.entries:
+            self.origins = dict(self._made_and_alive())
         for slot in self.inputs:
             slot.held = None
         self.entries.clear()
@@ -139,6 +143,20 @@ class Tape:
         self.count = 0
         self.first_number = sequence_number()
         self.cut_short = self.unnoted = False
+
+    def _made_and_alive(self) -> Iterator[tuple[int, tuple[Slot, Entry]]]:
+        for entry in self.entries:
+            for slot in {*slots_in(entry.out), *entry.written}:
+                tensor = slot.ref()
+                if tensor is not None and tensor.grad_fn is None:
+                    # Without what it was given: that may be a batch.
+                    yield id(tensor), (slot, entry._replace(args=(), kwargs={}, module=None))
+
+    def origin(self, tensor: torch.Tensor) -> Entry | None:
+        """The call that wrote a tensor's numbers before the first step, if nothing has since."""
+        slot, entry = (self.origins or {}).get(id(tensor), (None, None))
+        known = slot is not None and slot.ref() is tensor and tensor._version == slot.version
+        return entry if known else None
 
     def append(self, entry: Entry) -> None:
         """Add a call; where there are too many, drop those that feed no living tensor, else all of them."""
@@ -238,6 +256,7 @@ class Tape:
         if slot is not None and slot.ref() is tensor:
             return slot
         slot = self.slots[id(tensor)] = Slot(tensor)
+        slot.version = 0 if tensor.is_inference() else tensor._version
         return slot
 
     def symbols(self, value: Any) -> Any:

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from nanhunt.api import _tensor as tensor_of
-from nanhunt.operations.findings import report
-from nanhunt.operations.judge import ranges, tally
+from nanhunt.operations.findings import judged as judge_all
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.problem import problem_of
 from nanhunt.results.report import TensorReport
@@ -23,8 +22,7 @@ def judged(
     dtype = dtype or given[operation.roles[0].name].dtype
     codes = frozenset(rule.code for rule in operation.rules)
     problem = problem_of(operation, given, dtype, options, codes, max_rows=10_000)
-    tallies = [tally(problem, first, last) for first, last in ranges(problem)]
-    return report(problem, sum(tallies[1:], start=tallies[0]))
+    return judge_all(problem, lambda _: None, compares=True)
 
 
 @pytest.fixture(name="judged", scope="session")

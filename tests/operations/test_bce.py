@@ -75,7 +75,7 @@ def test_a_verdict_is_what_pytorch_does(judged, dtype, data):
     y = torch.tensor([data.draw(st.sampled_from((0.0, 1.0, 0.3, 1.0, 0.0))) for _ in range(count)])
     reduction = data.draw(st.sampled_from(("mean", "sum")))
     scale = 1 / count if reduction == "mean" else 1.0
-    report = judged(BCE, BceOptions(reduction), str(dtype)[6:], logits=stored, targets=y)
+    report = judged(BCE, BceOptions(reduction=reduction), str(dtype)[6:], logits=stored, targets=y)
     x, y = stored.to(dtype), y.to(dtype)
     bad = {}
     for name, loss in (("naive", naive), ("fused", fused)):
@@ -100,7 +100,7 @@ def test_a_printed_fix_does_what_is_said_of_it(judged, dtype, reduction, shape):
     generator = torch.Generator().manual_seed(3)
     logits = (torch.randn(24, generator=generator) * 40).reshape(shape).to(dtype)
     targets = (torch.rand(24, generator=generator) < 0.5).reshape(shape).to(dtype)
-    report = judged(BCE, BceOptions(reduction), logits=logits, targets=targets)
+    report = judged(BCE, BceOptions(reduction=reduction), logits=logits, targets=targets)
     assert report.findings
     for finding in report.findings:
         at = torch.tensor(finding.rows)

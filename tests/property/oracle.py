@@ -92,12 +92,12 @@ def observe(problem: Problem) -> Seen:
     seen = Seen(bad_label=bad)
     seen.divisor = _divisor(problem, labels, kept)
     for name in ("naive", "log-of-softmax", "logsumexp"):
-        _by_hand(name, seen, x, labels, kept, y, weights, problem)
+        _by_hand(name, seen, cast, labels, kept, y, weights, problem)
     fused_gradient = _fused(seen, cast, labels, kept, y, weights, problem)
     true = _true_losses(x, labels, kept, y, problem)
     _judge_input(seen, base, x, labels, kept, ignored, y, problem)
     _judge_options(seen, cast, x, labels, kept, bad, y, problem)
-    _judge_naive(seen, x, y, problem)
+    _judge_naive(seen, cast, y, problem)
     if problem.labels is not None or y is not None:
         _judge_loss(seen, x, labels, kept, y, weights, problem, fused_gradient, true)
     else:
@@ -136,49 +136,54 @@ def _heat(x: torch.Tensor, problem: Problem) -> torch.Tensor:
 
 
 def _by_hand(
-    name: str, seen: Seen, x: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor,
+    name: str, seen: Seen, cast: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor,
     y: torch.Tensor | None, weights: torch.Tensor | None, problem: Problem,
 ) -> None:  # fmt: skip
-    leaf = x.clone().requires_grad_()
+    """In the layout as stored, whose classes are dimension 1: (rows, classes) or (N, classes, d)."""
+    leaf = cast.clone().requires_grad_()
     z = _heat(leaf, problem)
-    t = labels.unsqueeze(-1)
+    shape = cast.shape[:1] + cast.shape[2:]
+    t, counted = labels.reshape(shape).unsqueeze(1), kept.reshape(shape)
+    w = None if weights is None else weights.reshape(-1, *[1] * (cast.ndim - 2))
     every = problem.smoothing != 0 or y is not None
     if name == "logsumexp":
-        m = z.amax(-1, keepdim=True)
-        lse = m + torch.log(torch.exp(z - m).sum(-1, keepdim=True))
+        m = z.amax(1, keepdim=True)
+        lse = m + torch.log(torch.exp(z - m).sum(1, keepdim=True))
         p = torch.exp(z - lse).detach()
-        at_label = (lse - z.gather(-1, t)).squeeze(-1)
+        at_label = (lse - z.gather(1, t)).squeeze(1)
         everywhere = lse - z if every else None
     else:
         if name == "naive":
             e = torch.exp(z)
-            q = e / e.sum(-1, keepdim=True)
+            q = e / e.sum(1, keepdim=True)
         else:
-            q = torch.softmax(z, -1)
+            q = torch.softmax(z, 1)
         p = q.detach()
-        at_label = -torch.log(q.gather(-1, t)).squeeze(-1)
+        at_label = -torch.log(q.gather(1, t)).squeeze(1)
         everywhere = -torch.log(q) if every else None
-    classes = x.shape[-1]
+    classes = cast.shape[1]
     eps = problem.smoothing
     if y is not None:
         assert everywhere is not None
-        share = y * (1 - eps) + eps / classes if eps else y
-        losses = ((share if weights is None else share * weights) * everywhere).sum(-1)
+        assert problem.probabilities is not None
+        target = problem.probabilities.to(cast.dtype)
+        share = target * (1 - eps) + eps / classes if eps else target
+        losses = ((share if w is None else share * w) * everywhere).sum(1)
     else:
-        losses = at_label if weights is None else at_label * weights[labels]
+        losses = at_label if weights is None else at_label * weights[t.squeeze(1)]
         if eps:
             assert everywhere is not None
-            weighted = everywhere if weights is None else everywhere * weights
-            losses = (1 - eps) * losses + eps / classes * weighted.sum(-1)
-        losses = torch.where(kept, losses, torch.zeros_like(losses))
+            weighted = everywhere if w is None else everywhere * w
+            losses = (1 - eps) * losses + eps / classes * weighted.sum(1)
+        losses = torch.where(counted, losses, torch.zeros_like(losses))
     total = losses.sum()
     if problem.reduction == "mean":
-        weighted = weights is not None and problem.labels is not None
-        total = total / (
-            weights[labels[kept]].sum() if weighted and weights is not None else float(kept.sum())
-        )
+        weighted_mean = weights is not None and problem.labels is not None
+        divisor = weights[labels[kept]].sum() if weighted_mean and weights is not None else float(kept.sum())
+        total = total / divisor
     (gradient,) = torch.autograd.grad(total, leaf)
-    _note(seen, name, p, losses.detach(), gradient, labels, kept, y)
+    rows = as_rows(gradient, problem.axis)
+    _note(seen, name, as_rows(p, problem.axis), losses.detach().reshape(-1), rows, labels, kept, y)
 
 
 def _fused(
@@ -199,7 +204,7 @@ def _fused(
     (gradient,) = torch.autograd.grad(whole, leaf)
     gradient = as_rows(gradient, problem.axis)
     seen.whole_loss = whole.detach()
-    p = as_rows(torch.softmax(_heat(as_rows(cast, problem.axis), problem), -1), -1)
+    p = as_rows(torch.softmax(_heat(cast, problem), 1), problem.axis)
     _note(seen, "fused", p, rows, gradient, labels, kept, y)
     return gradient
 
@@ -309,27 +314,49 @@ def _judge_options(
     sums = torch.zeros_like(bad)
     if half and problem.axis == -1:
         sums = F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()
-    if half and given:
-        finite = seen.losses["fused"].isfinite() & ~bad
-        # Adding the row losses up is what the reduction does, in float16.
-        past = float(seen.losses["fused"][finite].double().sum()) >= 65520
-        sums = sums | (kept & past)
-    seen.rules["NH010"] = sums
-    explained = sums | seen.rules["NH008"]
+    # Where rows are finite and their sum is not, the reduction is at fault: the divisor of the mean aside.
+    past = given and _adds_up_to_inf(seen, z, labels, kept, y, problem)
+    seen.rules["NH010"] = sums | (kept & past & half)
+    explained = seen.rules["NH010"] | seen.rules["NH008"]
     for code in ("NH001", "NH002", "NH003", "NH004", "NH006", *(("NH009",) if asked else ())):
         explained = explained | seen.rules[code]
-    seen.rules["NH011"] = fails & ~explained
+    seen.rules["NH011"] = (fails & ~explained) | (kept & past & (not half))
     if given:
         seen.error, seen.warning = _bad(seen, "fused"), _bad(seen, "naive")
     else:
         seen.error = fails
         p = seen.probabilities.gather(-1, t.unsqueeze(-1)).squeeze(-1)
         seen.warning = ~(p > 0)
-    seen.error = seen.error | bad | sums | seen.rules["NH004"] | seen.rules["NH007"]
+    seen.error = seen.error | bad | sums | (kept & past) | seen.rules["NH004"] | seen.rules["NH007"]
     # float8_e4m3fn has no infinity: its cast makes finite numbers of them.
     lost = seen.rules["NH002"] | seen.rules["NH003"] | (seen.rules["NH006"] & given)
     seen.error = seen.error | (lost if problem.dtype == torch.float8_e4m3fn else False)
     seen.warning = seen.warning | seen.error
+
+
+def _adds_up_to_inf(
+    seen: Seen,
+    z: torch.Tensor,
+    labels: torch.Tensor,
+    kept: torch.Tensor,
+    y: torch.Tensor | None,
+    problem: Problem,
+) -> bool:
+    """Whether F.cross_entropy makes inf of the rows whose own loss is finite, by the sum before any division."""
+    rows = kept & seen.losses["fused"].isfinite()
+    if not bool(rows.any()):
+        return False
+    log_p = F.log_softmax(z if problem.axis == -1 else z.T[None], 1)
+    log_p = log_p if problem.axis == -1 else log_p[0].T
+    weights = None if problem.weights is None else problem.weights.to(z.dtype)
+    weighted = log_p if weights is None else log_p * weights
+    if y is not None:
+        share = y * (1 - problem.smoothing) + problem.smoothing / z.shape[-1]
+        return bool((weighted * share)[rows].sum().isinf())
+    inf = bool(F.nll_loss(log_p[rows], labels[rows], weights, reduction="sum").isinf())
+    everywhere = -weighted.sum(-1)[rows]
+    means = problem.reduction == "mean" and weights is None
+    return inf or bool(problem.smoothing and (everywhere.mean() if means else everywhere.sum()).isinf())
 
 
 def _bad(seen: Seen, name: str) -> torch.Tensor:
@@ -337,10 +364,10 @@ def _bad(seen: Seen, name: str) -> torch.Tensor:
     return (~seen.losses[name].isfinite() | seen.bad_gradient[name]) & ~seen.bad_label
 
 
-def _judge_naive(seen: Seen, x: torch.Tensor, y: torch.Tensor | None, problem: Problem) -> None:
-    z = _heat(x, problem)
-    e = torch.exp(z)
-    total = e.sum(-1)
+def _judge_naive(seen: Seen, cast: torch.Tensor, y: torch.Tensor | None, problem: Problem) -> None:
+    exps = torch.exp(_heat(cast, problem))
+    total = exps.sum(1).reshape(-1)
+    x, e = as_rows(cast, problem.axis), as_rows(exps, problem.axis)
     normal = LIMITS[x.dtype][2]
     seen.rules["NH101"] = e.isinf().any(-1)
     seen.rules["NH102"] = total.isinf() & ~e.isinf().any(-1)
@@ -351,7 +378,7 @@ def _judge_naive(seen: Seen, x: torch.Tensor, y: torch.Tensor | None, problem: P
         seen.rules["NH201"] = ((e / total.unsqueeze(-1) == 0) & (x != -math.inf)).any(-1)
     # The logarithm of another class's probability: only smoothing and probability targets take it.
     elsewhere = ~(seen.losses["naive"].isfinite() | seen.bad_label) & seen.losses["fused"].isfinite()
-    seen.rules["NH201"] |= elsewhere & total.isfinite() & (total != 0)
+    seen.rules["NH201"] = seen.rules["NH201"] | (elsewhere & total.isfinite() & (total != 0))
 
 
 def _judge_loss(

@@ -148,7 +148,7 @@ def test_labels_saved_as_floats_are_not_passed_over_in_silence(tmp_path: Path) -
     path = tmp_path / "dump.npz"
     np.savez(path, logits=np.zeros((4, 3), np.float32), labels=np.array([0.0, 1.0, 2.0, 0.0], np.float32))
     (logits,) = [tensor for tensor in nanhunt.check(str(path)).tensors if tensor.role == "logits"]
-    assert "labels is float32, so it was not taken for labels: save class numbers as int64" in logits.notes
+    assert "labels is float32, so it was not taken for labels. Save class numbers as int64." in logits.notes
     np.savez(path, logits=np.zeros((4, 3), np.float32), labels=np.array([0, 1, 2, 0]))
     (logits,) = nanhunt.check(str(path)).tensors
     assert not [note for note in logits.notes if "taken for labels" in note]

@@ -6,10 +6,13 @@ import contextlib
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import nanhunt
 from nanhunt.watch.incident import Incident
+from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # a script's warnings are its own
@@ -34,7 +37,13 @@ def expectation(script: Path) -> tuple[int, dict[str, str]]:
     """The marked line and what is expected of it."""
     marked = [(n, MARK.search(line)) for n, line in enumerate(script.read_text().splitlines(), 1)]
     [(line, mark)] = [(n, mark) for n, mark in marked if mark]
-    return line, dict(part.split("=") for part in mark[1].split())
+    pairs = (part.split("=") for part in mark[1].split())
+    return line, {key: None if value == "None" else value for key, value in pairs}
+
+
+def words(script: Path, kind: str) -> list[str]:
+    """What the report says ("says"), or what would be no word about this fault ("never")."""
+    return re.findall(rf"^# {kind}: (.*)$", script.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("script", FAULTS, ids=lambda script: script.stem)
@@ -62,6 +71,22 @@ def test_the_planted_fault_is_named(script: Path, tmp_path: Path) -> None:
     }
     assert {key: seen[key] for key in ("line", *expected)} == {"line": line, **expected}
     assert Path(culprit.site.file).name == script.name
+    text = incident_text(incident)
+    assert [phrase for phrase in words(script, "says") if phrase not in text] == []
+    assert [phrase for phrase in words(script, "never") if phrase in text] == []
+    if incident.closer:
+        report = nanhunt.check(incident.capture, **options_of(incident.closer))
+        assert culprit.rule in {finding.code for finding in report.findings}
+
+
+def options_of(command: str) -> dict[str, Any]:
+    """Of ``nanhunt check PATH --ignore-index -1``."""
+    flags = command.split()[3:]
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    return {
+        flag.strip("-").replace("-", "_"): int(value) if value.lstrip("-").isdigit() else value
+        for flag, value in pairs
+    }
 
 
 @pytest.mark.parametrize("script", HEALTHY, ids=lambda script: script.stem)

@@ -44,6 +44,7 @@ INCIDENT = Incident(
         ),
     ),
     capture="nanhunt-capture/step-37.pt",
+    closer="nanhunt check nanhunt-capture/step-37.pt --reduction sum",
 )
 
 
@@ -60,8 +61,14 @@ def test_text() -> None:
         "  fix, proven on 3 captured rows: call F.cross_entropy on the raw logits\n"
         "      loss = F.cross_entropy(x, t)\n"
         "  does not help: clip the gradients, 3 of 3 rows still bad\n"
-        "  written: nanhunt-capture/step-37.pt   (look closer: nanhunt check nanhunt-capture/step-37.pt)\n"
+        "  written: nanhunt-capture/step-37.pt   "
+        "(look closer: nanhunt check nanhunt-capture/step-37.pt --reduction sum)\n"
     )
+
+
+def test_check_is_recommended_only_where_it_says_the_same() -> None:
+    text = incident_text(replace(INCIDENT, closer=None))
+    assert text.endswith("  written: nanhunt-capture/step-37.pt (what that operation was given)\n")
 
 
 def test_a_fix_that_was_not_run_says_so() -> None:

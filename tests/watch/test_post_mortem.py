@@ -41,7 +41,8 @@ RAISING = {
     "assignment of a copy": "made = made.detach().numpy() * 1; linear_sum_assignment(made)",
     "index": "made = made.long(); torch.ones(3)[made]",
     "binary cross entropy": "F.binary_cross_entropy(made, torch.ones(3, 3))",
-    "numpy guard": "made = made.sum().detach().numpy().copy()\n    if np.isnan(made): raise FloatingPointError('diverged')",
+    "numpy guard": "made = made.sum().detach().numpy().copy()\n"
+    "    if np.isnan(made): raise FloatingPointError('diverged')",
     "own exception": "class Diverged(Exception): pass\n    raise Diverged('loss is NaN')",
     "assertion": "assert torch.isfinite(made).all()",
     "exit with a word": "raise SystemExit('the loss is nan')",
@@ -83,7 +84,8 @@ ELSE = {
     "nothing bad": "raise ValueError('a wrong option')",
     "a missing key": "made = (x * 0 / 0).mean()\n{}['missing']",
     "a legal mask": "made = model(x).masked_fill(x < 0, -math.inf)\nraise ValueError('a wrong option')",
-    "a caught one": "try:\n    torch.multinomial(x / 0, 1)\nexcept RuntimeError:\n    pass\nmodel(x)\nraise KeyError('nan')",
+    "a caught one": "try:\n    torch.multinomial(x / 0, 1)\nexcept RuntimeError:\n    pass\n"
+    "model(x)\nraise KeyError('nan')",
     "a good end": "made = (x * 0 / 0).mean()\nraise SystemExit(0)",
     "wrong shapes": "model(torch.ones(7))",
 }

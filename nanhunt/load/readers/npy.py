@@ -76,7 +76,7 @@ def read_header(stream: IO[bytes], size: int, name: str, stored_dtype: str | Non
     """
     text, offset = _header_text(stream, size, name)
     descr, fortran, shape = _fields(text, name)
-    dtype, stored = _dtype(descr, name, stored_dtype)
+    dtype, stored = dtype_of(descr, name, stored_dtype)
     needed = byte_size(shape, stored.itemsize)
     if needed is None or needed > size - offset:
         raise _too_short(name, dtype, shape, needed, size - offset)
@@ -117,7 +117,11 @@ def _fields(text: str, name: str) -> tuple[object, bool, tuple[int, ...]]:
     return descr, fortran, shape
 
 
-def _dtype(descr: object, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
+def dtype_of(descr: object, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
+    """torch's spelling of a dtype as .npy headers spell it, and how its bytes are read.
+
+    Raises RefusedTensor for what is no number per element, NotNumbers for text and objects.
+    """
     if isinstance(descr, list):
         hint = "Save one field: numpy.save(FILE, array['FIELD'])."
         raise RefusedTensor(

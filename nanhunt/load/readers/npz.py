@@ -43,7 +43,7 @@ def _tensor(source: Source, entry: ZipInfo, name: str, stored_dtype: str | None)
         raise RefusedTensor(f"{label} {problem[0]}.", problem[1])
     with zipped.opened(source, entry) as plain:
         header = npy.read_header(plain, entry.file_size, label, stored_dtype)
-    start = zipped.stored_at(source, entry)
+    start = zipped.offsets(source, [entry])[entry.filename]
 
     def read() -> npt.NDArray[Any]:
         if start is not None:

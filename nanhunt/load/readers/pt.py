@@ -1,213 +1,240 @@
-""".pt, .pth, .bin, .ckpt: what torch.save wrote, as a zip (memory-mapped) or as a pickle of before 1.6.
+""".pt, .pth, .bin, .ckpt: what torch.save wrote, as a zip or as a row of pickles (before torch 1.6), memory-mapped.
 
-The only module here that imports torch, and only while a checkpoint is opened. Nothing in one is executed:
-weights_only=True everywhere, and refused classes are found by reading the pickle, not by running it.
+Read without torch, and without executing anything: see ``pickled``. The layout is that of torch/serialization.py:
+a pickle whose tensors refer to storages by key, and the bytes of those storages.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-import pickletools
+import mmap
 import re
-import warnings
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
+import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
+from nanhunt.load.arrays import CHUNK, byte_size, mapped, unpacked
 from nanhunt.load.container import Container, RefusedTensor
-from nanhunt.load.readers import zipped
+from nanhunt.load.numbers import plain_numbers
+from nanhunt.load.readers import objects, pickled, zipped
+from nanhunt.load.readers.numpy_pickle import numpy_array
+from nanhunt.load.readers.pickled import External, Global, Instance
 from nanhunt.load.source import Source
-from nanhunt.load.tensor import BITS, FLOATING, INTEGER, Tensor
-from nanhunt.load.wording import listed, printable
+from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
+from nanhunt.load.wording import printable
 
 if TYPE_CHECKING:
-    import torch
+    from zipfile import ZipInfo
 
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a pickle of torch.save's magic number ends, in every binary pickle protocol."""
-MOST_OBJECTS = 2_000_000
-"""Tensors and containers visited: a few lists that hold each other spell out more than any file."""
-DEEPEST = 100
-"""Levels of containers."""
+LARGEST_PICKLE = 1 << 30
+"""Bytes of a packed pickle; what it describes lies elsewhere."""
+KNOWN = (*FLOATING, *INTEGER, *COMPLEX)
 
 _PICKLE = re.compile(r"([^/]+/)?data\.pkl")
 _STORAGE = re.compile(r"([^/]+/)?data/[^/]+")
-_LEGACY_PICKLES = 4
-"""Magic number, protocol version, system and, last, the object."""
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
+    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64", "UntypedStorage": "",
+}  # fmt: skip
+_WRAPPERS = (
+    "_rebuild_parameter", "_rebuild_parameter_with_state", "Parameter", "Buffer",
+    "_rebuild_device_tensor_from_cpu_tensor", "_rebuild_device_tensor_from_numpy",
+)  # fmt: skip
+"""Calls whose first argument is the tensor itself."""
+_TYPED = ("_rebuild_from_type", "_rebuild_from_type_v2")
+"""Calls of subclasses: a function, the subclass, the function's arguments."""
+_NO_VALUES = {
+    "_rebuild_meta_tensor_no_storage": (
+        "is a meta tensor: it has a shape and no values", "Save the model after its weights are loaded.",
+    ),
+    "_rebuild_qtensor": ("is quantized", "Save tensor.dequantize() instead."),
+    "_rebuild_sparse_tensor": ("is not dense (sparse)", "Save tensor.to_dense() instead."),
+    "_rebuild_nested_tensor": ("is not dense (nested)", "Save tensor.to_padded_tensor(0.0) instead."),
+}  # fmt: skip
+"""Calls of tensors that have no plain array of values: what they are, and the way to one."""
 
 
-def is_pt(names: list[str]) -> bool:
+@dataclass(frozen=True)
+class Storage:
+    """Bytes that tensors are views of."""
+
+    size: int
+    """In bytes."""
+    map: Callable[[int, np.dtype[Any], int], npt.NDArray[Any]]
+    """``map(offset in bytes, dtype, count)``: so many values from there on."""
+
+
+class Damaged(Exception):  # noqa: N818 - becomes a NanhuntError that names the file
+    """The file does not hold what its pickle says."""
+
+
+Storages = Callable[[External], tuple[Storage, str]]
+"""The storage that an external object means, and its dtype ("" for untyped)."""
+
+
+def is_pt(names: Sequence[str]) -> bool:
     """Whether a zip with these entries was written by torch.save (or torch.jit.save)."""
     return any(_PICKLE.fullmatch(name) for name in names)
 
 
-def open_pt(source: Source, entries: Sequence[zipfile.ZipInfo]) -> Container:
-    """The tensors of a zip checkpoint under dotted names, memory-mapped.
+def open_pt(source: Source, entries: Sequence[ZipInfo]) -> Container:
+    """The tensors, arrays and numbers of a zip checkpoint under dotted names, memory-mapped.
 
-    Raises NanhuntError for a damaged file and for one that needs classes beyond tensors.
+    Classes of any kind are read through: nothing is imported for them. Raises NanhuntError for a damaged file.
     """
-    names = [entry.filename for entry in entries]
-    if any(re.fullmatch(r"([^/]+/)?constants\.pkl", name) for name in names):
-        hint = "Save its tensors: torch.save(torch.jit.load(PATH).state_dict(), 'weights.pt')."
-        raise NanhuntError(
-            f"{source.name} is a TorchScript program, and nanhunt runs nothing in a file.", hint
-        )
-    storages = [entry for entry in entries if _STORAGE.fullmatch(entry.filename)]
-    if not storages:
-        # A scheduler's state, training arguments: not worth importing torch for, or refusing a class in.
-        return Container(source.file, {}, "pt")
-    # Mapping a compressed entry would read its packed bytes as values.
-    plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in storages)
-    return _container(source, _load(source, _pickle_of(source, entries), map_it=plain), "pt")
+    by_name = {entry.filename: entry for entry in entries}
+    name = next(entry.filename for entry in entries if _PICKLE.fullmatch(entry.filename))
+    folder = name.removesuffix("data.pkl")
+    offsets = zipped.offsets(source, [entry for entry in entries if _STORAGE.fullmatch(entry.filename)])
+    big = f"{folder}byteorder" in by_name and _entry_bytes(source, by_name[f"{folder}byteorder"]) == b"big"
+
+    def storage(external: External) -> tuple[Storage, str]:
+        dtype, key, *_ = _identity(external)
+        entry = by_name.get(f"{folder}data/{key}")
+        if entry is None:
+            raise Damaged(f"it has no storage {printable(key)[:40]}")
+        return _zip_storage(source, entry, offsets[entry.filename], big=big), dtype
+
+    return _container(source, lambda: pickled.load(_entry_bytes(source, by_name[name])), storage, "pt")
 
 
 def open_legacy(source: Source) -> Container:
-    """The tensors of a checkpoint written before torch 1.6, which torch can only read into memory.
-
-    Raises NanhuntError as ``open_pt`` does.
-    """
+    """The same of a checkpoint as torch wrote it before 1.6: pickles, and storages behind them."""
     with source.open() as stream:
-        return _container(source, _load(source, stream, map_it=False), "pt-legacy")
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    places: dict[str, tuple[int, int, bool]] = {}
+
+    def load() -> pickled.Loaded:
+        magic = pickled.load(content)
+        version = pickled.load(content, magic.end)
+        system = pickled.load(content, version.end)
+        loaded = pickled.load(content, system.end)
+        keys = pickled.load(content, loaded.end)
+        little = not isinstance(system.object, dict) or system.object.get("little_endian", True)
+        places.update(_legacy_places(content, keys, loaded.externals, big=not little))
+        return loaded
+
+    def storage(external: External) -> tuple[Storage, str]:
+        dtype, key, itemsize, view = _identity(external)
+        if key not in places:
+            raise Damaged(f"it has no storage {printable(key)[:40]}")
+        start, size, big = places[key]
+        skipped, kept = view or (0, size // itemsize)
+        if skipped < 0 or kept < 0 or (skipped + kept) * itemsize > size:
+            raise Damaged(f"storage {printable(key)[:40]} is shorter than a view of it")
+        return _mapped_storage(source, start + skipped * itemsize, kept * itemsize, big=big), dtype
+
+    return _container(source, load, storage, "pt-legacy")
 
 
-def _pickle_of(source: Source, entries: Sequence[zipfile.ZipInfo]) -> IO[bytes]:
-    entry = next(entry for entry in entries if _PICKLE.fullmatch(entry.filename))
+def _legacy_places(
+    content: mmap.mmap, keys: pickled.Loaded, externals: Sequence[External], *, big: bool
+) -> Iterator[tuple[str, tuple[int, int, bool]]]:
+    """(key, (position, bytes, whether big-endian)) of every storage: each is a count of values, then the values."""
+    itemsizes = {key: itemsize for _, key, itemsize, _ in map(_identity, externals)}
+    position = keys.end
+    for key in keys.object if isinstance(keys.object, list) else ():
+        if not isinstance(key, str) or position + 8 > len(content):
+            raise Damaged("its storages are cut off")
+        (count,) = struct.unpack_from(">q" if big else "<q", content, position)
+        size = count * itemsizes.get(key, 1)
+        position += 8
+        if not 0 <= size <= len(content) - position:
+            raise Damaged("its storages are cut off")
+        yield key, (position, size, big)
+        position += size
+
+
+def _identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
+    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage."""
+    match external.identity:
+        case ("storage", Global(_, kind), str(key), _, int(), *rest):
+            view = rest[0] if rest else None
+        case _:
+            raise Damaged("it refers to something that is no storage")
+    dtype = _STORAGE_DTYPES.get(kind, kind)
+    itemsize = np.dtype(BITS.get(dtype, dtype)).itemsize if dtype in KNOWN else 1
+    match view:
+        case (str(), int(first), int(count)):
+            return dtype, key, itemsize, (first, count)
+        case None:
+            return dtype, key, itemsize, None
+    raise Damaged("it refers to something that is no storage")
+
+
+def _mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Storage:
+    def read(offset: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
+        return mapped(source, start + offset, dtype.newbyteorder(">" if big else "<"), (count,))
+
+    return Storage(size, read)
+
+
+def _zip_storage(source: Source, entry: ZipInfo, start: int | None, *, big: bool) -> Storage:
+    if start is not None:
+        return _mapped_storage(source, start, entry.file_size, big=big)
     if problem := zipped.problem(entry):
+        raise Damaged(f"{printable(entry.filename)} {problem[0]}")
+
+    def copy(target: IO[bytes]) -> None:
+        with zipped.opened(source, entry) as plain:
+            shutil.copyfileobj(plain, target, CHUNK)
+
+    def read(offset: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
+        whole = unpacked(source, copy, np.dtype(np.uint8), (entry.file_size,))
+        values = whole[offset : offset + count * dtype.itemsize].view(dtype.newbyteorder(">" if big else "<"))
+        return native(values)
+
+    return Storage(entry.file_size, read)
+
+
+def _entry_bytes(source: Source, entry: ZipInfo) -> bytes:
+    problem = zipped.problem(entry)
+    if problem is None and entry.file_size > LARGEST_PICKLE:
+        problem = f"claims {entry.file_size:,} bytes", ""
+    if problem:
         raise NanhuntError(
             f"{source.name}:{printable(entry.filename)} {problem[0]}.", "Save it with torch.save."
         )
     with zipped.opened(source, entry) as stream:
-        return io.BytesIO(stream.read())
+        return stream.read()
 
 
-def _load(source: Source, pickled: IO[bytes], *, map_it: bool) -> object:
-    """What torch.load makes of the file. ``pickled`` is where to look for the classes it refuses."""
-    import torch
-
-    path = source.path
-    # torch goes by the suffix here, and would read a checkpoint as what it is not.
-    map_it = map_it and path is not None and not path.endswith(".safetensors")
-    with source.open() as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about storages and protocols, to the author of the file
-        try:
-            return torch.load(
-                path if map_it and path else stream, map_location="cpu", weights_only=True, mmap=map_it
-            )
-        except Exception:  # a damaged pickle can make torch raise anything
-            raise _failure(source, pickled) from None
-
-
-def _failure(source: Source, pickled: IO[bytes]) -> NanhuntError:
-    """Why torch.load gave up; its own texts hold terminal escapes and, for an empty file, nothing."""
-    if refused := _refused_classes(pickled):
-        return _needs_classes(source, refused)
-    pickled.seek(0)
-    start = pickled.read(2)
-    if start[:1] == b"\x80" and start[1] > 2:
-        message = (
-            f"{source.name} was saved with pickle protocol {start[1]}, and torch reads protocol 2 safely."
-        )
-        return NanhuntError(message, "Save it again, without pickle_protocol.")
-    return _damaged(source)
-
-
-def _refused_classes(pickled: IO[bytes]) -> list[str]:
-    """Classes and functions the pickles name and torch does not allow, sorted. Only reads opcodes."""
-    import torch
-
-    named = sorted(set(_globals(pickled)))
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        # A checkpoint that only names them: torch tells the unsafe ones, whatever the original was.
-        lines = "".join(f"c{module}\n{name}\n" for module, name in named)
-        writer.writestr("archive/data.pkl", b"\x80\x02" + lines.encode() + b".")
-        writer.writestr("archive/version", b"3\n")
-    archive.seek(0)
-    return sorted(printable(name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(archive))
-
-
-def _globals(pickled: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """(module, name) of every class or function that up to four pickles in a row refer to."""
-    pickled.seek(0)
-    for _ in range(_LEGACY_PICKLES):
-        recent: list[str] = []
-        memo: dict[int, str] = {}
-        # Damaged or cut: what was named so far is all there is to know.
-        with suppress(Exception):
-            for opcode, argument, _position in pickletools.genops(pickled):
-                if opcode.name in ("GLOBAL", "INST") and isinstance(argument, str):
-                    module, _, name = argument.partition(" ")
-                    yield printable(module), printable(name)
-                elif opcode.name == "STACK_GLOBAL" and len(recent) >= 2:
-                    yield recent[-2], recent[-1]
-                elif "UNICODE" in opcode.name:
-                    recent.append(printable(str(argument)))
-                elif opcode.name == "MEMOIZE":
-                    memo[len(memo)] = recent[-1] if recent else ""
-                elif opcode.name in ("BINGET", "LONG_BINGET") and argument in memo:
-                    recent.append(memo[argument])
-
-
-def _needs_classes(source: Source, refused: list[str]) -> NanhuntError:
-    message = f"{source.name} needs more than tensors, and nothing in it was run: {listed(refused)}."
-    is_module = any(name.startswith("torch.nn.") for name in refused)
-    tensors = ".state_dict()" if is_module else "['state_dict']"
-    hint = (
-        "If you trust it, save its tensors alone:"
-        f" torch.save(torch.load(PATH, weights_only=False){tensors}, 'weights.pt')."
-        " Or allow the classes with torch.serialization.add_safe_globals and call nanhunt.check."
-    )
-    return NanhuntError(message, hint)
-
-
-def _damaged(source: Source) -> NanhuntError:
-    message = f"{source.name} is a torch checkpoint that is truncated or damaged: torch.load gives up on it."
+def _damaged(source: Source, why: str) -> NanhuntError:
+    message = f"{source.name} is a torch checkpoint that is truncated or damaged: {why}."
     return NanhuntError(message, "Copy, download or save it again.")
 
 
-def _container(source: Source, content: object, form: str) -> Container:
-    tensors: dict[str, Tensor] = {}
-    refused: dict[str, RefusedTensor] = {}
-    for path, value in _walk(source, content):
-        name = _unused(".".join(path), tensors, refused)
-        try:
-            tensors[name] = _tensor(source, name, value)
-        except RefusedTensor as error:
-            refused[name] = error
-    return Container(source.file, tensors, form, refused)
-
-
-def _walk(source: Source, content: object) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-    """Every tensor in nested dicts, lists and tuples with the keys that lead to it, in their order."""
-    import torch
-
-    # ``above`` ends loops, yet a container that is saved under two names is walked under both.
-    waiting: list[tuple[tuple[str, ...], object, frozenset[int]]] = [((), content, frozenset())]
-    visited = 0
-    while waiting:
-        path, value, above = waiting.pop()
-        visited += 1
-        if visited > MOST_OBJECTS or len(path) > DEEPEST:
-            hint = "Save its tensors alone: torch.save(model.state_dict(), 'weights.pt')."
-            raise NanhuntError(f"{source.name} nests its contents absurdly, {len(path):,} levels deep.", hint)
-        if isinstance(value, torch.Tensor):
-            yield path, value
-        elif id(value) not in above:
-            inside = above | {id(value)}
-            kinds = (torch.Tensor, Mapping, list, tuple)
-            items = [(str(key), item) for key, item in _items(value) if isinstance(item, kinds)]
-            waiting.extend(((*path, key), item, inside) for key, item in reversed(items))
-
-
-def _items(value: object) -> Iterable[tuple[object, object]]:
-    if isinstance(value, Mapping):
-        return value.items()
-    return enumerate(value) if isinstance(value, list | tuple) else ()
+def _container(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
+    try:
+        found = objects.contents(load().object)
+        tensors: dict[str, Tensor] = {}
+        refused: dict[str, RefusedTensor] = {}
+        for path, value in found.values:
+            name = _unused(".".join(path), tensors, refused)
+            try:
+                tensors[name] = _value(source, name, value, storage)
+            except RefusedTensor as error:
+                refused[name] = error
+    except (pickled.BadPickle, Damaged) as error:
+        raise _damaged(source, str(error)) from None
+    except objects.TooManyObjects as error:
+        hint = "Save its tensors alone: torch.save(model.state_dict(), 'weights.pt')."
+        message = f"{source.name} nests its contents absurdly, {error.args[0]:,} levels deep."
+        raise NanhuntError(message, hint) from None
+    numbers = plain_numbers(source, found.numbers)
+    unread = {".".join(path): what for path, what in found.unread}
+    return Container(source.file, tensors, form, refused, numbers, unread)
 
 
 def _unused(name: str, *taken: Mapping[str, object]) -> str:
@@ -216,34 +243,104 @@ def _unused(name: str, *taken: Mapping[str, object]) -> str:
     return next(spelling for spelling in spellings if not any(spelling in names for names in taken))
 
 
-def _tensor(source: Source, name: str, value: torch.Tensor) -> Tensor:
-    import torch
-
-    dtype = str(value.dtype).removeprefix("torch.")
+def _value(source: Source, name: str, value: Instance, storage: Storages) -> Tensor:
     label = f"{source.name}:{printable(name)}" if name else source.name
-    if problem := _problem(value, dtype):
-        raise RefusedTensor(f"{label} {problem[0]}.", problem[1])
+    while value.made_by.name in (*_WRAPPERS, *_TYPED):
+        value = _unwrapped(value)
+    if value.made_by.module.startswith("numpy"):
+        dtype, array = numpy_array(value, label)
+        return Tensor(source.file, name, dtype, array.shape, lambda: array)
+    if value.made_by.name in _NO_VALUES:
+        what, hint = _NO_VALUES[value.made_by.name]
+        raise RefusedTensor(f"{label} {what}.", hint)
+    view = _view(value, storage)
+    if view.dtype not in KNOWN:
+        hint = "Save tensor.to(torch.float32) instead."
+        raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
+    view.check()
+    return Tensor(source.file, name, view.dtype, view.shape, view.read)
 
-    def read() -> npt.NDArray[Any]:
-        values = value.detach()
-        if dtype in BITS:
-            return values.view(getattr(torch, BITS[dtype])).numpy()
-        return values.resolve_conj().resolve_neg().numpy()
 
-    return Tensor(source.file, name, dtype, tuple(value.shape), read)
+def _unwrapped(value: Instance) -> Instance:
+    """The tensor in a Parameter, or in a subclass that is rebuilt from a plain one."""
+    match value.made_by.name, value.args:
+        case name, (Instance() as inner, *_) if name in _WRAPPERS:
+            return inner
+        case _, (Global() as made_by, _, tuple(args), *_):
+            return Instance(made_by, args)
+    raise Damaged("it holds a Parameter without values")
 
 
-def _problem(value: torch.Tensor, dtype: str) -> tuple[str, str] | None:
-    """What a tensor is that has no plain array of values, and the way to one."""
-    if value.is_meta:
-        return (
-            "is a meta tensor: it has a shape and no values",
-            "Save the model after its weights are loaded.",
-        )
-    if value.is_quantized:
-        return f"is quantized ({dtype})", "Save tensor.dequantize() instead."
-    if value.is_nested or str(value.layout) != "torch.strided":
-        return f"is not dense ({str(value.layout).removeprefix('torch.')})", "Save tensor.to_dense() instead."
-    if dtype not in (*FLOATING, *INTEGER, "complex64", "complex128"):
-        return f"is {dtype}, which nanhunt cannot judge", "Save tensor.to(torch.float32) instead."
-    return None
+@dataclass(frozen=True)
+class _View:
+    """A tensor as strides over a storage."""
+
+    storage: Storage
+    dtype: str
+    offset: int
+    """Of the first value, in values."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """In values."""
+    conjugate: bool
+    negative: bool
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        return np.dtype(BITS.get(self.dtype, self.dtype))
+
+    @property
+    def extent(self) -> int:
+        """Values from the first to the last."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+    def check(self) -> None:
+        """Raises Damaged for a view that is not inside of its storage."""
+        if byte_size(self.shape, self.stored.itemsize) is None or (
+            (self.offset + self.extent) * self.stored.itemsize > self.storage.size
+        ):
+            raise Damaged("a tensor reaches past the end of its storage")
+
+    def read(self) -> npt.NDArray[Any]:
+        """The values, a view of the mapped storage; a copy where torch kept a sign to itself."""
+        size = self.stored.itemsize
+        flat = self.storage.map(self.offset * size, self.stored, self.extent)
+        steps = tuple(stride * size for stride in self.strides)
+        values: npt.NDArray[Any] = np.lib.stride_tricks.as_strided(flat, self.shape, steps)
+        if 0 in self.shape:
+            values = np.empty(self.shape, self.stored)
+        if self.conjugate:
+            values = np.conj(values)
+        return np.negative(values) if self.negative else values
+
+
+def _view(value: Instance, storage: Storages) -> _View:
+    metadata: Any = None
+    typed: Any = None
+    match value.made_by.name, value.args:
+        case "_rebuild_tensor_v3", (External() as where, offset, shape, strides, _, _, typed, *rest):
+            metadata = rest[0] if rest else None
+        case "_rebuild_tensor" | "_rebuild_tensor_v2", (External() as where, offset, shape, strides, *rest):
+            metadata = rest[2] if len(rest) > 2 else None
+        case _:
+            match value.state:  # how torch wrote tensors before 0.2
+                case (External() as where, offset, shape, strides, *_):
+                    pass
+                case _:
+                    raise Damaged(f"it rebuilds a tensor by {printable(value.made_by.path)[:60]}")
+    if not _sizes(shape) or not _sizes(strides) or not _sizes((offset,)) or len(shape) != len(strides):
+        raise Damaged("a tensor has no sizes")
+    found, dtype = storage(where)
+    flags = metadata if isinstance(metadata, dict) else {}
+    return _View(
+        found, typed.name if isinstance(typed, Global) else dtype, offset, tuple(shape), tuple(strides),
+        bool(flags.get("conj")), bool(flags.get("neg")),
+    )  # fmt: skip
+
+
+def _sizes(value: Any) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(value, tuple | list) and all(
+        type(size) is int and 0 <= size < 1 << 62 for size in value
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -49,17 +49,20 @@ def opened(source: Source, entry: ZipInfo) -> Iterator[IO[bytes]]:
         yield plain
 
 
-def stored_at(source: Source, entry: ZipInfo) -> int | None:
-    """Offset in the file of an entry that is not compressed, so that it can be mapped; None otherwise."""
-    if entry.compress_type != ZIP_STORED:
-        return None
+def offsets(source: Source, wanted: Iterable[ZipInfo]) -> dict[str, int | None]:
+    """Where in the file the bytes of each entry lie, so that they can be mapped; None where they are compressed."""
+    found: dict[str, int | None] = {}
     with source.open() as stream, whole_zip(source):
-        stream.seek(entry.header_offset)
-        magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-        start: int = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        if magic != b"PK\x03\x04" or start + entry.file_size > source.size:
-            raise BadZipFile(f"{entry.filename} does not lie in the file")
-    return start
+        for entry in wanted:
+            found[entry.filename] = None
+            if entry.compress_type == ZIP_STORED:
+                stream.seek(entry.header_offset)
+                magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+                start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+                if magic != b"PK\x03\x04" or start + entry.file_size > source.size:
+                    raise BadZipFile(f"{entry.filename} does not lie in the file")
+                found[entry.filename] = start
+    return found
 
 
 def problem(entry: ZipInfo) -> tuple[str, str] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from nanhunt.dtypes.convert import to_torch
-from nanhunt.operations.cross_entropy.confirm import cast, labels_of, run
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels
+from nanhunt.operations.cross_entropy.confirm import Ran, cast, labels_of, run
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels, by_row
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.truth import truth
 from nanhunt.results.report import Finding, RowView, WorstRow
@@ -30,15 +31,23 @@ def worst_rows(job: Job, findings: Sequence[Finding]) -> tuple[WorstRow, ...]:
 
 
 def _look(job: Job, row: int, code: str) -> WorstRow:
-    at = np.array([row])
-    x = cast(to_torch(job.rows.take(at), job.tensor.dtype), job.dtype)
-    labels, bad = labels_of(x, job.row_targets(at))
+    first, block = job.around(row)
+    numbers, at = np.arange(first, first + block.size // job.rows.classes), row - first
+    x = cast(to_torch(block, job.tensor.dtype), job.dtype)
+    labels, bad = labels_of(x, job.row_targets(numbers))
+    mine = labels.by_row().only(at)
     given = None if job.targets is None or job.targets.labels is None else int(job.targets.labels[row])
-    classes = _classes(x[0], labels)
-    top = x[0].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).max()
-    views = (*_views(job, x, labels, classes, bool(bad[0])), _truth_view(job, x, labels, classes))
-    largest = None if bool(x.isnan().all()) else float(top)
-    return WorstRow(row, code, largest, given, tuple(classes), _at(x[0], classes), views)
+    values = by_row(x)[at]
+    classes = _classes(values, mine)
+    top = values.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).max()
+    views = [
+        _view(name, run(form, x, labels, job.batch), at, classes) for name, form in IMPLEMENTATIONS.items()
+    ]
+    if bad[at]:
+        views = [replace(view, loss=None) for view in views]
+    views.append(_truth_view(job, values[None], mine, classes))
+    largest = None if bool(values.isnan().all()) else float(top)
+    return WorstRow(row, code, largest, given, tuple(classes), _at(values, classes), tuple(views))
 
 
 def _classes(x: torch.Tensor, labels: Labels) -> list[int]:
@@ -49,13 +58,10 @@ def _classes(x: torch.Tensor, labels: Labels) -> list[int]:
     return list(dict.fromkeys(shown))[:MOST_CLASSES]
 
 
-def _views(job: Job, x: torch.Tensor, labels: Labels, classes: list[int], bad: bool) -> list[RowView]:
-    views = []
-    for name, implementation in IMPLEMENTATIONS.items():
-        outcome, gradient = run(implementation, x, labels, job.batch)
-        loss = None if bad else float(outcome.losses[0])
-        views.append(RowView(name, loss, _at(outcome.probabilities[0], classes), _at(gradient[0], classes)))
-    return views
+def _view(name: str, ran: Ran, row: int, classes: list[int]) -> RowView:
+    """What one implementation made of the row with that number in the block."""
+    probabilities, gradient = _at(ran.probabilities[row], classes), _at(ran.gradient[row], classes)
+    return RowView(name, float(ran.losses[row]), probabilities, gradient)
 
 
 def _truth_view(job: Job, x: torch.Tensor, labels: Labels, classes: list[int]) -> RowView:

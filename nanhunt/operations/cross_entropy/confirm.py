@@ -17,14 +17,15 @@ import torch.nn.functional as F
 
 from nanhunt.dtypes.convert import Array, to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts, part_of
+from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts
 from nanhunt.operations.cross_entropy.forms import (
     IMPLEMENTATIONS,
     Implementation,
     Labels,
     LossOptions,
-    Outcome,
+    by_row,
     fused,
+    smoothed_parts,
 )
 from nanhunt.operations.cross_entropy.truth import largest_outside, truth
 
@@ -72,28 +73,40 @@ class Confirmed:
     truth: Floats
     uncast_truth: Floats | None
     """Truth of the logits as stored; None where nothing was cast."""
+    added: dict[str, Floats]
+    """By row, what ``F.cross_entropy`` adds up in the dtype, each on its own: "losses", or "labels" and "classes"."""
 
 
 def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
-    """Runs everything on stored values ``block`` (rows, classes)."""
+    """Runs everything on stored values ``block``, (rows, classes) or (N, classes, d); rows are numbered N first."""
     stored = to_torch(block, batch.stored)
     x = cast(stored, batch.dtype)
     labels, bad = labels_of(x, targets)
-    facts = _input_facts(stored, x, labels, bad, targets, batch)
-    _naive_facts(facts, x, batch, targets)
-    true = truth(x, labels, batch.options)
-    losses: dict[str, torch.Tensor] = {}
-    for name, implementation in IMPLEMENTATIONS.items():
-        outcome, gradient = run(implementation, x, labels, batch)
-        losses[name] = outcome.losses.double()
-        facts.by[name] = _behaviour(outcome, gradient, labels, bad)
-        if implementation is fused:
-            _fused_facts(facts, x, labels, gradient, losses, true, batch, targets)
-    values = {name: np.where(bad, np.nan, loss.numpy()) for name, loss in losses.items()}
-    uncast = (
-        None if batch.dtype == batch.stored else _but_bad(truth(_base(stored), labels, batch.options), bad)
-    )
-    return Confirmed(facts, values, _but_bad(true, bad), uncast)
+    given = targets.labels is not None or targets.probabilities is not None
+    facts = _input_facts(by_row(_base(stored)), by_row(x), labels.by_row(), bad, targets, batch)
+    _naive_facts(facts, x, batch, given)
+    true = truth(by_row(x), labels.by_row(), batch.options)
+    ran = {name: run(form, x, labels, batch) for name, form in IMPLEMENTATIONS.items()}
+    facts.by = {name: _behaviour(each, labels.by_row(), bad) for name, each in ran.items()}
+    facts.half_reduction = _class_sum_overflow(x, batch)
+    facts.options_at_fault = _options_at_fault(facts, x, labels, batch, given)
+    if given:  # a label that we chose ourselves has no loss to judge
+        _loss_facts(facts, by_row(x), labels.by_row(), ran, true, batch)
+    uncast = None
+    if batch.dtype != batch.stored:
+        uncast = _but_bad(truth(by_row(_base(stored)), labels.by_row(), batch.options), bad)
+    losses = {name: _but_bad(each.losses.double(), bad) for name, each in ran.items()}
+    added = {
+        name: _but_bad(each.double(), bad) for name, each in _added(x, labels, ran["fused"], batch).items()
+    }
+    return Confirmed(facts, losses, _but_bad(true, bad), uncast, added)
+
+
+def _added(x: torch.Tensor, labels: Labels, ran: Ran, batch: Batch) -> dict[str, torch.Tensor]:
+    if labels.classes is None or not batch.options.label_smoothing:
+        return {"losses": ran.losses}
+    of_labels, of_classes = smoothed_parts(heated(x, batch.options), labels, batch.options)
+    return {"labels": of_labels, "classes": of_classes}
 
 
 def cast(stored: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -107,30 +120,49 @@ def _base(stored: torch.Tensor) -> torch.Tensor:
 
 
 def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
-    """(what the losses are given, which rows have an unusable label)."""
-    rows = len(x)
-    nothing = np.zeros(rows, bool)
+    """(what the losses of logits x are given, which rows have an unusable label)."""
+    shape = (*x.shape[:1], *x.shape[2:])
+    rows = math.prod(shape)
+    nothing, everything = np.zeros(rows, bool), torch.ones(shape, dtype=torch.bool)
     if targets.probabilities is not None:
-        return Labels(None, torch.ones(rows, dtype=torch.bool), targets.probabilities.to(x.dtype)), nothing
+        return Labels(None, everything, _laid_out(targets.probabilities, x).to(x.dtype)), nothing
     if targets.labels is None:
         # A logit of +inf must still rank before the masked ones.
-        worst = x.clamp(max=torch.finfo(x.dtype).max).masked_fill(x == -math.inf, math.inf).argmin(-1)
-        return Labels(worst, torch.ones(rows, dtype=torch.bool)), nothing
+        worst = x.clamp(max=torch.finfo(x.dtype).max).masked_fill(x == -math.inf, math.inf).argmin(1)
+        return Labels(worst, everything), nothing
     bad = nothing if targets.bad is None else targets.bad
     ignored = nothing if targets.ignored is None else targets.ignored
     kept = ~(bad | ignored)
-    return Labels(torch.from_numpy(np.where(kept, targets.labels, 0)), torch.from_numpy(kept)), bad
+    classes = torch.from_numpy(np.where(kept, targets.labels, 0)).reshape(shape)
+    return Labels(classes, torch.from_numpy(kept).reshape(shape)), bad
 
 
-def run(
-    implementation: Implementation, x: torch.Tensor, labels: Labels, batch: Batch
-) -> tuple[Outcome, torch.Tensor]:
-    """Forward, and the gradient (rows, classes) of the loss as reduced over the whole tensor."""
+def _laid_out(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Values (rows, classes) in the shape of the logits x."""
+    if x.ndim == 2:
+        return rows
+    return rows.reshape(x.shape[0], x.shape[2], x.shape[1]).movedim(-1, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One implementation, run on a block."""
+
+    probabilities: torch.Tensor
+    """(rows, classes)"""
+    losses: torch.Tensor
+    """(rows,)"""
+    gradient: torch.Tensor
+    """(rows, classes): of the loss as reduced over the whole tensor."""
+
+
+def run(implementation: Implementation, x: torch.Tensor, labels: Labels, batch: Batch) -> Ran:
+    """Forward and backward, in the layout of the logits x."""
     leaf = x.detach().requires_grad_()
     outcome = implementation(leaf, labels, batch.options)
     upstream = batch.fused_gradient if implementation is fused else batch.hand_gradient
     gradient = gradient_of(outcome.losses, leaf, upstream)
-    return Outcome(outcome.probabilities, outcome.losses.detach()), gradient
+    return Ran(by_row(outcome.probabilities), outcome.losses.detach().reshape(-1), by_row(gradient))
 
 
 def gradient_of(losses: torch.Tensor, x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
@@ -172,7 +204,7 @@ def _input_facts(
 
 _FILLED_LATER = (
     "exp_inf", "sum_inf", "sum_zero", "sum_subnormal", "zero_classes",
-    "options_at_fault", "half_reduction", "mean_of_none", "collapsed", "absorbed", "vanished",
+    "options_at_fault", "half_reduction", "loss_sum_inf", "mean_of_none", "collapsed", "absorbed", "vanished",
 )  # fmt: skip
 
 
@@ -226,22 +258,22 @@ def _low_headroom(x: torch.Tensor, batch: Batch) -> Bools:
     return _where(~far, near)
 
 
-def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, targets: RowTargets) -> None:
-    z = heated(x, batch.options)
-    e = torch.exp(z)
-    total = e.sum(-1)
+def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, given: bool) -> None:
+    laid_out = heated(x, batch.options)
+    exps = torch.exp(laid_out)
+    z, e, total = by_row(laid_out), by_row(exps), exps.sum(1).reshape(-1)
     # A sum that is finite has no infinite term.
     exp_inf = torch.from_numpy(_where(~total.isfinite(), lambda rows: (e[rows] == math.inf).any(-1)))
     facts.exp_inf = exp_inf.numpy()
     facts.sum_inf = ((total == math.inf) & ~exp_inf).numpy()
     facts.sum_zero = (total == 0).numpy()
     facts.sum_subnormal = ((total > 0) & (total < torch.finfo(x.dtype).smallest_normal)).numpy()
-    if targets.labels is None and targets.probabilities is None:
+    if not given:
         facts.zero_classes = ((e / total[:, None] == 0) & (z != -math.inf)).any(-1).numpy()
 
 
-def _behaviour(outcome: Outcome, gradient: torch.Tensor, labels: Labels, bad: Bools) -> Behaviour:
-    p, losses = outcome.probabilities, outcome.losses
+def _behaviour(ran: Ran, labels: Labels, bad: Bools) -> Behaviour:
+    p, losses, gradient = ran.probabilities, ran.losses, ran.gradient
     # A finite sum has no term that is not finite; a sum that is not may have overflowed by itself.
     broken = _where(~gradient.sum(-1).isfinite(), lambda rows: ~gradient[rows].isfinite().all(-1))
     return Behaviour(
@@ -260,19 +292,14 @@ def _zero_target(p: torch.Tensor, labels: Labels) -> torch.Tensor:
     return (p.gather(-1, labels.classes[:, None])[:, 0] == 0) & labels.kept
 
 
-def _fused_facts(
-    facts: RowFacts, x: torch.Tensor, labels: Labels, gradient: torch.Tensor,
-    losses: dict[str, torch.Tensor], true: torch.Tensor, batch: Batch, targets: RowTargets,
-) -> None:  # fmt: skip
-    facts.half_reduction = _class_sum_overflow(x, batch)
-    given = targets.labels is not None or targets.probabilities is not None
-    facts.options_at_fault = _options_at_fault(facts, x, labels, batch, given)
-    if not given:
-        return  # a label that we chose ourselves has no loss to judge
-    facts.absorbed = (_wrong(losses["logsumexp"], true, x) & ~_wrong(losses["fused"], true, x)).numpy()
+def _loss_facts(
+    facts: RowFacts, x: torch.Tensor, labels: Labels, ran: dict[str, Ran], true: torch.Tensor, batch: Batch
+) -> None:
+    losses, gradient = ran["fused"].losses, ran["fused"].gradient
+    facts.absorbed = (_wrong(ran["logsumexp"].losses, true, x) & ~_wrong(losses, true, x)).numpy()
     if labels.classes is None:
         return
-    zero_loss = (losses["fused"] == 0) & (true != 0) & labels.kept
+    zero_loss = (losses == 0) & (true != 0) & labels.kept
     at_label = gradient.gather(-1, labels.classes[:, None])[:, 0]
     facts.collapsed = (zero_loss & (at_label == 0)).numpy()
     facts.vanished = _vanished(x, labels, gradient, batch.options)
@@ -296,12 +323,13 @@ def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: 
 def _wrong(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     floor = max(1.0, math.log(x.shape[-1]))
     bound = LOSS_BOUND * torch.finfo(x.dtype).eps / 2 * true.abs().clamp_min(floor)
+    losses = losses.double()
     return ~((losses - true).abs() <= bound) & (losses != true)
 
 
 def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
-    if x.dtype != torch.float16 or not batch.options.last_axis:
-        return np.zeros(len(x), bool)
+    if x.dtype != torch.float16 or x.ndim > 2:
+        return np.zeros(math.prod(x.shape) // x.shape[1], bool)
     z = heated(x, batch.options)
     return (F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()).numpy()
 
@@ -309,30 +337,22 @@ def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
 def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: Batch, given: bool) -> Bools:
     options, now = batch.options, facts.by["fused"]
     asked = options.temperature != 1 or options.label_smoothing != 0 or options.weights is not None
-    at_fault = now.fails
-    if not at_fault.any() or not (asked or labels.probabilities is not None):
-        return np.zeros(len(x), bool)
-    rows = np.flatnonzero(at_fault)
-    failing = x[torch.from_numpy(rows)]
-    likeliest = Labels(failing.argmax(-1), labels.kept[torch.from_numpy(rows)])
-    now = part_of(now, rows)
+    nothing = np.zeros_like(facts.bad_label)
+    if not now.fails.any() or not (asked or labels.probabilities is not None):
+        return nothing
+    likeliest = Labels(x.argmax(1), labels.kept)
     if not given:  # the label we chose is the least likely: what fails with the likeliest fails with any
-        now = _fused_behaviour(failing, likeliest, batch)
+        now = _behaviour(run(fused, x, likeliest, batch), likeliest.by_row(), nothing)
     plain = replace(
         batch,
         options=LossOptions(ignore_index=options.ignore_index, last_axis=options.last_axis),
         fused_gradient=batch.fused_plain_gradient,
     )
-    usual = likeliest if labels.classes is None else replace(likeliest, classes=labels.classes[rows])
-    without = _fused_behaviour(failing, usual if given else likeliest, plain)
-    at_fault[rows] = now.fails & (~without.fails | (now.nan_loss & ~without.nan_loss))
+    usual = labels if given and labels.classes is not None else likeliest
+    without = _behaviour(run(fused, x, usual, plain), usual.by_row(), nothing)
+    at_fault: Bools = now.fails & (~without.fails | (now.nan_loss & ~without.nan_loss))
     return at_fault
 
 
-def _fused_behaviour(x: torch.Tensor, labels: Labels, batch: Batch) -> Behaviour:
-    outcome, gradient = run(fused, x, labels, batch)
-    return _behaviour(outcome, gradient, labels, np.zeros(len(x), bool))
-
-
 def _but_bad(losses: torch.Tensor, bad: Bools) -> Floats:
-    return np.where(bad, np.nan, losses.numpy())
+    return np.where(bad, np.nan, losses.reshape(-1).numpy())

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.convert import torch_dtype
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.sweep import RowTable, run_all, screen_all
+from nanhunt.operations.cross_entropy.sweep import RowTable, can_screen, run_all, screen_all
 from nanhunt.operations.rules import RULES, Rule
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
 from nanhunt.results import report
+
+Floats = npt.NDArray[np.float64]
 
 
 def diagnose(
@@ -53,51 +57,57 @@ def diagnose(
 def _tally(
     job: Job, every_row: bool, table: RowTable | None, advance: Callable[[int], None]
 ) -> tuple[Job, Tally]:
-    """The tally over all rows; the job that comes back knows whether the sum of losses overflows float16."""
-    if not every_row:
-        tally = screen_all(job, advance)
-        overflows = _overflows(job, tally)
-        if overflows is False:
-            return job, tally
-        if overflows:
-            job = replace(job, sum_overflows=True)
-            return job, screen_all(job)
-    watches = _half_labels(job) and table is None
-    losses = RowTable(frozenset({"fused_loss"})) if watches else table
-    tally = run_all(job, losses, advance)
-    if _half_labels(job) and losses is not None and _sum_overflows(losses, job):
+    """The tally over all rows; the job that comes back knows whether the sum of the losses overflows."""
+    screens = not every_row and can_screen(job)
+    added = RowTable()
+    tally = screen_all(job, advance) if screens else run_all(job, table, advance, added if job.half else None)
+    overflows = _overflows(job, tally)
+    if overflows is None:
+        if not added.columns:
+            run_all(job, added=added)
+        overflows = _add_up_to_inf(added, job)
+    if overflows:
         job = replace(job, sum_overflows=True)
-        tally = run_all(job, table)
+        tally = screen_all(job) if screens else run_all(job, table)
     return job, tally
 
 
-def _half_labels(job: Job) -> bool:
-    return job.half and job.targets is not None and job.rows.count > 0
-
-
 def _overflows(job: Job, tally: Tally) -> bool | None:
-    """Whether the row losses add up past the largest float16; None where the bounds leave that open.
+    """Whether the row losses add up past the dtype's largest number; None where the bounds leave that open.
 
-    The partial sums are rounded to float16 too, which 10 and 25 % cover.
+    The partial sums are rounded to the dtype too, which 10 and 25 % cover.
     """
-    if not _half_labels(job) or tally.loss_high < 0.9 * FORMATS["float16"].max:
+    largest, eps = compute_format(job.dtype).max, job.options.label_smoothing
+    # With smoothing, -log p of all classes is added up before it is multiplied by eps / classes.
+    high = tally.loss_high * max(1.0, job.rows.classes / eps) if eps else tally.loss_high
+    if job.targets is None or not job.rows.count or high < 0.9 * largest:
         return False
-    return True if tally.loss_low > 1.25 * FORMATS["float16"].max else None
+    return True if tally.loss_low > 1.25 * largest else None
 
 
-def _sum_overflows(table: RowTable, job: Job) -> bool:
-    """Whether ``F.cross_entropy`` adds finite row losses up to inf in float16: run, not predicted."""
+def _add_up_to_inf(added: RowTable, job: Job) -> bool:
+    """Whether ``F.cross_entropy`` adds finite numbers of the rows up to inf in the dtype: run, not predicted."""
+    assert job.targets is not None
+    kept = job.targets.kept & np.logical_and.reduce(
+        [np.isfinite(column) for column in added.columns.values()]
+    )
+    return any(_adds_up_to_inf(column[kept], name, job) for name, column in added.columns.items())
+
+
+def _adds_up_to_inf(rows: Floats, name: str, job: Job) -> bool:
     import torch
     import torch.nn.functional as F
 
-    losses = table.columns["fused_loss"]
-    kept = torch.from_numpy(losses[np.isfinite(losses)]).half()
-    if not len(kept):
+    values = torch.from_numpy(rows).to(torch_dtype(compute_format(job.dtype).name))
+    assert job.targets is not None
+    if not len(values):
         return False
-    if job.targets is not None and job.targets.probabilities is not None:
-        return bool(kept.sum().isinf())
-    rows = -kept[:, None]
-    return bool(F.nll_loss(rows, torch.zeros(len(kept), dtype=torch.long), reduction="sum").isinf())
+    if name == "classes" and job.weights is None and job.options.reduction == "mean":
+        return bool(values.mean().isinf())
+    if name == "classes" or job.targets.labels is None:
+        return bool(values.sum().isinf())
+    zeros = torch.zeros(len(values), dtype=torch.long)
+    return bool(F.nll_loss(-values[:, None], zeros, reduction="sum").isinf())
 
 
 def _findings(job: Job, tally: Tally) -> list[report.Finding]:

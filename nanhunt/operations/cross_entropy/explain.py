@@ -12,7 +12,7 @@ import torch
 from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.operations.cross_entropy.confirm import cast, heated, labels_of, run
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, by_row
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.truth import truth
 
@@ -82,19 +82,21 @@ def row_name(job: Job, number: int) -> str:
 
 
 def _numbers(job: Job, number: int) -> Numbers:
-    at = np.array([number])
-    stored = to_torch(job.rows.take(at), job.tensor.dtype)
-    x = cast(stored, job.dtype)
-    labels, _ = labels_of(x, job.row_targets(at))
-    outcomes = {name: run(form, x, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
+    first, block = job.around(number)
+    numbers, at = np.arange(first, first + block.size // job.rows.classes), number - first
+    stored = to_torch(block, job.tensor.dtype)
+    laid_out = cast(stored, job.dtype)
+    labels, _ = labels_of(laid_out, job.row_targets(numbers))
+    ran = {name: run(form, laid_out, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
+    x = by_row(laid_out)[at]
     given = job.targets is not None and job.targets.labels is not None
     return Numbers(
-        job, number, (stored.float() if stored.dtype.itemsize == 1 else stored).double()[0], x[0],
-        heated(x, job.batch.options)[0],
+        job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
+        heated(x, job.batch.options),
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
-        outcomes["fused"][1][0],
-        {name: float(outcome.losses[0]) for name, (outcome, _) in outcomes.items()},
-        float(truth(x, labels, job.batch.options)[0]),
+        ran["fused"].gradient[at],
+        {name: float(each.losses[at]) for name, each in ran.items()},
+        float(truth(x[None], labels.by_row().only(at), job.batch.options)[0]),
     )  # fmt: skip
 
 
@@ -183,11 +185,14 @@ def _half_reduction(n: Numbers) -> str:
     if not n.job.sum_overflows and exps >= FORMATS["float16"].max:
         return f"{len(n.x):,} shifted exps add up to {exps:,.0f} > 65,504, the largest float16"
     if n.job.sum_overflows:
-        return "the row losses add up past 65,504, the largest float16: the sum is inf"
+        smoothed = ", with -log p of every class before smoothing," if n.job.options.label_smoothing else ""
+        return f"the row losses{smoothed} add up past 65,504, the largest float16: the sum is inf"
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
 def _loss_overflow(n: Numbers) -> str:
+    if n.job.sum_overflows:
+        return f"the row losses add up past {_g(n.format.max)}, the largest {n.format.name}: the sum is inf"
     gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
     if abs(n.true_loss) > n.format.max:
         return f"{gives}; {true}, beyond {_g(n.format.max)}, the largest {n.format.name}"

@@ -67,6 +67,8 @@ class RowFacts:
     """Weights, smoothing, temperature or probability targets make ``fused`` fail; without them it does not."""
     half_reduction: Bools
     """``fused`` sums the classes, or reduces the rows of the whole tensor, in half precision and overflows."""
+    loss_sum_inf: Bools
+    """The row losses of the whole tensor are finite, what ``fused`` adds them up to is not (but in half precision)."""
     mean_of_none: Bools
     """The mean over the whole tensor is over no rows."""
     collapsed: Bools
@@ -106,10 +108,6 @@ def select(facts: RowFacts, where: npt.NDArray[np.intp]) -> RowFacts:
     part = nothing_wrong(0)
     for name in ROW_FIELDS:
         setattr(part, name, getattr(facts, name)[where])
-    part.by = {name: part_of(behaviour, where) for name, behaviour in facts.by.items()}
+    for name, behaviour in facts.by.items():
+        part.by[name] = Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
     return part
-
-
-def part_of(behaviour: Behaviour, where: npt.NDArray[np.intp]) -> Behaviour:
-    """The behaviour on some of the rows."""
-    return Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))

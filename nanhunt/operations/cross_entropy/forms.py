@@ -1,5 +1,6 @@
 """The four ways people write softmax and cross entropy, one signature each, as autograd sees them.
 
+Logits are (rows, classes), or (N, classes, d) as ``F.cross_entropy`` takes them: the classes are dimension 1.
 Every operation is executed in the dtype of ``x``. What a careful user adds by hand is added the same way to the
 three handwritten forms: temperature divides the logits first; an ignored row gathers class 0 and its loss is
 replaced by 0 with ``torch.where``; class weights w and smoothing eps go into the sum, as in ``F.cross_entropy``:
@@ -21,11 +22,27 @@ class Labels:
     """What the rows of one block should have been: class labels or probabilities, never both."""
 
     classes: torch.Tensor | None
-    """int64 (rows,), every one in 0..classes-1; 0 where ``kept`` is False."""
+    """int64, the logits' shape without classes, every one in 0..classes-1; 0 where ``kept`` is False."""
     kept: torch.Tensor
-    """bool (rows,): False for rows that the loss leaves out."""
+    """bool, of the same shape: False for rows that the loss leaves out."""
     probabilities: torch.Tensor | None = None
-    """(rows, classes), in the dtype of the logits."""
+    """Of the logits' shape and dtype."""
+
+    def by_row(self) -> Labels:
+        """The same as (rows,) and (rows, classes)."""
+        if self.kept.ndim == 1:
+            return self
+        classes, y = self.classes, self.probabilities
+        return Labels(
+            None if classes is None else classes.reshape(-1),
+            self.kept.reshape(-1),
+            None if y is None else by_row(y),
+        )
+
+    def only(self, row: int) -> Labels:
+        """One row of labels by row, as a block of its own."""
+        classes, y, at = self.classes, self.probabilities, slice(row, row + 1)
+        return Labels(None if classes is None else classes[at], self.kept[at], None if y is None else y[at])
 
 
 @dataclass(frozen=True)
@@ -45,56 +62,57 @@ class Outcome(NamedTuple):
     """Forward results of one implementation on one block."""
 
     probabilities: torch.Tensor
-    """(rows, classes)."""
+    """Of the logits' shape."""
     losses: torch.Tensor
-    """(rows,): row losses before the reduction, in the dtype of the logits."""
+    """Of the logits' shape without classes: row losses before the reduction, in the dtype of the logits."""
 
 
 Implementation = Callable[[torch.Tensor, Labels, LossOptions], Outcome]
 NegLog = Callable[[torch.Tensor | None], torch.Tensor]
-"""-log p at the given classes (rows, 1), or at all of them for None."""
+"""-log p at the given classes, a dimension of size 1; or at all of them for None."""
 
 
 def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
-    """e = exp(x); p = e / e.sum(-1); loss_i = -log(p[i, t_i])."""
+    """e = exp(x); p = e / e.sum(1); loss_i = -log(p[i, t_i])."""
     e = torch.exp(_heated(x, options))
-    return _log_of(e / e.sum(-1, keepdim=True), labels, options)
+    return _log_of(e / e.sum(1, keepdim=True), labels, options)
 
 
 def log_of_softmax(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
-    """p = torch.softmax(x, -1); loss_i = -log(p[i, t_i])."""
-    return _log_of(torch.softmax(_heated(x, options), -1), labels, options)
+    """p = torch.softmax(x, 1); loss_i = -log(p[i, t_i])."""
+    return _log_of(torch.softmax(_heated(x, options), 1), labels, options)
 
 
 def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """m = max; loss_i = m + log(sum(exp(x - m))) - x_t."""
     z = _heated(x, options)
-    m = z.amax(-1, keepdim=True)
-    lse = m + torch.log(torch.exp(z - m).sum(-1, keepdim=True))
+    m = z.amax(1, keepdim=True)
+    lse = m + torch.log(torch.exp(z - m).sum(1, keepdim=True))
 
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
-        return lse - (z if classes is None else z.gather(-1, classes))
+        return lse - (z if classes is None else z.gather(1, classes))
 
     with torch.no_grad():
         probabilities = torch.exp(z - lse)
-    return Outcome(probabilities, _by_hand(neg_log, labels, options, z.shape[-1]))
+    return Outcome(probabilities, _by_hand(neg_log, labels, options, z.shape[1]))
 
 
 def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """``F.cross_entropy`` on raw logits; its probabilities are those of ``torch.softmax``."""
     z = _heated(x, options)
     with torch.no_grad():
-        probabilities = torch.softmax(z, -1)
+        probabilities = torch.softmax(z, 1)
     return Outcome(probabilities, cross_entropy(z, labels, options))
 
 
 def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
-    """Row losses (rows,) of ``F.cross_entropy`` on logits (rows, classes) that are divided already."""
+    """Row losses of ``F.cross_entropy`` on logits that are divided already."""
     target = labels.probabilities
     if labels.classes is not None:
         target = labels.classes.masked_fill(~labels.kept, options.ignore_index)
     assert target is not None
-    if not options.last_axis:
+    lifted = not options.last_axis and z.ndim == 2
+    if lifted:
         # PyTorch has another kernel for (N, C, d) than for (N, C); show it the layout it would have seen.
         z = z.T.unsqueeze(0)
         target = target.T.unsqueeze(0) if labels.classes is None else target.unsqueeze(0)
@@ -102,7 +120,23 @@ def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torc
         z, target, options.weights, reduction="none",
         ignore_index=options.ignore_index, label_smoothing=options.label_smoothing,
     )  # fmt: skip
-    return losses.reshape(-1)
+    return losses[0] if lifted else losses
+
+
+def smoothed_parts(
+    z: torch.Tensor, labels: Labels, options: LossOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``F.cross_entropy`` with smoothing adds up separately: -log p of the labels, and that of all classes.
+
+    The second is not yet multiplied by eps / classes, so it overflows first (cross_entropy_loss_label_smoothing in
+    ATen/native/LossNLL.cpp).
+    """
+    assert labels.classes is not None
+    neg_log = -F.log_softmax(z, 1)
+    if options.weights is not None:
+        neg_log = neg_log * by_class(options.weights, neg_log)
+    of_labels = neg_log.gather(1, labels.classes.unsqueeze(1)).squeeze(1)
+    return of_labels.where(labels.kept, 0.0), neg_log.sum(1).where(labels.kept, 0.0)
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
@@ -120,9 +154,9 @@ def _heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
 def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
         # Gather first: log of the whole tensor has a NaN gradient wherever any p is 0.
-        return -torch.log(p if classes is None else p.gather(-1, classes))
+        return -torch.log(p if classes is None else p.gather(1, classes))
 
-    return Outcome(p.detach(), _by_hand(neg_log, labels, options, p.shape[-1]))
+    return Outcome(p.detach(), _by_hand(neg_log, labels, options, p.shape[1]))
 
 
 def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int) -> torch.Tensor:
@@ -133,14 +167,24 @@ def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int
         if eps:
             y = y * (1 - eps) + eps / classes
         if options.weights is not None:
-            y = y * options.weights
-        return (y * neg_log(None)).sum(-1)
+            y = y * by_class(options.weights, y)
+        return (y * neg_log(None)).sum(1)
     assert labels.classes is not None
-    losses = neg_log(labels.classes[:, None])[:, 0]
+    losses = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
     if options.weights is not None:
         losses = losses * options.weights[labels.classes]
     if eps:
         each = neg_log(None)
-        each = each if options.weights is None else each * options.weights
-        losses = (1 - eps) * losses + eps / classes * each.sum(-1)
+        each = each if options.weights is None else each * by_class(options.weights, each)
+        losses = (1 - eps) * losses + eps / classes * each.sum(1)
     return torch.where(labels.kept, losses, torch.zeros_like(losses))
+
+
+def by_row(values: torch.Tensor) -> torch.Tensor:
+    """Values by class, (rows, classes) or (N, classes, d), as (rows, classes)."""
+    return values if values.ndim == 2 else values.movedim(1, -1).reshape(-1, values.shape[1])
+
+
+def by_class(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Weights (classes,), shaped to be multiplied with values by class."""
+    return weights if values.ndim == 2 else weights[:, None]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
+from nanhunt.operations.cross_entropy.layout import Layout
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import Targets
 from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, Rule
@@ -36,12 +39,24 @@ class Job:
     codes: frozenset[str]
     """Rules to look for."""
     sum_overflows: bool = False
-    """Known from an earlier pass: the row losses add up past the largest float16."""
+    """Known from an earlier pass: the row losses are finite and add up past the largest number of the dtype."""
 
     @functools.cached_property
     def rows(self) -> Rows:
         """The tensor as rows."""
         return Rows(self.tensor.data, self.options.class_axis)
+
+    def blocks(self, values: int) -> Iterator[tuple[int, Array]]:
+        """(first row, block of about ``values`` values) over all rows, in the user's layout."""
+        if self.last_axis:
+            return self.rows.blocks(values // max(1, self.rows.classes))
+        return Layout(self.tensor.data, self.options.class_axis).blocks(values)
+
+    def around(self, row: int) -> tuple[int, Array]:
+        """(its first row, the smallest block that treats that row as the whole tensor does)."""
+        if self.last_axis:
+            return row, self.rows.take(np.array([row]))
+        return Layout(self.tensor.data, self.options.class_axis).around(row)
 
     @functools.cached_property
     def judged(self) -> list[Rule]:
@@ -106,6 +121,8 @@ class Job:
         too_many = mean and self.kept >= FORMATS["float16"].overflow and self.targets.labels is not None
         if self.half and (self.sum_overflows or too_many):
             facts.half_reduction |= self.targets.kept[numbers]
+        elif self.sum_overflows:
+            facts.loss_sum_inf |= self.targets.kept[numbers]
 
     @functools.cached_property
     def _all_ignored(self) -> bool:

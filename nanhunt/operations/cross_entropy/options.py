@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nanhunt.load.options import ReadOptions
-from nanhunt.operations.options import JudgeOptions
+from nanhunt.operations.options import JudgeOptions, LossOptions
 from nanhunt.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropyOptions(JudgeOptions, ReadOptions):
+class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
     """The softmax cross entropy.
 
     The fields of the last base stand first.
     """
 
+    shift: bool | None = option(
+        None,
+        help="Judge the logits at t against label t + 1, as a causal language model's loss does. "
+        "Default: where that is recognised.",
+        is_flag=True,
+    )
     temperature: float = option(1.0, help="Divides the logits first.")
     ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
     label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)
-    reduction: str = option("mean", help="How row losses become one.", choices=("mean", "sum"))

@@ -13,7 +13,7 @@ def for_job(job: Job, snippet: str) -> str:
     """``snippet`` with the loss's own options, behind a line that makes rows of classes where there are none."""
     if "logits" not in snippet:
         return snippet
-    lines = [_rows(job)]
+    lines = [job.targets.code if job.targets else "", _rows(job)]
     if job.options.temperature != 1 and "temperature" not in snippet:
         lines.append(f"logits = logits / {job.options.temperature!r}")
     mask, rest = "", _with_options(job, snippet)

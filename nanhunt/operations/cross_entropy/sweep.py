@@ -54,11 +54,13 @@ class RowTable:
             column[first : first + len(value)] = value
 
 
-def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _: None) -> Tally:
-    """Runs every row; what the losses add up to is known afterwards."""
+def run_all(
+    job: Job, table: RowTable | None = None, advance: Advance = lambda _: None, added: RowTable | None = None
+) -> Tally:
+    """Runs every row; what the losses add up to is known afterwards. ``added`` takes what a reduction adds up."""
 
     def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
-        numbers = np.arange(first, first + len(block))
+        numbers = np.arange(first, first + block.size // job.rows.classes)
         confirmed = run_block(job, numbers, block)
         return _run_tally(job, numbers, block, confirmed), confirmed
 
@@ -69,6 +71,8 @@ def run_all(job: Job, table: RowTable | None = None, advance: Advance = lambda _
                 total += tally
                 if table is not None:
                     table.fill(first, job.rows.count, _columns(job, confirmed))
+                if added is not None:
+                    added.fill(first, job.rows.count, confirmed.added)
                 first += len(confirmed.truth)
     except KeyboardInterrupt:
         raise _interrupted(job, first, total, 0) from None
@@ -139,7 +143,9 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
         loss_high=float(finite.sum()),
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
-        strip_max=_strip_max(numbers, to_floats(block, job.tensor.dtype).max(axis=-1), job.rows.count),
+        strip_max=_strip_max(
+            numbers, to_floats(block, job.tensor.dtype).max(axis=1).reshape(-1), job.rows.count
+        ),
     )
 
 
@@ -170,7 +176,7 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
 
 def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
     """Proves what it can from bounds, then runs the rows that were not proven."""
-    if not _can_screen(job):
+    if not can_screen(job):
         return run_all(job, None, advance)
     how = Screen(
         job.tensor.dtype,
@@ -199,7 +205,7 @@ def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
         raise _interrupted(job, seen, total, sum(map(len, doubtful))) from None
 
 
-def _can_screen(job: Job) -> bool:
+def can_screen(job: Job) -> bool:
     """Whether the bounds speak of this loss: plain, on labels or none, over some rows, in a cast they know."""
     labels = job.targets is None or job.targets.labels is not None
     whole = job.options.reduction == "sum" or 0 < job.kept < (6e4 if job.half else math.inf)
@@ -249,6 +255,6 @@ def _side_by_side(
     def sized(item: tuple[int, Array]) -> tuple[int, Result]:
         return item[1].nbytes, work(*item)
 
-    for size, result in in_order(sized, job.rows.blocks(values // max(1, job.rows.classes))):
+    for size, result in in_order(sized, job.blocks(values)):
         advance(size)
         yield result

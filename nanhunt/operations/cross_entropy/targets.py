@@ -14,6 +14,23 @@ from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import FLOATING, Tensor
 
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.integer]
+SUM_TOLERANCE = 0.02
+"""How far probabilities of a row may add up from 1: a softmax in half precision over many classes is off by 0.5 %."""
+FLOAT8_TOLERANCE = 0.15
+"""The same for float8, whose numbers are rounded by up to 1/16 each."""
+BLOCK_VALUES = 1 << 20
+
+
+class UnfitTargets(NanhuntError):  # noqa: N818 - nothing need be wrong with the tensors
+    """These cannot be the targets of a softmax cross entropy over those logits: the loss is another, or not known."""
+
+    def __init__(self, source: str, reason: str, hint: str, *, softmax: bool = True) -> None:
+        """``reason`` is a predicate: what is true of the targets called ``source``."""
+        super().__init__(f"{source} {reason}.", hint)
+        self.reason = reason
+        self.softmax = softmax
+        """Whether the logits may still go through a softmax."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,8 @@ class Targets:
     """Out of range and not ignored."""
     probabilities: Rows | None = None
     probability_dtype: str = ""
+    code: str = ""
+    """The line that makes these targets of the user's, where they are not taken as they are."""
 
     @property
     def kept(self) -> Bools:
@@ -38,40 +57,129 @@ class Targets:
         return ~(self.ignored | self.bad)
 
 
-def read_targets(tensor: Tensor, source: str, logits: Tensor, class_axis: int, ignore_index: int) -> Targets:
-    """Targets for those logits. NanhuntError when their kind or shape does not fit."""
+def leading(logits: Tensor, class_axis: int) -> tuple[int, ...]:
+    """The logits' shape without the classes: one row each."""
     axis = class_axis % len(logits.shape)
-    leading = logits.shape[:axis] + logits.shape[axis + 1 :]
-    rows = math.prod(leading)
+    return logits.shape[:axis] + logits.shape[axis + 1 :]
+
+
+def read_targets(tensor: Tensor, source: str, logits: Tensor, class_axis: int, ignore_index: int) -> Targets:
+    """Targets for those logits, taken as they are. UnfitTargets when their kind, shape or values do not fit."""
     if tensor.dtype in FLOATING:
-        return _probabilities(tensor, source, logits, class_axis, rows)
-    if tensor.dtype == "bool" or tensor.dtype.startswith("complex"):
-        raise NanhuntError(
-            f"{source}: targets are {tensor.dtype}.", "Give class numbers (integers) or probabilities."
-        )
-    if math.prod(tensor.shape) != rows or (len(tensor.shape) > 1 and tensor.shape != leading):
-        raise NanhuntError(
-            f"{source}: targets of shape {tensor.shape} do not fit logits {logits.label} of shape {logits.shape}.",
-            f"With --class-axis {class_axis} there are {rows:,} rows, so labels must have shape {leading}"
+        return _probabilities(tensor, source, logits, class_axis)
+    labels = whole_labels(tensor, source, logits, class_axis)
+    return class_labels(labels, source, logits.shape[class_axis], ignore_index)
+
+
+def whole_labels(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -> Ints:
+    """Integer labels in the shape of the rows. Raises as ``read_targets`` does."""
+    rows = leading(logits, class_axis)
+    if tensor.dtype.startswith("complex"):
+        raise UnfitTargets(source, f"is {tensor.dtype}", _KINDS)
+    if tensor.shape == logits.shape != (1,):
+        raise _per_class(tensor, source, class_axis)
+    axis = class_axis % len(logits.shape)
+    with_one = (*rows[:axis], 1, *rows[axis:])  # as Keras keeps labels, and images keep masks
+    if tensor.shape not in (rows, with_one, (math.prod(rows),)):
+        raise UnfitTargets(
+            source,
+            f"of shape {tensor.shape} does not fit logits of shape {logits.shape}",
+            f"With --class-axis {class_axis} there are {math.prod(rows):,} rows, so labels must have shape {rows}"
             f" (or probabilities {logits.shape}). PyTorch's (N, C, d) layout needs --class-axis 1.",
         )
-    return _labels(native(tensor.data), source, logits.shape[axis], ignore_index)
+    if tensor.dtype == "bool":
+        raise UnfitTargets(source, "is bool, which F.cross_entropy does not take", _KINDS)
+    return native(tensor.data).reshape(rows)
 
 
-def _labels(data: npt.NDArray[np.integer], source: str, classes: int, ignore_index: int) -> Targets:
+_KINDS = "Give class numbers (integers) or probabilities."
+
+
+def class_labels(data: Ints, source: str, classes: int, ignore_index: int, code: str = "") -> Targets:
+    """Targets of labels that have the shape of the rows."""
     ignored = (data == ignore_index).reshape(-1)
     bad = ((data < 0) | (data >= classes)).reshape(-1) & ~ignored
     labels = data.reshape(-1).astype(np.int64)
-    return Targets(source, len(labels), labels, ignored, bad)
+    return Targets(source, len(labels), labels, ignored, bad, code=code)
 
 
-def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int, rows: int) -> Targets:
-    if tensor.shape != logits.shape:
-        raise NanhuntError(
-            f"{source}: floating targets of shape {tensor.shape} do not fit logits of shape {logits.shape}.",
+def _per_class(tensor: Tensor, source: str, class_axis: int) -> UnfitTargets:
+    """Integers or booleans of the logits' own shape: F.cross_entropy takes none, so the loss was given others."""
+    least, most = np.inf, -np.inf
+    for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
+        values = native(block)
+        sums = np.where((values < 0).any(-1), -1, values.sum(-1, dtype=np.int64))
+        least, most = min(least, float(sums.min(initial=1))), max(most, float(sums.max(initial=1)))
+    if least == most == 1:
+        hint = "Save what the loss is given: targets.argmax(-1), or targets.float()."
+        return UnfitTargets(
+            source, f"is one-hot in {tensor.dtype}, which F.cross_entropy does not take", hint
+        )
+    return _no_distribution(source, least, most)
+
+
+def _no_distribution(source: str, least: float, most: float) -> UnfitTargets:
+    span = f"{least:.6g}" if least == most else f"{least:.6g} to {most:.6g}"
+    return UnfitTargets(
+        source,
+        f"has the logits' shape and rows that add up to {span}, which are no probabilities",
+        "That is a loss per class (binary_cross_entropy_with_logits) or a regression, not a softmax.",
+        softmax=False,
+    )
+
+
+def _step(tensor: Tensor, class_axis: int) -> int:
+    return max(1, BLOCK_VALUES // max(1, tensor.shape[class_axis]))
+
+
+# ---------------------------------------------------------------------------------------------- probabilities
+
+
+def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -> Targets:
+    rows = math.prod(leading(logits, class_axis))
+    if tensor.shape == logits.shape:
+        _check_sums(tensor, source, class_axis)
+        return Targets(
+            source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype
+        )
+    if math.prod(tensor.shape) != rows:
+        raise UnfitTargets(
+            source,
+            f"of shape {tensor.shape} is {tensor.dtype} and does not fit logits of shape {logits.shape}",
             "Probability targets have the logits' shape; labels must be integers.",
         )
-    return Targets(source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype)
+    raise _one_number_a_row(tensor, source, logits.shape[class_axis])
+
+
+def _one_number_a_row(tensor: Tensor, source: str, classes: int) -> UnfitTargets:
+    values = to_floats(tensor.data, tensor.dtype)
+    if bool(((values == np.floor(values)) & (values < classes)).all()):
+        reason = f"is {tensor.dtype}, so it was not taken for labels"
+        return UnfitTargets(source, reason, "Save class numbers as int64.")
+    reason = (
+        f"is {tensor.dtype} and holds other numbers than those of classes, so it was not taken for labels"
+    )
+    return UnfitTargets(source, reason, "This looks like a regression.")
+
+
+@np.errstate(invalid="ignore")  # NaN is told by the rows that it makes NaN
+def _check_sums(tensor: Tensor, source: str, class_axis: int) -> None:
+    """UnfitTargets unless every row is a distribution; rows of zeros are padding where others hold fractions."""
+    tolerance = FLOAT8_TOLERANCE if tensor.dtype.startswith("float8") else SUM_TOLERANCE
+    least, most, empty, fractions = np.inf, -np.inf, False, False
+    for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
+        values = to_floats(block, tensor.dtype)
+        if values.min(initial=0) < 0:
+            reason = "has the logits' shape and holds negative numbers, which are no probabilities"
+            raise UnfitTargets(source, reason, "This looks like a regression, not a softmax.", softmax=False)
+        sums = values.sum(-1, dtype=np.float64)
+        empty |= bool((sums == 0).any())
+        fractions |= bool(((values > 0) & (values < 1)).any())
+        counted = sums[sums != 0]
+        least = np.fmin(least, np.fmin.reduce(counted, initial=np.inf))
+        most = np.fmax(most, np.fmax.reduce(counted, initial=-np.inf))
+    if least < 1 - tolerance or most > 1 + tolerance or (empty and not fractions):
+        raise _no_distribution(source, 0.0 if empty else float(least), float(max(most, 0.0)))
 
 
 def read_weights(tensor: Tensor, classes: int) -> npt.NDArray[np.float64]:

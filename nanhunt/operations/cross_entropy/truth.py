@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from nanhunt.operations.cross_entropy.forms import Labels, LossOptions, NegLog
+from nanhunt.operations.cross_entropy.forms import Labels, LossOptions, NegLog, by_class
 
 
 def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
-    """Row losses (rows,), float64, of logits x (rows, classes) in exact arithmetic; 0 for rows that are left out."""
+    """Row losses, float64, of logits x in exact arithmetic, shaped as in ``forms``; 0 for rows that are left out."""
     z = x.double() / options.temperature
-    top, where = z.max(-1, keepdim=True)
-    rest = torch.exp(z - top).scatter_(-1, where, 0.0)
-    log_sum = torch.log1p(rest.sum(-1, keepdim=True))
+    top, where = z.max(1, keepdim=True)
+    rest = torch.exp(z - top).scatter_(1, where, 0.0)
+    log_sum = torch.log1p(rest.sum(1, keepdim=True))
 
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
-        picked = z if classes is None else z.gather(-1, classes)
+        picked = z if classes is None else z.gather(1, classes)
         return (top - picked) + log_sum
 
     if labels.probabilities is not None:
@@ -44,20 +44,20 @@ def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions
 
 
 def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch.Tensor:
-    classes = neg_log.shape[-1]
+    classes = neg_log.shape[1]
     y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
     if options.weights is not None:
-        y = y * options.weights.double()
-    return torch.where(y == 0, 0.0, y * neg_log).sum(-1)  # 0 * -inf is 0 in truth
+        y = y * by_class(options.weights.double(), y)
+    return torch.where(y == 0, 0.0, y * neg_log).sum(1)  # 0 * -inf is 0 in truth
 
 
 def _hard(neg_log: NegLog, labels: Labels, options: LossOptions) -> torch.Tensor:
     assert labels.classes is not None
     eps = options.label_smoothing
-    picked = neg_log(labels.classes[:, None])[:, 0]
+    picked = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
     weights = None if options.weights is None else options.weights.double()
     losses = picked if weights is None else picked * weights[labels.classes]
     if eps:
-        each = neg_log(None) if weights is None else neg_log(None) * weights
-        losses = (1 - eps) * losses + eps / each.shape[-1] * each.sum(-1)
+        each = neg_log(None) if weights is None else neg_log(None) * by_class(weights, neg_log(None))
+        losses = (1 - eps) * losses + eps / each.shape[1] * each.sum(1)
     return torch.where(labels.kept, losses, 0.0)

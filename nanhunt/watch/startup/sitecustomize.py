@@ -18,5 +18,5 @@ try:
     from nanhunt.watch.family import follow
 
     follow()
-except Exception:  # noqa: S110 - not followed, then
+except Exception:
     pass

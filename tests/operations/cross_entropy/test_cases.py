@@ -41,11 +41,11 @@ EXPECTED: dict[str, list[str]] = {
     "G04": ["NH009", "NH101"], "G05": ["NH009", "NH101", "NH201"], "G06": ["NH101"], "G07": ["NH009", "NH101"],
     # the loss's own options
     "H01": ["NH007"], "H01b": [], "H02": ["NH009"], "H02b": ["NH006", "NH009", "NH201"], "H03": ["NH009"],
-    "H04": ["NH009"], "H05": ["NH005"], "H07": [], "H08": ["NH101"],
+    "H04": ["NH009"], "H05": ["NH005"], "H08": ["NH101"],
 }  # fmt: skip
 AFFECTED = {"D09": [1], "D10": [1], "D11": [1], "H01": [0, 1], "H02": [0, 1], "H02b": [0]}
 """Rows of every finding, where a case has several rows."""
-HARMLESS = ["A04a", "C01", "C03", "F06", "H01b", "H07"]
+HARMLESS = ["A04a", "C01", "C03", "F06", "H01b"]
 
 
 def array(values: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 import copy
 
 # never: could not be repeated
-# never: were written to
+# never: written to
 import torch
 import torch.nn.functional as F
 

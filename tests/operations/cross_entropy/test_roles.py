@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Container, NothingToCheck, Tensor, choose, open_path, tensor_at
+from nanhunt.load import Container, NothingToCheck, Tensor, open_path, tensor_at
 from nanhunt.load.options import ReadOptions
+from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, choose
+
+
+@pytest.fixture
+def logits():
+    """The articles' batch: ordinary, overflowing, ordinary."""
+    return np.array([[2, 1, 0.1], [1000, 1, -1000], [3, 2, 1]], dtype=np.float32)
 
 
 def container(**tensors: tuple[str, tuple[int, ...]]) -> Container:
@@ -20,8 +29,10 @@ def container(**tensors: tuple[str, tuple[int, ...]]) -> Container:
 
 
 def roles(chosen):
-    names = [tensor.name for tensor in chosen.logits], [tensor.name for tensor in chosen.values]
-    return (*names, chosen.targets and chosen.targets[0].name)
+    """Names: logits, values, and the targets of the first logits."""
+    logits = [problem.logits.name for problem in chosen.problems]
+    targets = chosen.problems[0].targets if chosen.problems else None
+    return logits, [tensor.name for tensor in chosen.values], targets and targets.name
 
 
 FLOAT = ("float32", (4, 10))
@@ -51,7 +62,7 @@ LABELS = ("int64", (4,))
         ({"loss": ("float32", ())}, [], ["loss"], None),
         ({"x": FLOAT, "soft_targets": FLOAT}, ["x"], [], "soft_targets"),
         ({"logits": FLOAT, "targets": FLOAT, "labels": LABELS}, ["logits"], ["targets"], "labels"),
-        ({"logits": FLOAT, "targets": ("float32", (4,))}, ["logits"], ["targets"], None),
+        ({"logits": FLOAT, "targets": ("float32", (4,))}, ["logits"], [], "targets"),
         ({"logits": FLOAT, "probs": FLOAT}, ["logits"], ["probs"], None),
         ({"logits": FLOAT, "labels": LABELS, "target_lengths": LABELS}, ["logits"], [], "labels"),
         ({"logits": FLOAT, "labels": LABELS, "y": ("int64", (99,))}, ["logits"], [], "labels"),
@@ -64,18 +75,101 @@ def test_roles_by_name_and_shape(tensors, logits, values, targets):
     assert roles(choose(container(**tensors), ReadOptions())) == (logits, values, targets)
 
 
+def targets(chosen):
+    """Names of logits and of their targets."""
+    return {problem.logits.name: problem.targets and problem.targets.name for problem in chosen.problems}
+
+
+STEP = {"logits": FLOAT, "labels": LABELS}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "pairs"),
+    [
+        (
+            {"a__logits": FLOAT, "b__logits": FLOAT, "a__labels": LABELS, "b__labels": LABELS},
+            {"a.logits": "a.labels", "b.logits": "b.labels"},
+        ),
+        (
+            {f"{step}__{name}": spec for step in range(12) for name, spec in STEP.items()},
+            {f"{step}.logits": f"{step}.labels" for step in range(12)},
+        ),
+        (
+            {f"{name}__{step}": spec for step in (0, 1) for name, spec in STEP.items()},
+            {"logits.0": "labels.0", "logits.1": "labels.1"},
+        ),
+        (
+            {f"{name}_{step}": spec for step in (1, 10) for name, spec in STEP.items()},
+            {"logits_1": "labels_1", "logits_10": "labels_10"},
+        ),
+        ({"o__logits__0": FLOAT, "o__logits__1": FLOAT, "y": LABELS}, {"o.logits.0": "y", "o.logits.1": "y"}),
+        (
+            {"out__3__logits": FLOAT, "out__4__logits": FLOAT, "in__3__y": LABELS, "in__4__y": LABELS},
+            {"out.3.logits": "in.3.y", "out.4.logits": "in.4.y"},
+        ),
+        ({"out__logits": FLOAT, "in__labels": LABELS}, {"out.logits": "in.labels"}),
+        ({"own_logits": FLOAT, "teacher_logits": FLOAT, "y": LABELS}, {"own_logits": "y", "teacher_logits": None}),
+        ({"0": FLOAT, "1": LABELS}, {"0": "1"}),
+        ({"0__0": FLOAT, "0__1": LABELS, "1__0": FLOAT, "1__1": LABELS}, {"0.0": "0.1", "1.0": "1.1"}),
+        ({"0": FLOAT, "1": ("int64", (7,))}, {"0": None}),
+        ({"0__0": FLOAT, "0__1": ("int64", (7,)), "1__0": FLOAT, "1__1": LABELS}, {"1.0": "1.1"}),
+        ({"logits": FLOAT, "a__labels": LABELS, "b__labels": LABELS}, {"logits": None}),
+        ({"scores": ("float32", (8,)), "labels": LABELS}, {}),
+    ],
+)  # fmt: skip
+def test_each_step_has_labels_of_its_own(tensors, pairs):
+    assert targets(choose(container(**tensors), ReadOptions())) == pairs
+
+
 def test_labels_that_could_be_either_are_not_guessed():
-    two = container(a__logits=FLOAT, b__logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
-    with pytest.raises(NanhuntError, match="several tensors that could be the labels") as caught:
-        choose(two, ReadOptions())
-    assert "--targets NAME" in caught.value.hint
-    assert roles(choose(two, ReadOptions(logits=("a.logits",)))) == (["a.logits"], [], "a.labels")
+    three = container(logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
+    (problem,) = choose(three, ReadOptions()).problems
+    assert problem.notes == (
+        "several tensors could be the labels of dump.npz:logits: a.labels int64 (4,), b.labels int64 (4,). "
+        "Choose with --targets NAME",
+    )
+    assert targets(choose(three, ReadOptions(targets="b.labels"))) == {"logits": "b.labels"}
+    with pytest.raises(NanhuntError, match="several tensors could be the labels"):
+        choose(three, ReadOptions(targets="*.labels"))
+
+
+def test_targets_by_glob_are_paired():
+    steps = container(
+        s1__logits=FLOAT,
+        s1__good=LABELS,
+        s1__bad=LABELS,
+        s2__logits=FLOAT,
+        s2__good=LABELS,
+        s2__labels=LABELS,
+    )
+    assert targets(choose(steps, ReadOptions(targets="*.good"))) == {
+        "s1.logits": "s1.good",
+        "s2.logits": "s2.good",
+    }
+    assert targets(choose(steps, ReadOptions(targets="dump.npz:s2.g*"))) == dict.fromkeys(
+        ("s1.logits", "s2.logits"), "s2.good"
+    )
+
+
+def test_what_is_assumed_is_said():
+    def said(file="dump.npz", options=None, **tensors):
+        made = dataclasses.replace(container(**tensors), file=file)
+        return choose(made, options or ReadOptions()).problems[0].notes
+
+    assumed = ("assumed to be logits, as the only floating-point tensor here",)
+    assert said(x=FLOAT) == said(x=FLOAT, labels=LABELS) == said(x=FLOAT, file="a/logits/x.npz") == assumed
+    assert said(logits=FLOAT) == said(x=FLOAT, options=ReadOptions(logits=("x",))) == ()
+    assert said(x=FLOAT, y=LABELS, options=ReadOptions(targets="y")) == ()
+    unnamed = Container("a/eval-logits.v2.npy", {"": container(x=FLOAT).tensors["x"]}, "npy")
+    unnamed.tensors[""] = dataclasses.replace(unnamed.tensors[""], name="")
+    assert choose(unnamed, ReadOptions()).problems[0].notes == ()
+    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).problems[0].notes == assumed
+    assert said(**{"0": FLOAT, "1": LABELS}) == assumed
 
 
 def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
     scalar = container(loss=("float32", ()), labels=LABELS, y=LABELS)
-    with pytest.raises(NanhuntError, match="several tensors"):
-        choose(scalar, ReadOptions(logits=("loss",)))
+    assert targets(choose(scalar, ReadOptions(logits=("loss",)))) == {"loss": None}
 
 
 def test_class_axis_decides_which_labels_fit():
@@ -121,9 +215,12 @@ def test_logits_of_the_wrong_kind(asked, dtype):
         choose(container(x=FLOAT, labels=LABELS, z=("complex64", (4, 10))), ReadOptions(logits=(asked,)))
 
 
-@pytest.mark.parametrize(
-    "tensors", [{"labels": LABELS}, {"z": ("complex64", (4, 10))}, {"mask": ("bool", (4,))}]
-)
+def test_complex_values_are_judged_as_their_parts():
+    (found,) = choose(container(x=FLOAT, h=FLOAT, z=("complex64", (4, 10))), ReadOptions()).values[2:]
+    assert (found.name, found.dtype, found.shape) == ("z", "float32", (4, 10, 2))
+
+
+@pytest.mark.parametrize("tensors", [{"labels": LABELS}, {"mask": ("bool", (4,))}])
 def test_nothing_floating(tensors):
     with pytest.raises(NothingToCheck, match="holds no floating-point tensor"):
         choose(container(**tensors), ReadOptions())
@@ -177,8 +274,9 @@ def dump(tmp_path, logits, monkeypatch):
 )
 def test_targets_by_name_and_file(dump, asked, source):
     chosen = choose(dump, ReadOptions(targets=asked))
-    assert chosen.targets is not None
-    assert chosen.targets[1] == chosen.targets[0].label == source
+    (problem,) = chosen.problems
+    assert problem.targets is not None
+    assert problem.source == problem.targets.label == source
     assert "soft" not in [tensor.name for tensor in chosen.values if source.endswith("soft")]
 
 
@@ -218,18 +316,18 @@ def test_class_weights(dump, asked, label):
 
 def test_targets_are_not_looked_for_where_no_logits_are(dump):
     weights = container(lm_head__weight=FLOAT)
-    assert choose(weights, ReadOptions(targets="gold", class_weights="w")).targets is None
+    assert not choose(weights, ReadOptions(targets="gold", class_weights="w")).problems
 
 
 def test_a_tensor_at_a_path_without_a_container(dump):
-    assert tensor_at("labels.npy", "targets").data.tolist() == [0, 2, 1]
-    assert tensor_at("other.npz:rows", "targets").name == "rows"
-    assert tensor_at("other.npz", "class weights").name == "weights"
+    assert tensor_at("labels.npy", TARGETS).data.tolist() == [0, 2, 1]
+    assert tensor_at("other.npz:rows", TARGETS).name == "rows"
+    assert tensor_at("other.npz", CLASS_WEIGHTS).name == "weights"
     with pytest.raises(NanhuntError, match="is not a file") as caught:
-        tensor_at("label.npy", "targets")
+        tensor_at("label.npy", TARGETS)
     assert 'Did you mean "labels.npy"' in caught.value.hint
 
 
 def test_an_unnamed_tensor_is_not_its_own_target(dump):
     with pytest.raises(NanhuntError, match="neither a file nor a tensor"):
-        tensor_at("", "targets", None, open_path("labels.npy"))
+        tensor_at("", TARGETS, None, open_path("labels.npy"))

@@ -1,0 +1,81 @@
+"""Which tensors of a container play which role of an operation: as the user says, and by name where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container
+from nanhunt.load.options import ReadOptions
+from nanhunt.load.reference import contents, tensor_at
+from nanhunt.load.roles import Role, complete_sets
+from nanhunt.load.tensor import Tensor
+from nanhunt.load.wording import printable
+from nanhunt.operations.operation import Operation
+from nanhunt.options import one_of
+
+Assignment = Mapping[str, Tensor]
+"""By role."""
+
+
+def assignments(
+    container: Container, operation: Operation, said: Mapping[str, str], options: ReadOptions
+) -> list[Assignment]:
+    """Every set of tensors in ``container`` that the operation can be judged on, in file order.
+
+    ``said``: role to [FILE:]NAME, as ``spoken`` reads it. Raises NanhuntError for a name that leads nowhere, and
+    when a role is neither given nor found.
+    """
+    roles = {role.name: role for role in operation.roles}
+    given = {
+        name: tensor_at(spec, roles[name], options.stored_dtype, container) for name, spec in said.items()
+    }
+    open_roles = [role for role in operation.roles if role.name not in given]
+    if not any(role.required for role in open_roles):
+        return [given | _alone(container, open_roles, given)]
+    sets = complete_sets(container, open_roles)
+    if not sets:
+        raise _incomplete(container, operation, open_roles)
+    return [given | found for found in sets]
+
+
+def _alone(container: Container, roles: list[Role], given: Assignment) -> dict[str, Tensor]:
+    """Optional tensors that only one tensor of the container can be."""
+    taken = {tensor.label for tensor in given.values()}
+    found = {}
+    for role in roles:
+        suiting = [tensor for tensor in role.among(container.tensors.values()) if tensor.label not in taken]
+        if len(suiting) == 1:
+            found[role.name] = suiting[0]
+    return found
+
+
+def spoken(operation: Operation, options: ReadOptions, texts: tuple[str, ...]) -> dict[str, str]:
+    """What --role says, and --logits and --targets where the operation has such roles: role to [FILE:]NAME.
+
+    Raises NanhuntError for text that is no ROLE=NAME, and for a role that the operation does not have.
+    """
+    names = tuple(role.name for role in operation.roles)
+    said: dict[str, str] = {}
+    if options.logits and "logits" in names:
+        said["logits"] = options.logits[0]
+    if options.targets and "targets" in names:
+        said["targets"] = options.targets
+    for text in texts:
+        name, equals, spec = text.partition("=")
+        if not equals or not spec:
+            raise NanhuntError(f"--role {text} is not ROLE=[FILE:]NAME.", f"Write --role {names[0]}=NAME.")
+        one_of("--role", name, names)
+        said[name] = spec
+    return said
+
+
+def _incomplete(container: Container, operation: Operation, roles: list[Role]) -> NanhuntError:
+    tensors = container.tensors.values()
+    missing = [role for role in roles if role.required and not role.among(tensors)]
+    told = "; ".join(f"{role.name}, {role.what}" for role in missing or roles if role.required)
+    found = "no tensor called so" if missing else "several that could be it, and nothing says which"
+    return NanhuntError(
+        f"{printable(container.file)}: --op {operation.name} needs {told}: {found}.",
+        f"Say which: --role {(missing or roles)[0].name}=NAME. {contents(container)}",
+    )

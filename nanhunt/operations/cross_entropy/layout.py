@@ -1,0 +1,67 @@
+"""Blocks of logits in the layout that the user has: (rows, classes), or (N, classes, d) where classes are not last.
+
+PyTorch has another kernel for each, and in the second a vector of neighbours along d takes another way than the few
+that are left over at its end: near a cliff the same row may be finite in one place and not in another. So a block
+keeps whole vectors of neighbours together, and those left over at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nanhunt.dtypes.convert import Array
+
+NEIGHBOURS = 64
+"""A multiple of every vector's width, in elements: AVX-512 holds 32 half-precision numbers."""
+
+
+class Layout:
+    """A tensor (*before, classes, *after) seen as (outer, classes, inner); rows are numbered outer first."""
+
+    def __init__(self, data: Array, axis: int) -> None:
+        axis %= max(1, data.ndim)
+        self._data = data
+        self._axis = axis
+        self._outer = math.prod(data.shape[:axis])
+        self._inner = math.prod(data.shape[axis + 1 :])
+        self._classes = data.shape[axis]
+
+    def blocks(self, values: int) -> Iterator[tuple[int, Array]]:
+        """(first row, block (n, classes, d)) of about ``values`` values over all rows, in order."""
+        size = self._classes * self._inner
+        if size <= values:
+            step = max(1, values // max(1, size))
+            for first in range(0, self._outer, step):
+                last = min(first + step, self._outer)
+                yield first * self._inner, self._items(first, last)
+            return
+        step = max(1, values // self._classes // NEIGHBOURS) * NEIGHBOURS
+        for item in range(self._outer):
+            for start in range(0, max(NEIGHBOURS, self._inner - NEIGHBOURS + 1), step):
+                yield item * self._inner + start, self._part(item, start, step)
+
+    def around(self, row: int) -> tuple[int, Array]:
+        """(its first row, the smallest block (1, classes, d) that treats that row as the whole tensor does)."""
+        item, at = divmod(row, self._inner)
+        start = at // NEIGHBOURS * NEIGHBOURS
+        if start and self._inner - start < NEIGHBOURS:
+            start -= NEIGHBOURS
+        return item * self._inner + start, self._part(item, start, NEIGHBOURS)
+
+    def _part(self, item: int, start: int, step: int) -> Array:
+        """Neighbours of one item from ``start`` on; what would be left over by less than a vector goes with them."""
+        end = start + step if self._inner - start - step >= NEIGHBOURS else self._inner
+        return self._items(item, item + 1)[:, :, start:end]
+
+    def _items(self, first: int, last: int) -> Array:
+        if self._data.flags.c_contiguous:
+            return self._data.reshape(self._outer, self._classes, self._inner)[first:last]
+        before = self._data.shape[: self._axis]
+        items = [
+            self._data[np.unravel_index(item, before)] if before else self._data
+            for item in range(first, last)
+        ]
+        return np.stack([item.reshape(self._classes, self._inner) for item in items])

@@ -1,0 +1,167 @@
+"""Recognises a softmax on the tape, and the cross entropy it belongs to: only what is seen there is spoken of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .names import operation
+from .step_graph import VIEWS, StepGraph, argument, slot_argument
+from .tape import Entry, Slot, slots_in
+
+_FUSED = frozenset({"softmax", "log_softmax"})
+_LOSSES = frozenset({"cross_entropy"})
+_PARTS = VIEWS | {
+    *("sum", "div", "log", "gather", "index", "take_along_dim", "neg", "add", "clamp", "clamp_min"),
+    *("min", "max", "amin", "amax"),
+}
+"""Calls between a softmax and the loss taken of it."""
+_PICKS = frozenset({"gather", "index", "take_along_dim", "nll_loss"})
+_ROWS = VIEWS | _FUSED | _PICKS | {
+    *("exp", "sum", "div", "log", "neg", "mean", "cross_entropy", "amax", "max", "sub"),
+}  # fmt: skip
+"""Calls on rows that leave cross entropy what it is. Any other (a focal factor, a mask) makes it another loss."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A softmax over one dimension, and the loss taken of it, if there is one."""
+
+    logits: Slot
+    dim: int
+    first: Entry
+    """The fused call, or the exp of a handwritten one."""
+    handwritten: bool = False
+    labels: Slot | None = None
+    """One class number for each row."""
+    plain: bool = False
+    """Whether the loss is cross entropy and nothing else."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of ``nanhunt.check`` that say how the rows are reduced."""
+
+
+def softmax_of(graph: StepGraph, entry: Entry | None) -> Softmax | None:
+    """The softmax that a call is part of: the call itself, or one it was handed the result of."""
+    if entry is None:
+        return None
+    for call in (entry, *graph.above(entry, _PARTS)):
+        found = _softmax(graph, call)
+        if found is not None and (call is entry or operation(entry.func) in _PARTS | _PICKS):
+            return _with_loss(graph, found)
+    return None
+
+
+def _softmax(graph: StepGraph, call: Entry) -> Softmax | None:
+    name = operation(call.func).rstrip("_")
+    logits = slot_argument(call, 0, "input")
+    if logits is None:
+        return None
+    if name in _LOSSES:
+        value = graph.value(logits)
+        return Softmax(logits, 1 if value is not None and value.dim() > 1 else -1, call)
+    if name in _FUSED:
+        dim = argument(call, 1, "dim")
+        return Softmax(logits, dim if isinstance(dim, int) else -1, call)
+    if name == "exp":
+        dim = _normalised_over(graph, call)
+        return Softmax(logits, dim, call, handwritten=True) if dim is not None else None
+    return None
+
+
+def _normalised_over(graph: StepGraph, exp: Entry) -> int | None:
+    """The dimension over which exps are added up, if the sum then divides them or is the argument of a log."""
+    readers = graph.read_by(exp)
+    for total in readers:
+        dim = argument(total, 1, "dim")
+        dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
+        value = graph.value(slot_argument(total, 0, "input"))
+        dim = -1 if dim is None and value is not None and value.dim() == 1 else dim
+        if operation(total.func) != "sum" or not isinstance(dim, int):
+            continue
+        for user in graph.read_by(total):
+            divides = operation(user.func).rstrip("_") == "div" and any(user is call for call in readers)
+            if divides or operation(user.func) == "log":
+                return dim
+    return None
+
+
+def _with_loss(graph: StepGraph, softmax: Softmax) -> Softmax:
+    calls = [softmax.first, *_below(graph, softmax.first), *_beside(graph, softmax)]
+    if operation(softmax.first.func) in _LOSSES:
+        softmax = replace(
+            softmax, labels=slot_argument(softmax.first, 1, "target"), options=_options(softmax.first)
+        )
+    else:
+        found = [slot for call in calls for slot in _picked(graph, call)]
+        labels = dict.fromkeys(found)
+        softmax = replace(softmax, labels=next(iter(labels)) if len(labels) == 1 else None)
+    if softmax.labels is None or not _fit(graph, softmax):
+        return replace(softmax, labels=None, options={})
+    plain = all(operation(call.func).rstrip("_") in _ROWS for call in calls)
+    summed = any(operation(call.func) == "sum" and _is_scalar(graph, call) for call in calls)
+    options = {"reduction": "sum"} if summed else {}
+    return replace(softmax, plain=plain, options=options | softmax.options)
+
+
+def _below(graph: StepGraph, entry: Entry) -> Iterator[Entry]:
+    """The calls that read its result and theirs, down to where one number is left."""
+    waiting, seen = [entry], {id(entry)}
+    while waiting:
+        for call in graph.reading(waiting.pop()):
+            if id(call) not in seen:
+                seen.add(id(call))
+                yield call
+                if not _is_scalar(graph, call):
+                    waiting.append(call)
+
+
+def _beside(graph: StepGraph, softmax: Softmax) -> list[Entry]:
+    """Of ``log(exp(x).sum()) - x[label]``: the calls that read the logits themselves."""
+    readers = graph.readers.get(softmax.logits, []) if softmax.handwritten else []
+    return [call for call in readers if operation(call.func) in _PICKS]
+
+
+def _is_scalar(graph: StepGraph, call: Entry) -> bool:
+    values = [graph.value(slot) for slot in slots_in(call.out)]
+    return all(value is not None and value.numel() == 1 for value in values)
+
+
+def _picked(graph: StepGraph, call: Entry) -> Iterator[Slot]:
+    """The labels by which a call picks one class of each row."""
+    name = operation(call.func)
+    given: list[Slot | None]
+    if name == "nll_loss":
+        given = [slot_argument(call, 1, "target")]
+    elif name in ("gather", "take_along_dim"):
+        given = [slot_argument(call, 2 if name == "gather" else 1, "index")]
+    else:
+        # Of p[torch.arange(n), labels] the last: the first only counts the rows.
+        index = argument(call, 1, "") if name == "index" else None
+        last = list(slots_in(index))[-1:] if isinstance(index, list | tuple) else []
+        given = [*last]
+    for slot in given:
+        value = graph.value(slot)
+        if slot is not None and value is not None and value.dtype is torch.int64:
+            yield slot
+
+
+def _fit(graph: StepGraph, softmax: Softmax) -> bool:
+    """Whether there is one label for each row."""
+    logits, labels = graph.value(softmax.logits), graph.value(softmax.labels)
+    if logits is None or labels is None or labels.dtype is not torch.int64 or not logits.dim():
+        return False
+    return labels.numel() * logits.shape[softmax.dim] == logits.numel()
+
+
+def _options(call: Entry) -> dict[str, Any]:
+    """What F.cross_entropy was told, in the words of ``nanhunt.check``."""
+    named = {
+        "ignore_index": argument(call, 4, "ignore_index"),
+        "reduction": argument(call, 6, "reduction"),
+        "label_smoothing": argument(call, 7, "label_smoothing"),
+    }
+    usual = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
+    return {key: value for key, value in named.items() if value is not None and value != usual[key]}

@@ -1,0 +1,181 @@
+"""From observations to culprits, and to the tensors a capture holds: told with the step's graph at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .causes import cause_of
+from .incident import Culprit, Phase
+from .names import Names, module_path, operation, plain
+from .numbers import address
+from .observer import Observation
+from .scene import Scene
+from .second_look import Repetition
+from .site import Site, resolve
+from .softmax import Softmax
+from .step_graph import StepGraph
+from .tape import Entry, Slot, Tape
+
+
+@dataclass
+class Exhibits:
+    """Tensors of the failing step: what the culprit was given, and the softmax it was about, if it was."""
+
+    culprit_inputs: tuple[torch.Tensor, ...] = ()
+    logits: torch.Tensor | None = None
+    """(..., classes): what the softmax was given."""
+    targets: torch.Tensor | None = None
+    """(...): the labels that the loss call was given."""
+    plain: bool = False
+    """Whether the loss is cross entropy and nothing else, so that a way of writing that is a way of writing this."""
+    handwritten: bool = False
+    """Whether the softmax is made of exp, sum and a division."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """How ``nanhunt.check`` has to reduce the rows."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.culprit_inputs and self.logits is None
+
+
+class Story:
+    """Turns observations into culprits."""
+
+    def __init__(
+        self, names: Names, tape: Tape, look: Repetition | None, losses: Sequence[float] = ()
+    ) -> None:
+        self.names = names
+        self.tape = tape
+        self.look = look
+        self.losses = losses
+        self.graph = StepGraph(look.entries if look else tape.entries, look.values if look else {})
+
+    def scene(self, item: Observation) -> Scene:
+        """The observation with its call and the step around it."""
+        where = item.where
+        if where is not None and not isinstance(where, Entry):
+            where = self.graph.at(where[0], where[1])
+        return Scene(item, where, self.graph, self.losses)
+
+    def culprit(self, item: Observation) -> Culprit:
+        """One operation that made NaN or infinity, or the tensor that brought it in."""
+        if item.where is None and not item.node:
+            return self._given(item)
+        scene = self.scene(item)
+        cause = cause_of(scene)
+        called = operation(scene.entry.func) if scene.entry else plain(item.op)
+        inside = plain(item.op)
+        return Culprit(
+            operation=called,
+            phase=Phase.BACKWARD if item.node else Phase.FORWARD,
+            site=site_of(item),
+            module=module_of(item),
+            detail="" if called.strip("_") == inside else inside,
+            out=item.out,
+            inputs=item.inputs,
+            reason=cause.reason,
+            rule=cause.rule,
+            name=cause.name,
+            fix=cause.fix,
+        )
+
+    def _given(self, item: Observation) -> Culprit:
+        """A tensor that was bad before the first operation of the step."""
+        slot, reader = self._reader(item)
+        original = slot.tensor if slot else None
+        name = self.names.of(original) if original is not None else f"a tensor of shape {item.out.shape}"
+        parameter = item.op == "parameter" or (original is not None and original.requires_grad)
+        kind = "parameter" if parameter else "buffer" if name in self.names.buffers else "input"
+        return Culprit(
+            operation=name,
+            phase=Phase.PARAMETER if parameter else Phase.INPUT,
+            site=resolve(reader.code, reader.instruction) if reader else None,
+            module=module_path(reader.module) if reader else "",
+            detail=operation(reader.func) if reader else "",
+            out=item.out,
+            inputs=(),
+            reason=f"the {kind} held it before the first operation of the step{self._origin(original)}",
+            rule="NH501",
+            name="non-finite-values",
+            fix=_STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind],
+            tensor_names=(name,),
+        )
+
+    def _origin(self, tensor: torch.Tensor | None) -> str:
+        """Which call wrote its numbers before the first step, where that is known and may be the fault."""
+        made = self.tape.origin(tensor) if tensor is not None else None
+        if made is None or operation(made.func).removesuffix("_like") in _FACTORIES:
+            return ""
+        return f"; it was made by {operation(made.func)} at {resolve(made.code, made.instruction).short}"
+
+    def _reader(self, item: Observation) -> tuple[Slot | None, Entry | None]:
+        if self.look is None:
+            place = address(item.tensors[0])
+            known = ((one, one.tensor) for one in self.tape.inputs)
+            slot = next((one for one, it in known if it is not None and address(it) == place), None)
+        else:
+            copy = item.tensors[0]
+            slot = next((one for one, tensor in self.look.inputs.items() if tensor is copy), None)
+        readers = self.graph.readers.get(slot, []) if slot is not None else []
+        # Of a parameter the forward pass is the last reader: initialisation and loading come before it.
+        return slot, (readers[-1] if item.op == "parameter" else readers[0]) if readers else None
+
+    def exhibits(self, guilty: Sequence[Observation]) -> Exhibits:
+        """What a capture should hold: what the first culprit was given; rows and labels, if it is about a softmax."""
+        if not guilty:
+            return Exhibits()
+        inputs = tuple(tensor.detach() for tensor in guilty[0].tensors)
+        scene = self.scene(guilty[0])
+        about = scene.softmax if guilty[0].where is not None and cause_of(scene).rule else None
+        logits = self.graph.value(about.logits) if about else None
+        if about is None or logits is None or not logits.dim():
+            return Exhibits(inputs)
+        rows = logits.detach().movedim(about.dim, -1)
+        # Beside labels `nanhunt check` judges cross entropy: they are handed on only where the loss is that.
+        labels = self._labels(about, rows) if about.plain else None
+        options = about.options if about.plain else {}
+        return Exhibits(inputs, rows, labels, about.plain, about.handwritten, options)
+
+    def _labels(self, softmax: Softmax, rows: torch.Tensor) -> torch.Tensor | None:
+        labels = self.graph.value(softmax.labels)
+        return labels.detach().reshape(rows.shape[:-1]) if labels is not None else None
+
+
+_FACTORIES = frozenset(
+    {"zeros", "ones", "empty", "full", "rand", "randn", "randint", "arange", "eye", "clone", "to"}
+)
+"""Calls that make no NaN of their own."""
+_GIVEN = {
+    "parameter": (
+        "Load a sound checkpoint or initialise it anew; `nanhunt check CHECKPOINT` lists every tensor of a file."
+    ),
+    "buffer": "Compute or load this buffer anew: it is part of the model, every step reads it.",
+    "input": (
+        "Clean the data, or leave such samples out, before the model sees them; `nanhunt check FILE` lists them."
+    ),
+}
+_STATISTICS = (
+    "A forward pass in training mode wrote it: call reset_running_stats(), or load a sound checkpoint."
+)
+
+
+def _place(item: Observation) -> tuple[Any, int, Any] | None:
+    where = item.where
+    return (where.code, where.instruction, where.module) if isinstance(where, Entry) else where
+
+
+def site_of(item: Observation) -> Site | None:
+    """The line of an observation."""
+    place = _place(item)
+    return resolve(place[0], place[1]) if place else None
+
+
+def module_of(item: Observation) -> str:
+    """The module that was running."""
+    place = _place(item)
+    return module_path(place[2]) if place else ""

@@ -1,0 +1,67 @@
+"""check FILE --op NAME: which tensors are taken for which role, and what is said where that cannot be known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import nanhunt
+
+
+@pytest.fixture
+def heads():
+    query = torch.zeros(2, 3, 4, 8)
+    query[1, 2, 3, 0] = float("nan")
+    return {"query": query, "key": torch.zeros(2, 3, 4, 8), "value": torch.zeros(2, 3, 4, 8)}
+
+
+def test_a_set_in_every_layer_is_judged_on_its_own(tmp_path, heads):
+    path = tmp_path / "dump.pt"
+    torch.save({"layers": [heads, {**heads, "query": torch.zeros(2, 3, 4, 8)}]}, path)
+    report = nanhunt.check(path, op="attention")
+    first, second = report.tensors
+    assert (first.tensor, second.tensor) == ("layers.0.query", "layers.1.query")
+    assert first.operation == "attention"
+    assert first.roles == {name: f"{path}:layers.0.{name}" for name in heads}
+    assert [(finding.code, finding.rows) for finding in first.findings] == [("NH601", (23,))]
+    assert not second.findings
+
+
+def test_roles_may_be_named(tmp_path, heads):
+    path = tmp_path / "dump.npz"
+    np.savez(path, a=heads["query"].numpy(), b=heads["key"].numpy())
+    refused = nanhunt.check(path, op="attention")
+    assert "needs query" in refused.errors[0].message
+    assert "--role query=NAME" in refused.errors[0].hint
+    report = nanhunt.check(path, op="attention", role=("query=a", f"key={path}:b"))
+    assert [finding.code for finding in report.findings] == ["NH601"]
+
+
+def test_logits_and_targets_are_roles_of_bce(tmp_path):
+    path = tmp_path / "dump.npz"
+    np.savez(path, scores=np.array([1.0, 40.0], np.float32), y=np.array([1.0, 0.0], np.float32))
+    report = nanhunt.compare(path, op="bce", dtype=["float32", "float16"])
+    half, single = report.tensors
+    assert (half.dtype, single.dtype) == ("float16", "float32")
+    assert single.implementations["naive"].bad_value_rows == 1
+    assert single.implementations["fused"].loss == pytest.approx(20.15663)
+    assert nanhunt.check(path, op="bce", targets="y", logits="scores").findings == tuple(
+        finding for finding in single.findings
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"op": "bc"}, "Did you mean bce?"),
+        ({"op": "bce", "role": "logit=a"}, "Did you mean logits?"),
+        ({"op": "bce", "role": "logits"}, "is not ROLE="),
+        ({"op": "bce", "role": "targets=nothing"}, "neither a file nor a tensor"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(tmp_path, options, said):
+    path = tmp_path / "dump.npz"
+    np.savez(path, logits=np.zeros(2, np.float32), targets=np.zeros(2, np.float32))
+    (error,) = nanhunt.check(path, **options).errors
+    assert said in error.message + error.hint
