@@ -121,7 +121,7 @@ class Member:
         with (folder / f"{self.pid}.steps").open("w+b") as file:
             file.truncate(8)
             self._steps = mmap.mmap(file.fileno(), 8)
-        session.process = _process_name()
+        session.process = _process_name
         session.report = self.report
         session.listeners.append(self.count)
 
@@ -198,7 +198,7 @@ def follow_forks(session: Session, folder: Path, orders: Orders) -> None:
 
     os.register_at_fork(after_in_child=forked)
     # multiprocessing forgets what was to be done at the end of the parent, then asks again.
-    register_after_fork(session, lambda _: [_ends(member) for member in members])
+    register_after_fork(session, lambda _: [_ends(member) for member in members])  # type: ignore[func-returns-value]
 
 
 def _ends(member: Member) -> None:
@@ -227,7 +227,7 @@ class _Waiting:
         """Step aside for the other finders, and have their loader call back."""
         if name != self.name:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         loader: Any = spec.loader if spec is not None else None
         if loader is not None:

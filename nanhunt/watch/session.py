@@ -52,7 +52,7 @@ class Stopped(SystemExit):
         return Stopped, ()
 
 
-class StoppedTask(ArithmeticError):
+class StoppedTaskError(ArithmeticError):
     """Ends a task of a ``multiprocessing.Pool``: a worker that exits leaves its parent waiting for ever."""
 
 
@@ -92,8 +92,8 @@ class Session:
         self.patience = 0
         self.started = time.time()
         self.pid = os.getpid()
-        self.process = ""
-        """Name of a child process; "" in the first."""
+        self.process: Callable[[], str] = str
+        """Gives the name of a child process; "" in the first."""
         self.listeners: list[Callable[[Session, Roots], None]] = []
         self._counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         """Steps of each optimizer; under the trip wire itself, those that GradScaler skipped."""
@@ -127,7 +127,7 @@ class Session:
 
     def raised(self, error: BaseException) -> None:
         """The script has ended by an exception: perhaps over a NaN."""
-        if isinstance(error, Stopped | StoppedTask) or self.incidents or self.pending:
+        if isinstance(error, Stopped | StoppedTaskError) or self.incidents or self.pending:
             return
         self.recorder.step_back()
         self.closing = True
@@ -324,7 +324,7 @@ class Session:
     def _file(self, solved: Solved) -> Incident:
         """Prove the fix and write the capture; a folder that cannot be written to becomes a note."""
         rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
-        incident = replace(solved.incident, rank=rank, process=self.process)
+        incident = replace(solved.incident, rank=rank, process=self.process())
         folder = Path(self.settings.capture_dir)
         notes = incident.notes
         try:
@@ -351,7 +351,7 @@ class Session:
         if self.closing:
             return None  # the script has ended by itself
         if _is_pool_worker():
-            raise StoppedTask(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
+            raise StoppedTaskError(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
             sys.stdout.flush()
