@@ -9,7 +9,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,7 @@ from .recorder import Recorder
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .story import Exhibits
-from .tape import Module, Tape, slots_in
+from .tape import Module, Slot, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 from .unseen import muted, unseen
 
@@ -201,13 +201,12 @@ class Session:
         """Gradients are not finite though the loss was."""
         self._incident(Evidence(what, roots, leaves, parameters=total))
 
-    def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
-        """Whether the step, repeated without GradScaler's scale, has finite gradients."""
-        found = [(self.recorder.tape.find(root), seed) for root, seed in roots]
-        if any(slot is None for slot, _ in found):
+    def scaled_to_infinity(self, roots: Sequence[tuple[Slot | None, torch.Tensor | None]]) -> bool:
+        """Whether the step, repeated without the loss's scale, has finite gradients."""
+        if any(slot is None for slot, _ in roots):
             return True  # cannot tell: the count of skipped steps will
         try:
-            look = repeat(self.recorder.tape, [(slot, seed) for slot, seed in found if slot], backward=True)
+            look = repeat(self.recorder.tape, [(slot, seed) for slot, seed in roots if slot], backward=True)
         except CannotRepeat:
             return True
         return not look.bad_gradients()
