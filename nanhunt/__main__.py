@@ -15,6 +15,9 @@ def main() -> None:
     from nanhunt import parallel
     from nanhunt.cli.app import app
 
+    os.environ.pop(
+        "NANHUNT_FAMILY", None
+    )  # started by a watched script: our own arithmetic is not the script's
     parallel.forks = sys.platform == "linux"
     if sys.stdout is None:  # closed by whoever started this: reports may still go to files
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
