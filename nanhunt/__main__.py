@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -12,6 +13,7 @@ def main() -> None:
     from nanhunt.cli.app import app
 
     process.occupy_standard_streams()
+    os.environ.pop("NANHUNT_FAMILY", None)  # started by a watched script: our arithmetic is not the script's
     parallel.forks = sys.platform == "linux"
     sys.exit(process.run(app, sys.argv[1:]))
 
