@@ -30,7 +30,7 @@ def check(
     ],
 ) -> None:
     """Look for trouble in dumped logits, checkpoints or folders of them."""
-    judge.survey(given, paths, compares=False)
+    judge.judge(given, paths, compares=False)
 
 
 @command(app, Options, ScanOutputOptions, SettingsOptions)
@@ -41,7 +41,7 @@ def compare(
     ] = None,
 ) -> None:
     """Run all four implementations side by side over every row; without PATH, on the articles' 3 x 3 batch."""
-    judge.survey(given, judge.only_one(paths or []), compares=True)
+    judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
 @command(app, ReportOptions, OutputOptions)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nanhunt.errors import NanhuntError
 from nanhunt.load.readers import index, npy
 from nanhunt.load.source import Source
-from nanhunt.load.wording import FORMATS
+from nanhunt.load.wording import READABLE
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
@@ -75,7 +75,7 @@ def _zip(source: Source) -> Recognised:
         return Recognised(Format.PT, entries)
     if any(name.endswith(".npy") for name in names) or not names:
         return Recognised(Format.NPZ, entries)
-    hint = f"Unzip it and name the files in it; nanhunt reads {FORMATS}."
+    hint = f"Unzip it and name the files in it; nanhunt reads {READABLE}."
     raise UnknownContent(f"{source.name} is a zip archive without .npy files or a torch checkpoint.", hint)
 
 
@@ -134,7 +134,7 @@ def _unknown(source: Source, head: bytes) -> UnknownContent:
         hint = "Convert a table of numbers: numpy.save('logits.npy', numpy.loadtxt(PATH, delimiter=','))."
         return UnknownContent(f"{source.name} is not a tensor file: it looks like text.", hint)
     return UnknownContent(
-        f"{source.name} is in no format that nanhunt knows.", f"It reads {FORMATS}. {_SAVE}"
+        f"{source.name} is in no format that nanhunt knows.", f"It reads {READABLE}. {_SAVE}"
     )
 
 

@@ -11,7 +11,7 @@ from nanhunt.load.content import Format, UnknownContent, recognise
 from nanhunt.load.readers.index import SUFFIX as INDEX_SUFFIX
 from nanhunt.load.readers.index import read_weight_map
 from nanhunt.load.source import STDIN, open_source
-from nanhunt.load.wording import FORMATS, printable
+from nanhunt.load.wording import READABLE, printable
 from nanhunt.results.report import natural_key
 
 _OURS = (".npy", ".npz", ".pt", ".pth", ".ckpt", ".safetensors")
@@ -43,7 +43,7 @@ def _is_folder(path: str) -> bool:
 def _in_folder(folder: str) -> list[str]:
     files = list(_files(folder))
     if not files:
-        hint = f"It reads {FORMATS}, hidden files left out."
+        hint = f"It reads {READABLE}, hidden files left out."
         raise NanhuntError(f"{printable(folder)} holds no file that nanhunt reads.", hint)
     return files
 

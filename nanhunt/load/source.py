@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.wording import FORMATS, did_you_mean, printable
+from nanhunt.load.wording import READABLE, did_you_mean, printable
 
 STDIN = "-"
 
@@ -139,7 +139,7 @@ def _missing(path: str) -> NanhuntError:
         return NanhuntError(f"{name} does not exist.", "Its folder does not either: check the path.")
     guess = did_you_mean(Path(path).name, siblings)
     return NanhuntError(
-        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
+        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {READABLE}."
     )
 
 

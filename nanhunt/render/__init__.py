@@ -11,7 +11,7 @@ from pathlib import PurePath
 from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Report
 
-FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
 
 
@@ -24,7 +24,7 @@ def render(
     verbosity: int = 0,
     ascii: bool = False,
 ) -> str:
-    """The report in one of ``FORMATS``, ending in a newline; the same report gives the same bytes.
+    """The report in one of ``REPORT_FORMATS``, ending in a newline; the same report gives the same bytes.
 
     ``width`` (columns), ``color`` (ANSI escapes), ``verbosity`` (-1 findings only, 0, 1 everything) and
     ``ascii`` (for an output that cannot encode box drawing) shape only ``text``.
@@ -56,7 +56,7 @@ def render(
 
             return html.render(report)
         case _:
-            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(FORMATS)}.")
+            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(REPORT_FORMATS)}.")
 
 
 def format_for(path: str) -> str:
