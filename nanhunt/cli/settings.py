@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -63,6 +62,8 @@ def _nearest() -> Path | None:
 
 def _table(path: Path, *, whole: bool) -> dict[str, Any]:
     """The [tool.nanhunt] table; in a file given with --config, top-level keys count when there is none."""
+    import tomllib  # most runs find no file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
