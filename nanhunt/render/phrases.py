@@ -403,8 +403,25 @@ def summary(report: Report) -> str:
     parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else "nothing to judge")]
     parts += [f"{count(known)} known"] if known else []
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []
+    parts += [f"{count(len(report.not_looked_at))} not looked at"] if report.not_looked_at else []
     read = f"{plural(len(tensors), 'tensor')} in {plural(len(files), 'file')}"
     return f"{read}: {'; '.join(parts)}."
+
+
+NAMED = 5
+"""Files of one kind that are named where they were not looked at."""
+
+
+def not_looked_at(report: Report) -> str:
+    """What the report says nothing about, by kind, most files first; "" where it looked at everything."""
+    kinds: dict[str, list[str]] = {}
+    for part in report.not_looked_at:
+        kinds.setdefault(part.what, []).append(part.file)
+    told = []
+    for what, files in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0])):
+        more = f" and {count(len(files) - NAMED)} more" if len(files) > NAMED else ""
+        told.append(f"{literal(what)}: {', '.join(map(literal, files[:NAMED]))}{more}")
+    return "; ".join(told)
 
 
 @dataclass(frozen=True)
