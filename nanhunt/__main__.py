@@ -12,8 +12,9 @@ def main() -> None:
     from nanhunt.cli import process
     from nanhunt.cli.app import app
 
+    # Started by a watched script: our own arithmetic is not the script's.
+    os.environ.pop("NANHUNT_FAMILY", None)
     process.occupy_standard_streams()
-    os.environ.pop("NANHUNT_FAMILY", None)  # started by a watched script: our arithmetic is not the script's
     parallel.forks = sys.platform == "linux"
     sys.exit(process.run(app, sys.argv[1:]))
 
