@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
 from nanhunt.load.content import Format, Recognised, recognise
@@ -9,6 +11,7 @@ from nanhunt.load.readers.index import open_index
 from nanhunt.load.readers.npy import open_npy
 from nanhunt.load.readers.safetensors import open_safetensors
 from nanhunt.load.source import Source, open_source
+from nanhunt.load.tensor import Address
 
 
 def open_path(path: str, stored_dtype: str | None = None) -> Container:
@@ -21,7 +24,11 @@ def open_path(path: str, stored_dtype: str | None = None) -> Container:
     container = _read(source, recognise(source), stored_dtype)
     if not (container.tensors or container.refused or container.numbers or container.unread):
         raise NothingToCheck(f"{source.name} holds no tensors.", "Name a file that does.")
-    return container
+    if path == "-":
+        return container
+    address = Address(path, stored_dtype)
+    tensors = {name: replace(tensor, address=address) for name, tensor in container.tensors.items()}
+    return replace(container, tensors=tensors)
 
 
 def _read(source: Source, recognised: Recognised, stored_dtype: str | None) -> Container:

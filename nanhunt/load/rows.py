@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
+from nanhunt.load.spool import Portable
 
 
 class Rows:
@@ -21,6 +23,15 @@ class Rows:
         self.classes = self._view.shape[-1]
         self.leading = self._view.shape[:-1]
         self.count = math.prod(self.leading)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes map the values."""
+        return _rows_of, (Portable(self._view),)
+
+    def ranges(self, rows_per_block: int) -> Iterator[tuple[int, int]]:
+        """(first row, the row after the last) of every block, in order; none is read."""
+        step = max(1, rows_per_block)
+        yield from ((first, min(first + step, self.count)) for first in range(0, self.count, step))
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""
@@ -37,6 +48,10 @@ class Rows:
         if self._view.flags.c_contiguous:
             return self._view.reshape(self.count, self.classes)[first:last]
         return self.take(np.arange(first, last))
+
+
+def _rows_of(values: Portable) -> Rows:
+    return Rows(values.array, -1)
 
 
 def _blocks(view: Array, first: int, limit: int) -> Iterator[tuple[int, Array]]:
