@@ -35,6 +35,9 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         _healthy(page, healthy, verbosity)
     for error in report.errors:
         _error(page, error)
+    if report.not_looked_at and verbosity >= 0:
+        page.line(("NOT LOOKED AT ", "bold"), (phrases.not_looked_at(report), "dim"))
+        page.gap()
     if verbosity >= 0 or not report.tensors:
         page.line((phrases.summary(report), "bold"))
     text = page.text().rstrip("\n")

@@ -249,6 +249,16 @@ class ReadError:
 
 
 @dataclass(frozen=True)
+class NotLookedAt:
+    """A file in a folder, or a part of a file, of which nothing is said, neither good nor bad."""
+
+    file: str
+    """The path, or "path:name" of a part."""
+    what: str
+    """What it is: "ONNX", "text", "no floating-point numbers"."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one run, or of several added together."""
 
@@ -256,6 +266,7 @@ class Report:
     tensors: tuple[TensorReport, ...] = ()
     errors: tuple[ReadError, ...] = ()
     exit_code: int = 0
+    not_looked_at: tuple[NotLookedAt, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -316,6 +327,9 @@ def merge(reports: Iterable[Report]) -> Report:
         tensors=_ordered(tensor for report in reports for tensor in report.tensors),
         errors=tuple(sorted((error for report in reports for error in report.errors), key=_error_key)),
         exit_code=max((report.exit_code for report in reports), default=0),
+        not_looked_at=tuple(
+            sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
+        ),
     )
 
 
@@ -340,6 +354,10 @@ def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
     if len(group) == 1:
         return group
     return sorted(group, key=lambda tensor: json.dumps(_encode(tensor), sort_keys=True))
+
+
+def _part_key(part: NotLookedAt) -> tuple[Any, ...]:
+    return (natural_key(part.file), part.file, part.what)
 
 
 def _error_key(error: ReadError) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, exit_code, merge
+from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, exit_code, merge
 from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
@@ -46,21 +46,29 @@ class Survey:
     """What is known of the file that is being judged."""
     executor: Executor = field(default_factory=Fastest)
     """Who judges units of work."""
+    _empty: dict[str, NothingToCheck] = field(default_factory=dict)
+    """Files that hold nothing to judge."""
 
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
         paths = list(paths)
         try:
-            files = find(paths)
+            found = find(paths, self.options.exclude)
         except NanhuntError as error:
             yield self._failed("", error)
             return
-        named = set(paths)
-        for file in files:
-            yield self.path(file, searched=file not in named)
+        yield _not_looked_at(*found.passed_over)
+        judged = False
+        for file in found.files:
+            report = self.path(file)
+            judged = judged or bool(report.tensors or report.errors)
+            yield report
+        if not judged:
+            # What holds nothing to judge is no error beside what does; alone and named, it is.
+            yield merge(self._failed(file, self._empty[file]) for file in paths if file in self._empty)
 
-    def path(self, file: str, *, searched: bool = False) -> Report:
-        """One file; in a search, a file without floating tensors is passed over."""
+    def path(self, file: str) -> Report:
+        """One file; one that holds nothing to judge is named as not looked at."""
         options = self.options_for(file) if self.options_for else self.options
         self.unfinished = []
         try:
@@ -69,13 +77,16 @@ class Survey:
                 return self.operation(container, options)
             return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
-            return Report() if searched else self._failed(file, error)
+            self._empty[file] = error
+            return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
 
     def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors of a container whose roles are known, and those that cannot be read."""
-        return self.chosen(chosen, options) + self._refused(container, options or self.options)
+        unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
+        refused = self._refused(container, options or self.options)
+        return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
 
     def operation(self, container: Container, options: Options | None = None) -> Report:
         """One operation on every complete set of its tensors, in every dtype asked for."""
@@ -99,12 +110,13 @@ class Survey:
         return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
-        """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
+        """What could not be read beside what was; text and objects are nobody's logits."""
+        missing = merge(self._failed(container.file, error) for error in container.missing)
         if options.logits:
-            return Report()
+            return missing
         refused = container.refused.items()
         tensors = [(name, error) for name, error in refused if not isinstance(error, NotNumbers)]
-        return merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
+        return missing + merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
 
     def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors whose roles are known."""
@@ -175,6 +187,10 @@ class Survey:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def _not_looked_at(*parts: tuple[str, str]) -> Report:
+    return Report(not_looked_at=tuple(NotLookedAt(file, what) for file, what in parts))
 
 
 def _nothing_to_compare(label: str, *more: str) -> NanhuntError:

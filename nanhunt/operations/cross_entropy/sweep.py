@@ -88,7 +88,7 @@ class Ran:
 def run_unit(unit: Unit, columns: bool = False, added: bool = False) -> Ran:
     """Runs every row of the unit."""
     job, numbers = unit.job, np.arange(unit.first, unit.last)
-    with defaults_of_libraries(), _one_torch_thread():
+    with defaults_of_libraries(), one_torch_thread():
         block = job.block(unit.first, unit.last)
         confirmed = run_block(job, numbers, block)
         tally = _run_tally(job, numbers, block, confirmed)
@@ -108,7 +108,7 @@ def run_all(
     work = functools.partial(run_unit, columns=table is not None, added=added is not None)
     units = _units(job, BLOCK_VALUES)
     try:
-        with _one_torch_thread():
+        with one_torch_thread():
             for unit, ran in zip(units, executor.map(work, units), strict=True):
                 advance(unit.nbytes)
                 total += ran.tally
@@ -138,13 +138,13 @@ def _interrupted(job: Job, seen: int, total: Tally, waiting: int) -> Interrupted
 
 def run_rows(job: Job, numbers: Numbers) -> Tally:
     """Runs the rows with those numbers."""
-    with defaults_of_libraries(), _one_torch_thread():
+    with defaults_of_libraries(), one_torch_thread():
         block = job.rows.take(numbers)
         return _run_tally(job, numbers, block, run_block(job, numbers, block))
 
 
 @contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
     import torch
 
@@ -230,7 +230,7 @@ def screen_all(job: Job, executor: Executor, advance: Advance = lambda _: None) 
         chosen = [numbers[start : start + step] for start in range(0, len(numbers), step)]
         if chosen:
             job.batch  # noqa: B018 - as in run_all
-            with _one_torch_thread():
+            with one_torch_thread():
                 total = sum(executor.map(functools.partial(run_rows, job), chosen), start=total)
         return total
     except KeyboardInterrupt:
