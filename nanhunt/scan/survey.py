@@ -23,7 +23,9 @@ from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, exit_code, merge
+from nanhunt.results.coordinates import coordinates
+from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
+from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
@@ -83,7 +85,7 @@ class Survey:
             return merge((*self.unfinished, self._failed(file, error)))
 
     def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
-        """Tensors of a container whose roles are known, and those that cannot be read."""
+        """Tensors of a container whose roles are known, and what of it cannot be read or is not looked at."""
         unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
         refused = self._refused(container, options or self.options)
         return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
@@ -98,7 +100,7 @@ class Survey:
         options = options or self.options
         operation = registry.find(options.op or "")
         said = spoken(operation, options, tuple(options.role))
-        codes = frozenset(rule.code for rule in operation.rules)
+        codes = rules.chosen(options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
@@ -177,11 +179,13 @@ class Survey:
 
     @cached_property
     def _options(self) -> dict[str, object]:
-        """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
+        """As they stand in every report: one object, so that merging sees at once that they agree."""
         return as_written(self.options)
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
-        return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
+        given = self._options if options == self.options else as_written(options)
+        placed = tuple(_placed(tensor, given) for tensor in tensors)
+        return decided(Report(self._options, placed))
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
@@ -197,6 +201,13 @@ def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
     return NanhuntError(
         f"Nothing here looks like logits: {', '.join((label, *more))}.", "Name them with --logits NAME."
     )
+
+
+def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+    """A judgement that knows what it was judged as, under which options, and where in the run."""
+    operation = "values" if tensor.role == "values" else tensor.operation
+    where = coordinates(tensor.file, tensor.tensor)
+    return replace(tensor, operation=operation, options=options, coordinates=where)
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:
