@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
 from nanhunt.load.spool import Portable
+
+
+class RowSource(Protocol):
+    """Rows of classes, wherever they lie: of an array (``Rows``) or of pieces (``ShardRows``)."""
+
+    classes: int
+    leading: tuple[int, ...]
+    """Shape of the other dimensions, over which rows are numbered."""
+    count: int
+    """Of rows."""
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
+        """(first row number, block of shape (rows, classes)) over all rows, in order."""
+
+    def take(self, numbers: Array) -> Array:
+        """Copies of the rows with those numbers, shape (len(numbers), classes)."""
+
+    def range(self, first: int, last: int) -> Array:
+        """Rows first..last-1, shape (last - first, classes)."""
 
 
 class Rows:
@@ -27,11 +46,6 @@ class Rows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes map the values."""
         return _rows_of, (Portable(self._view),)
-
-    def ranges(self, rows_per_block: int) -> Iterator[tuple[int, int]]:
-        """(first row, the row after the last) of every block, in order; none is read."""
-        step = max(1, rows_per_block)
-        yield from ((first, min(first + step, self.count)) for first in range(0, self.count, step))
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nanhunt.load.container import Container
+    from nanhunt.load.rows import RowSource
+    from nanhunt.load.shards import Shard
     from nanhunt.load.spool import Portable
 
 FLOATING = DTYPES
@@ -43,6 +45,8 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], npt.NDArray[Any]] = field(repr=False, compare=False)
     """Maps the values; called at most once."""
+    pieces: Callable[[], Sequence[Shard]] | None = field(default=None, repr=False, compare=False)
+    """Of a tensor that lies in several places: maps them. ``read`` then puts them together in a file."""
     note: str = ""
     """What a reader of the report must know of how the values were read."""
     address: Address | None = field(default=None, repr=False, compare=False)
@@ -64,6 +68,20 @@ class Tensor:
         """
         return self.read()
 
+    @cached_property
+    def shards(self) -> Sequence[Shard]:
+        """The mapped pieces; empty for a tensor in one place."""
+        return () if self.pieces is None else self.pieces()
+
+    def rows(self, class_axis: int) -> RowSource:
+        """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
+        from nanhunt.load.rows import Rows
+        from nanhunt.load.shards import ShardRows
+
+        if self.shards:
+            return ShardRows(self.shards, self.shape, class_axis)
+        return Rows(self.data, class_axis)
+
     @property
     def label(self) -> str:
         """How messages name it: "ckpt.pt:model.head.weight"."""
@@ -82,11 +100,11 @@ def as_real(tensor: Tensor) -> Tensor:
 
     part = "float32" if tensor.dtype == "complex64" else "float64"
     note = f"{tensor.dtype}, judged as torch.view_as_real gives it: the last dimension is real, imaginary"
-    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note)
+    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note=note)
 
 
 def _of_values(file: str, name: str, dtype: str, note: str, values: Portable) -> Tensor:
-    return Tensor(file, name, dtype, values.array.shape, lambda: values.array, note)
+    return Tensor(file, name, dtype, values.array.shape, lambda: values.array, note=note)
 
 
 def _opened(address: Address, name: str) -> Tensor:

@@ -56,7 +56,8 @@ class Job:
     def ranges(self, values: int) -> Iterator[tuple[int, int]]:
         """(first row, the row after the last) of blocks of about ``values`` values over all rows."""
         if self.last_axis:
-            return self.rows.ranges(values // max(1, self.rows.classes))
+            step, count = max(1, values // max(1, self.rows.classes)), self.rows.count
+            return ((first, min(first + step, count)) for first in range(0, count, step))
         return Layout(self.tensor.data, self.options.class_axis).ranges(values)
 
     def block(self, first: int, last: int) -> Array:
