@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -53,11 +54,13 @@ def read_configuration(
 
 
 def _nearest() -> Path | None:
-    folder = Path.cwd()
-    for each in (folder, *folder.parents):
-        if (each / "pyproject.toml").is_file():
-            return each / "pyproject.toml"
-    return None
+    """Upward from the working directory; none where that has been deleted, or may not be looked into."""
+    try:
+        folder = Path.cwd()
+    except OSError:
+        return None
+    files = (each / "pyproject.toml" for each in (folder, *folder.parents))
+    return next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 - False, and not an error
 
 
 def _table(path: Path, *, whole: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.literal import literal
 from nanhunt.render import phrases, scales, steps, svg
 from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
 
@@ -62,7 +63,7 @@ def _environment() -> Environment:
 
 def _literal(value: Any) -> Any:
     """Controls and bidi marks of untrusted names are spelled out; our own markup passes."""
-    return phrases.literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _hash(text: str) -> str:
@@ -107,21 +108,19 @@ def _sections(report: Report) -> dict[int, Section]:
     tensors = _tensors(report)
     few = len(tensors) <= FEW
     shown = [
-        index
-        for index, tensor in enumerate(tensors)
-        if few or tensor.findings or phrases.comparison(tensor, report)
+        index for index, tensor in enumerate(tensors) if few or tensor.findings or phrases.comparison(tensor)
     ]
     bins = min(BINS, max(ALL_BINS // max(len(shown), 1), 32))
-    return {index: _section(index, tensors[index], report, bins) for index in shown}
+    return {index: _section(index, tensors[index], bins) for index in shown}
 
 
-def _section(index: int, tensor: TensorReport, report: Report, bins: int) -> Section:
+def _section(index: int, tensor: TensorReport, bins: int) -> Section:
     histogram = tensor.histogram
     return Section(
         id=f"t{index + 1}",
         tensor=tensor,
         verdict=phrases.verdict(tensor),
-        comparison=phrases.comparison(tensor, report),
+        comparison=phrases.comparison(tensor),
         findings=phrases.by_severity(tensor.findings),
         histogram=svg.histogram(histogram, tensor.dtype, tensor.role) if histogram else None,
         limits=[_limits(name, tensor) for name in FORMATS] if histogram else [],

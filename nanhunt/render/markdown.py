@@ -9,6 +9,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 
+from nanhunt.literal import literal
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, RemedyResult, Report, Severity, TensorReport
 
@@ -27,14 +28,14 @@ def render(report: Report) -> str:
     groups = phrases.groups(report)
     sick = [tensor for group in groups for tensor in group if tensor.findings]
     well = [tensor for group in groups for tensor in group if not tensor.findings]
-    compared = [tensor for tensor in well if phrases.comparison(tensor, report)]
+    compared = [tensor for tensor in well if phrases.comparison(tensor)]
     blocks = [
         f"## nanhunt: {_headline(report)}",
         phrases.summary(report),
         *_unread(report),
         *_verdicts(sick),
         *_healthy(well),
-        *_comparisons(report, [*sick, *compared]),
+        *_comparisons([*sick, *compared]),
         *_evidence(sick),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -63,25 +64,25 @@ def _verdicts(tensors: Sequence[TensorReport]) -> Iterator[str]:
     for tensor in tensors:
         verdict = phrases.verdict(tensor)
         shape = code(f"{phrases.shape(tensor.shape)} {tensor.dtype}")
-        rows.append((SIGNS[verdict.severity], code(_name(tensor)), shape, plain(verdict.sentence)))
+        rows.append((SIGNS[verdict.severity], code(phrases.name(tensor)), shape, plain(verdict.sentence)))
     if rows:
         yield _table(("", "tensor", "shape, dtype", "verdict"), rows)
 
 
 def _healthy(tensors: Sequence[TensorReport]) -> Iterator[str]:
-    rows = [(code(_name(one)), code(f"{phrases.shape(one.shape)} {one.dtype}")) for one in tensors]
+    rows = [(code(phrases.name(one)), code(f"{phrases.shape(one.shape)} {one.dtype}")) for one in tensors]
     if rows:
         yield _folded(
             f"✅ {phrases.plural(len(rows), 'verdict')} healthy", ("tensor", "shape, dtype"), rows, 0
         )
 
 
-def _comparisons(report: Report, tensors: Sequence[TensorReport]) -> Iterator[str]:
+def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
     """The side-by-side tables of ``compare``."""
     for tensor in tensors:
-        found = phrases.comparison(tensor, report)
+        found = phrases.comparison(tensor)
         if found:
-            yield f"### Side by side: {code(_name(tensor))} in {tensor.dtype}"
+            yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.dtype}"
             rows = [(label, *map(_loud, cells)) for label, cells in found.rows]
             yield _table(("", *found.columns), rows, numbers=True)
             yield from map(plain, found.remarks)
@@ -90,7 +91,7 @@ def _comparisons(report: Report, tensors: Sequence[TensorReport]) -> Iterator[st
 def _evidence(tensors: Sequence[TensorReport]) -> Iterator[str]:
     shown: set[str] = set()
     for tensor in tensors:
-        yield f"### {code(_name(tensor))} in {tensor.dtype}"
+        yield f"### {code(phrases.name(tensor))} in {tensor.dtype}"
         yield from (f"*{plain(note)}*" for note in tensor.notes)
         if tensor.role == "values" and phrases.health(tensor):
             yield plain(phrases.health(tensor))
@@ -123,16 +124,12 @@ def _remedy(remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> Iter
     if remedy.snippet and remedy.snippet not in shown:
         shown.add(remedy.snippet)
         fence = "`" * max(3, _longest_run(remedy.snippet) + 1)
-        lines = "\n".join(map(phrases.literal, remedy.snippet.splitlines()))
+        lines = "\n".join(map(literal, remedy.snippet.splitlines()))
         yield f"{fence}python\n{lines}\n{fence}"
 
 
 def _proven(remedy: RemedyResult, tensor: TensorReport) -> str:
     return f"{plain(remedy.title)}, {phrases.proof(remedy, tensor)}"
-
-
-def _name(tensor: TensorReport) -> str:
-    return f"{tensor.file}:{tensor.tensor}" if tensor.tensor else tensor.file
 
 
 # ---------------------------------------------------------------------------------------------- markup
@@ -144,7 +141,7 @@ def code(text: str) -> str:
     A code span where that is safe. With a pipe, a backslash or a backtick in it, tables and spans disagree
     about what ends first, so every punctuation mark becomes an entity instead.
     """
-    text = phrases.literal(text)
+    text = literal(text)
     if text.strip() == text and text and not set(text) & set("|\\`"):
         return f"`{text}`"
     return f"<code>{''.join(map(_entity, text))}</code>"
@@ -156,9 +153,7 @@ def _entity(character: str) -> str:
 
 def plain(text: str) -> str:
     """``text`` as prose in which nothing is markup: no HTML, emphasis, links, mentions or table cells."""
-    text = re.sub(
-        r"[&<>|`*\[\]\\~@#!$]|(?<!\w)_|_(?!\w)", lambda found: _entity(found[0]), phrases.literal(text)
-    )
+    text = re.sub(r"[&<>|`*\[\]\\~@#!$]|(?<!\w)_|_(?!\w)", lambda found: _entity(found[0]), literal(text))
     # A bare address would become a link.
     return re.sub(
         r"(?i)(https?|ftp)(?=:)|www(?=\.)", lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text

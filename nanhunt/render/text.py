@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from nanhunt.literal import literal
 from nanhunt.render import blocks, phrases
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
@@ -27,8 +28,8 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     shown: set[str] = set()
     healthy: list[TensorReport] = []
     for group in phrases.groups(report):
-        if any(tensor.findings or phrases.comparison(tensor, report) for tensor in group):
-            _group(page, report, group, verbosity, shown)
+        if any(tensor.findings or phrases.comparison(tensor) for tensor in group):
+            _group(page, group, verbosity, shown)
         else:
             healthy += group
     if verbosity >= 0:
@@ -83,7 +84,8 @@ class _Page:
         )
 
     def encodable(self, text: str) -> str:
-        """``text``, in ASCII where the output cannot encode more."""
+        """One line of ``text``, spelled out where it would steer the terminal, in ASCII if that is all there is."""
+        text = literal(text)
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
 
     def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
@@ -96,7 +98,7 @@ class _Page:
     def code(self, text: str, indent: int) -> None:
         """Lines of code as they are, however long: what is copied must run."""
         for line in text.splitlines():
-            shown = Text.assemble(" " * indent, (self.encodable(phrases.literal(line)), "bold"))
+            shown = Text.assemble(" " * indent, (self.encodable(line), "bold"))
             self._console.print(shown, soft_wrap=True)
 
     def gap(self) -> None:
@@ -142,19 +144,17 @@ def _loud(cell: str) -> str:
     return "bold red" if cell in ("nan", "inf", "-inf") else ""
 
 
-def _group(
-    page: _Page, report: Report, group: Sequence[TensorReport], verbosity: int, shown: set[str]
-) -> None:
+def _group(page: _Page, group: Sequence[TensorReport], verbosity: int, shown: set[str]) -> None:
     """One tensor in all the dtypes it was judged in: first every verdict, then the evidence."""
     _what_was_read(page, group[0])
     for tensor in group:
         _verdict(page, tensor)
     for note in dict.fromkeys(note for tensor in group for note in tensor.notes):
-        page.line((phrases.literal(note), "dim"), indent=2)
+        page.line((note, "dim"), indent=2)
     if verbosity >= 0:
         _numbers(page, group, verbosity)
     for tensor in group:
-        _evidence(page, report, tensor, len(group) > 1, verbosity, shown)
+        _evidence(page, tensor, len(group) > 1, verbosity, shown)
     page.gap()
 
 
@@ -162,9 +162,11 @@ def _what_was_read(page: _Page, tensor: TensorReport) -> None:
     read = f"  {phrases.shape(tensor.shape)} {tensor.stored_dtype}"
     if tensor.targets:
         ignored = f", {phrases.count(tensor.targets.ignored)} ignored" if tensor.targets.ignored else ""
-        read += f", labels from {phrases.literal(tensor.targets.source)}{ignored}"
+        read += f", labels from {tensor.targets.source}{ignored}"
     elif tensor.role == "logits":
         read += ", no labels"
+    elif tensor.role == "operands":
+        read += f", judged as {tensor.operation} of {phrases.operands(tensor)}"
     page.line((phrases.place(tensor), "bold"), (read, ""))
 
 
@@ -188,11 +190,9 @@ def _numbers(page: _Page, group: Sequence[TensorReport], verbosity: int) -> None
             page.line((line, ""), indent=2)
 
 
-def _evidence(
-    page: _Page, report: Report, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]
-) -> None:
+def _evidence(page: _Page, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]) -> None:
     """The side-by-side table and the findings of one tensor in one dtype."""
-    table = phrases.comparison(tensor, report) if verbosity >= 0 else None
+    table = phrases.comparison(tensor) if verbosity >= 0 else None
     if table:
         page.gap()
         if several:
@@ -221,14 +221,14 @@ def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool,
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
     for proof, titles in phrases.failing(finding, tensor).items():
-        told = f"{', '.join(map(phrases.literal, titles))}{':' if len(titles) > 1 else ','} {proof}"
+        told = f"{', '.join(titles)}{':' if len(titles) > 1 else ','} {proof}"
         page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
 
 def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
     page.line(
         ("Fix: ", "bold green"),
-        (f"{phrases.literal(remedy.title)}, {phrases.proof(remedy, tensor)}", ""),
+        (f"{remedy.title}, {phrases.proof(remedy, tensor)}", ""),
         indent=4,
     )
     # The same fix for fifty dumps is printed once as code.
@@ -254,18 +254,18 @@ def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> No
         if verbosity > 0:
             _numbers(page, [tensor], verbosity)
         for note in tensor.notes:
-            page.line((phrases.literal(note), "dim"), indent=2)
+            page.line((note, "dim"), indent=2)
     if tensors:
         page.gap()
 
 
 def _error(page: _Page, error: ReadError) -> None:
-    file, message = phrases.literal(error.file), phrases.literal(error.message)
+    file, message = error.file, error.message
     # Most messages begin with the file, and it should not be read twice.
     rest = (
         message.removeprefix(file) if message.startswith(f"{file} ") else f": {message}" if file else message
     )
     page.line(("NOT READ ", STYLES[Severity.ERROR]), (file, "bold"), (rest, ""))
     if error.hint:
-        page.line((phrases.literal(error.hint), ""), indent=2)
+        page.line((error.hint, ""), indent=2)
     page.gap()
