@@ -104,21 +104,21 @@ def check(x: Input, keywords: Keywords) -> Report:
     probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
     that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
-    return _judged(x, keywords, compares=False)
+    return _in_default_state(x, keywords, compares=False)
 
 
 @_with_keywords(Keywords)
 def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
-    return _judged(x, keywords, compares=True)
+    return _in_default_state(x, keywords, compares=True)
 
 
-def _judged(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
     with defaults_of_libraries():
-        return _report(x, keywords, compares)
+        return _judged(x, keywords, compares)
 
 
-def _report(x: Any, keywords: Keywords, compares: bool) -> Report:
+def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
     survey = Survey(options, compares, executor=keywords.executor or Fastest())
     targets, class_weights = keywords.targets, keywords.class_weights
