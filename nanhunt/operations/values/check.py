@@ -16,7 +16,6 @@ from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.values import health, legal
@@ -93,10 +92,11 @@ class _Part:
 
     def values(self) -> Array:
         """Shape (values,); a copy where the layout differs."""
-        data = self.tensor.data
-        if data.flags.c_contiguous or data.ndim == 1:
-            return data.reshape(-1)[self.start : self.stop]
-        rows = Rows(data, -1)
+        if not self.tensor.shards:
+            data = self.tensor.data
+            if data.flags.c_contiguous or data.ndim == 1:
+                return data.reshape(-1)[self.start : self.stop]
+        rows = self.tensor.rows(-1)
         first, last = self.start // rows.classes, -(-self.stop // rows.classes)
         skipped = self.start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + self.stop - self.start]
@@ -123,7 +123,7 @@ def _measured(
         for tensor in tensors:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             with contextlib.suppress(NanhuntError, OSError, MemoryError):
-                tensor.data  # noqa: B018 - cached
+                _ = tensor.shards or tensor.data  # cached
         for batch in (map if small else in_order)(work, _batches(tensors)):
             for number, size, found in batch:
                 yield number, found
