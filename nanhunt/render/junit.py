@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
-from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, chosen
+from nanhunt.operations.rules import RULES, chosen, of_operation
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, ReadError, Report, Severity, TensorReport, natural_key
 
@@ -67,11 +67,9 @@ def _looked_at(tensor: TensorReport, report: Report) -> Iterator[tuple[str, str]
     """(code, name) of every rule that was judged on this tensor, in the catalogue's order."""
     codes = chosen(_listed(report, "select"), _listed(report, "ignore"))
     found = {finding.code: finding.name for finding in tensor.findings}
-    for code, rule in RULES.items():
-        applies = (code in VALUE_RULES) == (tensor.role == "values")
-        judged = applies and (tensor.targets is not None or code not in TARGET_RULES)
-        if code in found or (judged and code in codes):
-            yield code, rule.name
+    operation = "values" if tensor.role == "values" else tensor.operation
+    judged = {rule.code for rule in of_operation(operation, tensor.targets is not None)} & codes
+    yield from ((code, rule.name) for code, rule in RULES.items() if code in found or code in judged)
     yield from ((code, name) for code, name in found.items() if code not in RULES)
 
 

@@ -218,8 +218,8 @@ def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
         )
     if severity is Severity.WARNING:
         verb = _verb(tensor, severity, "breaks", "break")
-        return f"{breaks_naive} {verb} naive code; F.cross_entropy survives."
-    text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with F.cross_entropy"
+        return f"{breaks_naive} {verb} naive code; {tensor.fused_call} survives."
+    text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with {tensor.fused_call}"
     more = caused(tensor, Severity.WARNING)
     return (
         f"{text}; {count(more)} more {'breaks' if more == 1 else 'break'} naive code." if more else f"{text}."
@@ -282,8 +282,10 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     parts = [f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"]
     if remedy.max_loss_error is not None:
         near = error_bound(remedy.max_loss_error)
+        # Without labels no loss of the user's is known: what was compared is -log p of each row's worst class.
+        what = "-log p" if tensor.fused_call == "torch.softmax" else "loss"
         parts.append(
-            f"loss within {near} of the truth" if remedy.max_loss_error else "loss equal to the truth"
+            f"{what} within {near} of the truth" if remedy.max_loss_error else f"{what} equal to the truth"
         )
     if remedy.changes:
         parts.append(f"another objective: {remedy.changes}")
@@ -309,16 +311,18 @@ def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.operations.rules import RULES
 
-    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")):
-        # Remedies of these are run on rows with sound input only; perhaps there was no such row. The catalogue's
-        # words would praise what has just been seen to fail.
+    rule = RULES.get(finding.code)
+    if rule is None:
+        return ""
+    if rule.fixes and not rule.input_at_fault:
+        # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
+        # would praise what has just been seen to fail.
         return (
             "None of the known ways mends these rows; each was run."
             if finding.remedies
             else "Mend the input of these rows first: each has a graver finding."
         )
-    rule = RULES.get(finding.code)
-    return rule.fix if rule else ""
+    return rule.fix
 
 
 # ---------------------------------------------------------------------------------------------- the comparison

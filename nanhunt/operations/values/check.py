@@ -19,8 +19,8 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
-from nanhunt.operations.rules import RULES
 from nanhunt.operations.values import health, legal
+from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE
 from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -165,7 +165,7 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
     """A fault without an excuse; with one, NaN alone is worth a note, since nothing starts as NaN."""
     total = counts.nan + counts.posinf + counts.neginf
     if total and (counts.nan or not excuse):
-        rule = RULES["NH503" if excuse else "NH501"]
+        rule = BOOKKEEPING if excuse else NON_FINITE
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
         message = (
@@ -178,7 +178,7 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
 
 def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
     if casting.overflow or casting.zero:
-        rule, target = RULES["NH502"], FORMATS[dtype]
+        rule, target = CAST_LOSS, FORMATS[dtype]
         total = math.prod(tensor.shape)
         parts = []
         if casting.overflow:
