@@ -170,7 +170,7 @@ def run(*arguments):
 def loaded(*names):
     return [name for name in names if name in sys.modules]
 
-for arguments in (["--help"], ["--version"], ["rule"], ["rule", "NH101"], ["check", "--help"]):
+for arguments in (["--help"], ["--version"], ["rule"], ["rule", "NH101"], ["op", "--all"], ["check", "--help"]):
     run(*arguments)
     assert not loaded("torch", "numpy", "safetensors", "jinja2"), (arguments, loaded("torch", "numpy"))
 for path in PATHS:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nanhunt import __version__
-from nanhunt.cli import judge
+from nanhunt.cli import explain, judge
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, SettingsOptions, command
 from nanhunt.cli.run import register
 from nanhunt.results.options import ReportOptions
@@ -63,7 +63,16 @@ def rule(
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
     """Explain a rule: what, why, how to fix."""
-    judge.explain_rules(name, every=every)
+    explain.explain_rules(name, every=every)
+
+
+@app.command()
+def op(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An operation.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
+) -> None:
+    """Explain an operation: its tensors, options, ways of writing it, rules."""
+    explain.explain_operations(name, every=every)
 
 
 register(app)

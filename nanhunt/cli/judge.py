@@ -93,26 +93,6 @@ def merge_saved(given: Given, reports: list[str]) -> None:
     _finish(_with_known(total, output), output, interrupted=False)
 
 
-def explain_rules(name: str | None, *, every: bool) -> None:
-    """rule: one, all, or (with neither) a line each."""
-    if name is None and not every:
-        files.say("".join(f"{rule.code}  {rule.severity:7}  {rule.name}\n" for rule in rules.RULES.values()))
-        return
-    chosen = list(rules.RULES.values()) if every else [rules.find(name or "")]
-    files.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
-
-
-def _wrapped(rule: rules.Rule) -> str:
-    import textwrap
-
-    parts = (("What", rule.what), ("Why", rule.why), ("Fix", rule.fix))
-    columns = min(files.width(), 100)
-    return "".join(
-        textwrap.fill(text, columns, initial_indent=f"{title + ':':6}", subsequent_indent=" " * 6) + "\n"
-        for title, text in parts
-    )
-
-
 def _judged(
     paths: list[str],
     options: Options,

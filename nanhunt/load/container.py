@@ -18,13 +18,15 @@ class Container:
     tensors: Mapping[str, Tensor]
     """By name, in file order; "" for the only tensor of a file without names."""
     format: str
-    """"npy", "npz", "pt", "pt-legacy", "safetensors" or "index"."""
+    """The name of its reader: "npy"."""
     refused: Mapping[str, RefusedTensor] = field(default_factory=dict)
     """Tensors that are in the file and cannot be read, with what to tell whoever asks for one."""
     numbers: Mapping[str, Tensor] = field(default_factory=dict)
     """Plain Python numbers: looked at, and never taken for logits or labels."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """What may hold numbers and was not looked at: by name, what it is."""
+    missing: tuple[NanhuntError, ...] = ()
+    """Parts that are not there or damaged, each once: the rest can be judged, and is not the whole."""
 
 
 class NothingToCheck(NanhuntError):  # noqa: N818 - it is not a fault of the file: a search skips it

@@ -1,89 +1,137 @@
-"""Folders become the files in them that nanhunt reads."""
+"""Folders become the files in them that nanhunt reads, and a word on those it does not."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.content import Format, UnknownContent, recognise
-from nanhunt.load.readers.index import SUFFIX as INDEX_SUFFIX
-from nanhunt.load.readers.index import read_weight_map
-from nanhunt.load.source import STDIN, open_source
+from nanhunt.load.foreign import UnknownContent, refusal
+from nanhunt.load.reader import Reader, reader_of, readers
+from nanhunt.load.source import STDIN, Folder, is_folder, open_source
 from nanhunt.load.wording import FORMATS, printable
 from nanhunt.results.report import natural_key
 
-_OURS = (".npy", ".npz", ".pt", ".pth", ".ckpt", ".safetensors")
-"""A file called so and of another format deserves an error; anything may be called .bin."""
-_PERHAPS = (*_OURS, ".bin", INDEX_SUFFIX)
+
+@dataclass
+class Found:
+    """What lies at some paths."""
+
+    files: list[str] = field(default_factory=list)
+    """To open, each once, in the order in which people count."""
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    """(path, what it is) of files in folders that nanhunt does not read."""
 
 
-def find(paths: Iterable[str]) -> list[str]:
-    """The files to open: folders expanded, files and "-" as they are, each once.
+def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
+    """The files to open: folders expanded, files and "-" as they are.
 
-    In a folder (and below it, in natural order: step-2 before step-10) files are recognised by content;
-    hidden ones, other formats, and shards that an index beside them names are left out. A file that is called
-    like a tensor file and is empty, damaged or not readable stays in, so that opening it says so.
-    Raises NanhuntError for a folder without any file to read.
+    In a folder (and below it, in natural order: step-2 before step-10) files are recognised by content, and so are
+    folders that are a format; hidden ones, those that match a glob of ``exclude`` and shards that an index beside
+    them names are left out. A file that is called like a tensor file and is empty, damaged or not readable stays
+    in, so that opening it says so. Raises NanhuntError for a folder without any file to read.
     """
-    found: list[str] = []
+    found = Found()
     for path in paths:
-        found.extend(_in_folder(path) if path not in ("", STDIN) and _is_folder(path) else [path])
-    return list(dict.fromkeys(found))
+        if path in ("", STDIN) or not is_folder(path):
+            found.files.append(path)
+            continue
+        before = len(found.files)
+        _search(path, _Search(path, tuple(exclude), found))
+        if len(found.files) == before:
+            raise _nothing_in(path, found, exclude)
+    found.files = list(dict.fromkeys(found.files))
+    return found
 
 
-def _is_folder(path: str) -> bool:
-    try:
-        return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
-    except (OSError, ValueError):
-        return False  # open_path says why
+def _nothing_in(folder: str, found: Found, exclude: Sequence[str]) -> NanhuntError:
+    others = sorted({what for _, what in found.passed_over})
+    seen = f" (there are: {', '.join(others)})" if others else ""
+    left_out = f" Excluded: {', '.join(exclude)}." if exclude else ""
+    hint = f"It reads {FORMATS}, hidden files left out.{left_out}"
+    return NanhuntError(f"{printable(folder)} holds no file that nanhunt reads{seen}.", hint)
 
 
-def _in_folder(folder: str) -> list[str]:
-    files = list(_files(folder))
-    if not files:
-        hint = f"It reads {FORMATS}, hidden files left out."
-        raise NanhuntError(f"{printable(folder)} holds no file that nanhunt reads.", hint)
-    return files
+@dataclass(frozen=True)
+class _Search:
+    """One folder that the user named, and what was found in it so far."""
+
+    root: str
+    exclude: tuple[str, ...]
+    found: Found
+
+    def excludes(self, path: str) -> bool:
+        """Whether a glob matches the path from the root, or from any folder on."""
+        inside = os.path.relpath(path, self.root)
+        return any(fnmatchcase(inside, glob) or fnmatchcase(inside, f"*/{glob}") for glob in self.exclude)
 
 
-def _files(folder: str) -> Iterator[str]:
+def _search(folder: str, search: _Search) -> None:
     """Files of this folder first, then those of its folders. Links to folders are not followed."""
-    entries = sorted(
-        (entry for entry in os.scandir(folder) if not entry.name.startswith(".")), key=_entry_key
-    )
-    wanted = [entry.path for entry in entries if _wanted(entry.path)]
-    covered = {shard for path in wanted for shard in _shards(path)}
-    yield from (path for path in wanted if Path(path).name not in covered)
+    here = Folder(folder)
+    format_ = reader_of(here)
+    covered = set(format_.parts(here)) if format_ else set()
+    if format_:
+        search.found.files.append(folder)
+    entries = [entry for entry in _entries(folder) if not search.excludes(entry.path)]
+    files = [
+        entry.path
+        for entry in entries
+        if not entry.is_dir(follow_symlinks=False) and entry.name not in covered
+    ]
+    recognised = dict(_recognised(files, search))
+    for path, reader in recognised.items():
+        covered.update(reader.parts(open_source(path)) if reader else ())
+    search.found.files += [path for path in recognised if Path(path).name not in covered]
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            # A folder that may not be read is named, so that opening it says so.
-            yield from _files(entry.path) if _is_folder(entry.path) else [entry.path]
+        if entry.is_dir(follow_symlinks=False) and entry.name not in covered:
+            if is_folder(entry.path):
+                _search(entry.path, search)
+            else:  # it may not be read, and opening it says so
+                search.found.files.append(entry.path)
 
 
-def _entry_key(entry: os.DirEntry[str]) -> tuple[object, ...]:
-    return (natural_key(entry.name), entry.name)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    return sorted(entries, key=lambda entry: (natural_key(entry.name), entry.name))
 
 
-def _wanted(path: str) -> bool:
-    named = path.lower()
-    # Only regular files are opened: a search must not wait for a pipe. Links that lead nowhere deserve an error.
-    if not Path(path).is_file():
-        return Path(path).is_symlink() and not Path(path).exists() and named.endswith(_PERHAPS)
-    try:
-        recognise(open_source(path))
-    except UnknownContent:
-        return named.endswith(_OURS)
-    except NanhuntError:
-        return named.endswith(_PERHAPS)
-    return True
+def _recognised(files: Iterable[str], search: _Search) -> Iterator[tuple[str, Reader | None]]:
+    """(path, its reader, or None where opening it tells what is wrong) of the files worth opening."""
+    for path in files:
+        named = path.lower()
+        # Only regular files are opened: a search must not wait for a pipe.
+        if not Path(path).is_file():
+            # Links that lead nowhere deserve an error.
+            if Path(path).is_symlink() and not Path(path).exists() and named.endswith(_suffixes(loose=True)):
+                yield path, None
+            continue
+        try:
+            source = open_source(path)
+            reader = reader_of(source)
+            if reader is None:
+                raise refusal(source)
+            yield path, reader
+        except UnknownContent as error:
+            if named.endswith(_suffixes(loose=False)):
+                yield path, None
+            else:
+                search.found.passed_over.append((path, error.kind))
+        except NanhuntError as error:
+            if named.endswith(_suffixes(loose=True)):
+                yield path, None
+            else:
+                what = "empty" if "is empty" in error.message else "not readable"
+                search.found.passed_over.append((path, what))
 
 
-def _shards(path: str) -> Iterable[str]:
-    """The shards that the index at ``path`` names; none when it is no index, or a broken one."""
-    try:
-        source = open_source(path)
-        return read_weight_map(source).values() if recognise(source).format is Format.INDEX else ()
-    except NanhuntError:
-        return ()
+def _suffixes(*, loose: bool) -> tuple[str, ...]:
+    """What tensor files are called; with ``loose`` also what other files may be called."""
+    return tuple(
+        suffix
+        for reader in readers()
+        for suffix in (*reader.suffixes, *(reader.loose_suffixes if loose else ()))
+    )

@@ -31,3 +31,8 @@ class ReadOptions:
         choices=DTYPES,
         spellings=SPELLINGS,
     )
+    exclude: Sequence[str] = option(
+        (),
+        metavar="GLOB",
+        help="In folders, leave out files and folders whose name or path matches.",
+    )

@@ -8,13 +8,19 @@ import stat
 import sys
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.wording import FORMATS, did_you_mean, printable
 
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
 STDIN = "-"
+HEAD = 4096
+"""Bytes by which formats are told."""
 
 
 class Unnamed:
@@ -63,13 +69,66 @@ class Source:
         stream.seek(0)
         return stream
 
-    def head(self, length: int) -> bytes:
-        """The first ``length`` bytes, or fewer."""
+    @cached_property
+    def head(self) -> bytes:
+        """The first ``HEAD`` bytes, or fewer."""
         with self.open() as stream:
             try:
-                return stream.read(length)
+                return stream.read(HEAD)
             except OSError as error:
                 raise cannot_read(self.file, error) from None
+
+    @cached_property
+    def archive(self) -> tuple[ZipInfo, ...] | None:
+        """The table of contents of a zip; None for anything else. Raises NanhuntError when it is damaged."""
+        if not self.head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            return None
+        from nanhunt.load.readers import zipped  # brings zipfile and its decompressors
+
+        return tuple(zipped.entries(self))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that may be read: some formats are one."""
+
+    file: str
+    """The path as the user wrote it."""
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return printable(self.file)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """What lies in it, hidden files too."""
+        try:
+            return frozenset(each.name for each in Path(self.file).iterdir())
+        except OSError as error:
+            raise cannot_read(self.file, error) from None
+
+    def path(self, name: str) -> str:
+        """The path of something in it."""
+        return str(Path(self.file) / name)
+
+
+Location = Source | Folder
+
+
+def open_location(path: str) -> Location:
+    """The file or folder at ``path``, or standard input for "-". Raises as ``open_source`` does."""
+    if path not in ("", STDIN) and is_folder(path):
+        return Folder(path)
+    return open_source(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder that may be read."""
+    try:
+        return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except (OSError, ValueError):
+        return False  # opening it says why
 
 
 def open_source(path: str) -> Source:
@@ -92,7 +151,7 @@ def _regular_file(path: str) -> Source:
     except (OSError, ValueError) as error:
         raise cannot_read(path, error) from None
     if stat.S_ISDIR(info.st_mode):
-        raise _folder_refused(path)
+        raise folder_refused(path)
     if not stat.S_ISREG(info.st_mode):
         hint = f"Readers need to seek; pipe its bytes instead: nanhunt check - < {printable(path)}"
         raise NanhuntError(f"{printable(path)} is {_kind(info.st_mode)}, not a file.", hint)
@@ -105,7 +164,8 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _folder_refused(path: str) -> NanhuntError:
+def folder_refused(path: str) -> NanhuntError:
+    """What to say about a folder where a file, or a folder that is a format, is needed."""
     if not os.access(path, os.R_OK | os.X_OK):
         return cannot_read(path, PermissionError(errno.EACCES, ""))
     return NanhuntError(f"{printable(path)} is a folder, and a file is needed here.", "Name a file in it.")

@@ -31,13 +31,17 @@ class RuleGroup:
     @property
     def heading(self) -> str:
         """E.g. "exp-overflow (NH101), warning: 4,800 rows of 1,200 tensors in 300 files"."""
+        return f"{self.name} ({self.code}), {self.severity}: {self.told}"
+
+    @property
+    def told(self) -> str:
+        """E.g. "4,800 rows of 1,200 tensors in 300 files"."""
         rows = sum(finding.count for finding, _ in self.members)
         units = {phrases.unit(tensor) for _, tensor in self.members}
         unit = units.pop() if len(units) == 1 else "row or value"
         tensors = len({_key(tensor) for _, tensor in self.members})
         files = len({(tensor.origin, tensor.file) for _, tensor in self.members})
-        of = f"{phrases.plural(tensors, 'tensor')} in {phrases.plural(files, 'file')}"
-        return f"{self.name} ({self.code}), {self.severity}: {phrases.plural(rows, unit)} of {of}"
+        return f"{phrases.plural(rows, unit)} of {phrases.plural(tensors, 'tensor')} in {phrases.plural(files, 'file')}"
 
 
 def worst_first(report: Report) -> list[TensorReport]:

@@ -216,8 +216,8 @@ def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
         )
     if severity is Severity.WARNING:
         verb = _verb(tensor, severity, "breaks", "break")
-        return f"{breaks_naive} {verb} naive code; F.cross_entropy survives."
-    text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with F.cross_entropy"
+        return f"{breaks_naive} {verb} naive code; {tensor.fused_call} survives."
+    text = f"{broken} {_verb(tensor, severity, 'goes', 'go')} wrong even with {tensor.fused_call}"
     more = caused(tensor, Severity.WARNING)
     return (
         f"{text}; {count(more)} more {'breaks' if more == 1 else 'break'} naive code." if more else f"{text}."
@@ -280,8 +280,10 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     parts = [f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"]
     if remedy.max_loss_error is not None:
         near = error_bound(remedy.max_loss_error)
+        # Without labels no loss of the user's is known: what was compared is -log p of each row's worst class.
+        what = "-log p" if tensor.fused_call == "torch.softmax" else "loss"
         parts.append(
-            f"loss within {near} of the truth" if remedy.max_loss_error else "loss equal to the truth"
+            f"{what} within {near} of the truth" if remedy.max_loss_error else f"{what} equal to the truth"
         )
     if remedy.changes:
         parts.append(f"another objective: {remedy.changes}")
@@ -438,6 +440,7 @@ def summary(report: Report) -> str:
     parts += [f"{count(known)} known"] if known else []
     parts += tolerated(report)
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []
+    parts += [f"{count(len(report.not_looked_at))} not looked at"] if report.not_looked_at else []
     return f"{plural(tensors, 'tensor')} in {plural(files, 'file')}: {'; '.join(parts)}."
 
 
@@ -454,6 +457,22 @@ def tolerated(report: Report) -> list[str]:
         return []
     some = f"{count(passed)} of them {'does' if passed == 1 else 'do'} not fail"
     return [f"{'none of them fails' if passed == len(grave) else some} the run (--fail-on)"]
+
+
+NAMED = 5
+"""Files of one kind that are named where they were not looked at."""
+
+
+def not_looked_at(report: Report) -> str:
+    """What the report says nothing about, by kind, most files first; "" where it looked at everything."""
+    kinds: dict[str, list[str]] = {}
+    for part in report.not_looked_at:
+        kinds.setdefault(part.what, []).append(part.file)
+    told = []
+    for what, files in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0])):
+        more = f" and {count(len(files) - NAMED)} more" if len(files) > NAMED else ""
+        told.append(f"{literal(what)}: {', '.join(map(literal, files[:NAMED]))}{more}")
+    return "; ".join(told)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     if verbosity >= 0:
         _healthy(page, report, verbosity)
     _unread(page, report.errors, verbosity)
+    if report.not_looked_at and verbosity >= 0:
+        page.line(("NOT LOOKED AT ", "bold"), (phrases.not_looked_at(report), "dim"))
+        page.gap()
     if verbosity >= 0 or not report.tensors:
         page.line((phrases.summary(report), "bold"))
     text = page.text().rstrip("\n")

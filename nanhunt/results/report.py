@@ -280,6 +280,16 @@ class ReadError:
 
 
 @dataclass(frozen=True)
+class NotLookedAt:
+    """A file in a folder, or a part of a file, of which nothing is said, neither good nor bad."""
+
+    file: str
+    """The path, or "path:name" of a part."""
+    what: str
+    """What it is: "ONNX", "text", "no floating-point numbers"."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one run, or of several added together."""
 
@@ -289,6 +299,7 @@ class Report:
     exit_code: int = 0
     healthy: tuple[Healthy, ...] = ()
     """Judgements that are only counted, as in a saved report; none of them is in ``tensors``."""
+    not_looked_at: tuple[NotLookedAt, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -355,6 +366,9 @@ def merge(reports: Iterable[Report]) -> Report:
         errors=tuple(sorted((error for report in reports for error in report.errors), key=_error_key)),
         exit_code=max((report.exit_code for report in reports), default=0),
         healthy=_together(group for report in reports for group in report.healthy),
+        not_looked_at=tuple(
+            sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
+        ),
     )
 
 
@@ -407,6 +421,10 @@ def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
     if len(group) == 1:
         return group
     return sorted(group, key=lambda tensor: json.dumps(encode(tensor), sort_keys=True))
+
+
+def _part_key(part: NotLookedAt) -> tuple[Any, ...]:
+    return (natural_key(part.file), part.file, part.what)
 
 
 def _error_key(error: ReadError) -> tuple[Any, ...]:

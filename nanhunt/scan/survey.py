@@ -23,7 +23,7 @@ from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.results.coordinates import coordinates
-from nanhunt.results.report import ExitCode, ReadError, Report, TensorReport, merge
+from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
 
@@ -45,30 +45,46 @@ class Survey:
     """Filled in for --save-rows, by (tensor label, dtype)."""
     unfinished: list[Report] = field(default_factory=list)
     """What is known of the file that is being judged."""
+    _empty: dict[str, NothingToCheck] = field(default_factory=dict)
+    """Files that hold nothing to judge."""
 
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
         paths = list(paths)
         try:
-            files = find(paths)
+            found = find(paths, self.options.exclude)
         except NanhuntError as error:
             yield self._failed("", error)
             return
-        named = set(paths)
-        for file in files:
-            yield self.path(file, searched=file not in named)
+        yield _not_looked_at(*found.passed_over)
+        judged = False
+        for file in found.files:
+            report = self.path(file)
+            judged = judged or bool(report.tensors or report.errors)
+            yield report
+        if not judged:
+            # What holds nothing to judge is no error beside what does; alone and named, it is.
+            yield merge(self._failed(file, self._empty[file]) for file in paths if file in self._empty)
 
-    def path(self, file: str, *, searched: bool = False) -> Report:
-        """One file; in a search, a file without floating tensors is passed over."""
+    def path(self, file: str) -> Report:
+        """One file; one that holds nothing to judge is named as not looked at."""
         options = self.options_for(file) if self.options_for else self.options
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
             if options.op is not None:
                 return self._operation(container, registry.find(options.op), options)
-            return self.chosen(choose(container, options), options) + self._refused(container, options)
+            unread = [(f"{file}:{name}", what) for name, what in container.unread.items()]
+            return merge(
+                (
+                    self.chosen(choose(container, options), options),
+                    self._refused(container, options),
+                    _not_looked_at(*unread),
+                )
+            )
         except NothingToCheck as error:
-            return Report() if searched else self._failed(file, error)
+            self._empty[file] = error
+            return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
 
@@ -92,12 +108,13 @@ class Survey:
         return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
-        """Tensors that could not be read beside those that were; text and objects are nobody's logits."""
+        """What could not be read beside what was; text and objects are nobody's logits."""
+        missing = merge(self._failed(container.file, error) for error in container.missing)
         if options.logits:
-            return Report()
+            return missing
         refused = container.refused.items()
         tensors = [(name, error) for name, error in refused if not isinstance(error, NotNumbers)]
-        return merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
+        return missing + merge(self._failed(f"{container.file}:{name}", error) for name, error in tensors)
 
     def chosen(self, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors whose roles are known."""
@@ -177,6 +194,10 @@ def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
     operation = "values" if tensor.role == "values" else tensor.operation
     where = coordinates(tensor.file, tensor.tensor)
     return replace(tensor, operation=operation, options=options, coordinates=where)
+
+
+def _not_looked_at(*parts: tuple[str, str]) -> Report:
+    return Report(not_looked_at=tuple(NotLookedAt(file, what) for file, what in parts))
 
 
 def _nothing_to_compare(label: str, *more: str) -> NanhuntError:

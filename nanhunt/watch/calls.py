@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from .recorder import Opaque, Recorder
+from .site import installed
 from .unseen import hide
 
 Called = Callable[[torch.nn.Module], None]
@@ -46,7 +48,10 @@ def _module_call(
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if is_compiling() or recorder.paused or get_thread() != thread:
             return original(self, *args, **kwargs)
-        outer = recorder.module
+        outer, line = recorder.module, recorder.line
+        here = sys._getframe(1)
+        if not installed[here.f_code.co_filename]:
+            recorder.line = here.f_code, here.f_lasti
         if outer is None:
             recorder.roots[id(self)] = self
             recorder.tape.read_state()
@@ -64,7 +69,7 @@ def _module_call(
             hide(error)
             raise
         finally:
-            recorder.module = outer
+            recorder.module, recorder.line = outer, line
         if outer is None:
             returned(out)
         return out

@@ -279,12 +279,15 @@ def _cast(scene: Scene) -> bool:
 
 def _cast_reason(scene: Scene) -> str:
     assert scene.given is not None
-    largest = max(abs(scene.largest), abs(scene.smallest))
-    return f"|{largest:.6g}| in {scene.given.dtype} > {scene.limit:.6g}, the largest {scene.dtype}"
+    return f"|{_size(scene):.6g}| in {scene.given.dtype} > {scene.limit:.6g}, the largest {scene.dtype}"
 
 
 def _product_reason(scene: Scene) -> str:
     return f"products of finite {scene.dtype} values add up past {scene.limit:.6g}, the largest {scene.dtype}"
+
+
+def _size(scene: Scene) -> float:
+    return max(abs(scene.largest), abs(scene.smallest))
 
 
 def _overflow_reason(scene: Scene) -> str:
@@ -449,11 +452,17 @@ FORWARD: tuple[Pattern, ...] = (
         say("an intended infinity met an operation that cannot digest it"),
         say("Mask after this operation, or mask with a large finite value instead of an infinity."),
     ),
+    Pattern(
+        "norm-overflow", named("layer_norm batch_norm group_norm rms_norm"),
+        lambda at: at.from_finite and _size(at) ** 2 > at.limit,
+        lambda at: f"the squares of values up to {_size(at):.6g} overflow {at.dtype}, so the variance is inf",
+        lambda at: f"Find out why the values grew to {_size(at):.6g} before this normalisation.",
+    ),
     Pattern("overflow", frozenset(), lambda at: _overflows(at) and at.half, _overflow_reason, say(_WIDE)),
     Pattern("overflow", frozenset(), _diverges, _overflow_reason, say(_CLIP)),
     Pattern(
         "overflow", frozenset(), _overflows, _overflow_reason,
-        lambda at: f"Scale the inputs down, or find out why they grew to {max(at.largest, -at.smallest):.6g}.",
+        lambda at: f"Scale the inputs down, or find out why they grew to {_size(at):.6g}.",
     ),
     Pattern(
         "undefined-operation", frozenset(), always,

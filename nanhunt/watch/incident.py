@@ -32,6 +32,7 @@ class FoundBy(enum.StrEnum):
     WATCHING = "watching"
     NARROWED = "narrowed"
     NOTICED = "noticed"
+    CONSEQUENCE = "consequence"
 
     @property
     def certainty(self) -> str:
@@ -44,6 +45,7 @@ _CERTAINTY = {
     FoundBy.REPETITION: "the step was repeated from its inputs and random state and went bad in the same way",
     FoundBy.WATCHING: "every operation of the failing step was looked at while it ran: certain",
     FoundBy.NARROWED: "read off what the autograd graph kept: it is this operation or one that feeds it",
+    FoundBy.CONSEQUENCE: "the parameters themselves were looked at: certain",
     FoundBy.NOTICED: "this is where it was noticed; where it began could not be seen",
 }
 
@@ -71,6 +73,8 @@ class Culprit:
     fix: str
     tensor_names: tuple[str, ...] = ()
     """Parameters or variables concerned."""
+    own: Site | None = None
+    """Where ``site`` is in an installed package: the innermost line of the user's own that led there."""
 
 
 @dataclass(frozen=True)

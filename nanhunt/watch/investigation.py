@@ -20,7 +20,7 @@ from .scene import Scene, diverging
 from .second_look import CannotRepeat, Repetition, repeat
 from .site import Site, resolve
 from .step_graph import StepGraph
-from .story import Exhibits, Story, site_of
+from .story import Exhibits, Story, own_site, site_of
 from .tape import Entry, Tape
 from .terms import terms_of
 
@@ -222,6 +222,7 @@ def _found_culprit(item: Finding, graph: StepGraph) -> Culprit:
         rule=cause.rule,
         name=cause.name,
         fix=cause.fix,
+        own=own_site(item.entry),
     )
 
 

@@ -59,6 +59,8 @@ def _culprit_lines(culprit: Culprit) -> list[str]:
     lines = [f"  {_verb(culprit, place)}{module}"]
     if culprit.site and culprit.site.source:
         lines.append(f"    {culprit.site.line} | {culprit.site.source}")
+    if culprit.own:
+        lines.append(f"    called from your line {culprit.own.short} | {culprit.own.source}")
     lines += [f"    from {_inputs(culprit.inputs)}"] if culprit.inputs else []
     lines.append(f"    {culprit.rule + ' ' if culprit.rule else ''}{culprit.name}: {culprit.reason}")
     return lines

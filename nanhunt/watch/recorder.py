@@ -7,6 +7,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,10 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable
-from .site import caller, foreign
+from .site import Line, foreign, installed, own_line
 from .tape import Entry, Module, RandomState, Tape, sequence_number
 from .unseen import hide
 
+_MODULE_CALLS = str(Path(__file__).with_name("calls.py"))
 _PLAIN = frozenset({bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout})
 _accessors: Any = torch.Tensor  # what torch calls a property's function, typed as the property
 _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
@@ -99,6 +102,8 @@ class Recorder(TorchFunctionMode):
         self.paused = False
         self.aside = False
         self.module: Module | None = None
+        self.line: Line | None = None
+        """The user's own line that called the running module, or the one it runs in."""
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
         self.thread = threading.get_ident()
@@ -129,7 +134,7 @@ class Recorder(TorchFunctionMode):
         while frame.f_back is not None and foreign[frame.f_code.co_filename]:
             frame = frame.f_back
         try:
-            self._note(func, args, kwargs or _NO_KWARGS, out, frame.f_code, frame.f_lasti)
+            self._note(func, args, kwargs or _NO_KWARGS, out, frame)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             self.tape.unnoted = True
@@ -141,28 +146,27 @@ class Recorder(TorchFunctionMode):
         args: Any,
         kwargs: dict[str, Any],
         out: Any,
-        code: Any,
-        instruction: int,
+        frame: FrameType,
     ) -> None:
         tape = self.tape
-        in_place = bool(args) and (out is args[0] or out is None)
         symbols = tape.symbols
         entry = Entry(
             func,
             tuple([symbols(arg) for arg in args]),
             {key: symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
             tape.made(out) if isinstance(out, torch.Tensor) else _made_all(tape, out),
-            code,
-            instruction,
+            frame.f_code,
+            frame.f_lasti,
             self.module,
             _grad_enabled(),
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
             sequence_number(),
             tape.count,
             _draws[func],
+            own_line(frame, self.line, _MODULE_CALLS) if installed[frame.f_code.co_filename] else None,
         )
-        if in_place and isinstance(args[0], torch.Tensor) and not args[0].is_inference():
-            tape.slot(args[0]).version = args[0]._version
+        if out is None and args and isinstance(args[0], torch.Tensor):
+            tape.made(args[0])  # an assignment: its numbers are new
         tape.append(entry)
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -177,8 +181,10 @@ class Recorder(TorchFunctionMode):
                 out = func(*args, **kwargs)
             finally:
                 self.step_back()
-        code, instruction = caller(sys._getframe(1))
-        self._note(func, args, kwargs, out, code, instruction)
+        frame = sys._getframe(1)
+        while frame.f_back is not None and foreign[frame.f_code.co_filename]:
+            frame = frame.f_back
+        self._note(func, args, kwargs, out, frame)
         return out
 
     def step_aside(self) -> None:

@@ -76,6 +76,10 @@ class Session:
         self.step = 1
         self.backwards = 0
         self.losses: deque[float] = deque(maxlen=LOSSES)
+        self.spoilt = False
+        """Whether it was said that an earlier fault has spoilt the parameters."""
+        self.unapplied = False
+        """Whether a fault was reported since the optimizer last stepped."""
         self.stopped = 0
         self.closing = False
         self.suspect: _Suspect | None = None
@@ -205,6 +209,7 @@ class Session:
         key = optimizer if optimizer is not None else self.wire
         self._counts[key] = self._counts.get(key, 0) + 1
         self.step = self.steps + 1
+        self.unapplied = False
 
     def module_returned(self, output: Any) -> None:
         """The outermost module has returned; without gradients this is where a bad value shows."""
@@ -226,10 +231,14 @@ class Session:
         if len(self.incidents) >= (self.settings.max_reports if self.settings.keep_going else 1):
             return
         with self.recorder.pause(), _suspended(self.observer), muted():
-            solved = self._solve(evidence, update)
-            if self.incidents and _is_consequence(solved.incident):
-                return
-            incident = self._file(solved)
+            solved = self._consequence(evidence) if self.incidents else None
+            if solved is not None and self.spoilt:
+                return  # it was said before
+            self.spoilt = solved is not None
+            if solved is None and self.unapplied and not evidence.roots:
+                return  # the bad gradients of the step just reported are about to be applied
+            self.unapplied = True
+            incident = self._file(solved or self._solve(evidence, update))
         self.recorder.tape.cut()
         if self.observer is not None:
             self.observer.forget()
@@ -270,6 +279,24 @@ class Session:
         self.patience = CLOSE_STEPS
         self.wire.discard = True
         return True
+
+    def _consequence(self, evidence: Evidence) -> Solved | None:
+        """What is to be said of a step that is bad because an earlier fault has spoilt the parameters."""
+        leaves = {id(leaf): leaf for leaf in (*evidence.gradients, *self.wire.leaves, *self.wire.reached())}
+        bad = [leaf for leaf in leaves.values() if checkable(leaf) and not finite(leaf)]
+        if not bad:
+            return None
+        evidence.frame = user_frame()
+        evidence.noticed = evidence.noticed or _here(evidence.frame)
+        evidence.step = self.step
+        evidence.gradients = []
+        names = Names(self.recorder.roots.values(), evidence.frame)
+        held = f"{len(bad)} of {len(leaves)} parameters ({names.of(bad[0])} among them) are not finite"
+        evidence.what = f"since the fault of step {self.incidents[-1].step}, {held}"
+        solved = unexplained(
+            evidence, names, "bad steps from here on are its consequence and are not reported"
+        )
+        return replace(solved, incident=replace(solved.incident, found_by=FoundBy.CONSEQUENCE))
 
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
         evidence.frame = user_frame()
@@ -329,11 +356,6 @@ def _closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
     with contextlib.suppress(Exception):  # what cannot be judged is not recommended
         return capture.look_closer(path, exhibits, incident)
     return None
-
-
-def _is_consequence(incident: Incident) -> bool:
-    """Whether a later step is bad only because an earlier one has spoilt the parameters."""
-    return bool(incident.culprits) and incident.culprits[0].phase is Phase.PARAMETER
 
 
 def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:

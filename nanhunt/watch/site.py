@@ -7,6 +7,7 @@ import functools
 import linecache
 import os
 import sys
+import sysconfig
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,6 +47,37 @@ class _Foreign(dict[str, bool]):
 
 
 foreign = _Foreign()
+
+
+class _Installed(dict[str, bool]):
+    """Whether a file belongs to an installed package or to Python: right lines, but not ones the user can edit."""
+
+    def __missing__(self, file: str) -> bool:
+        folders = [
+            folder + os.sep for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+        ]
+        inside = any(part in file for part in ("site-packages", "dist-packages")) or file.startswith(
+            tuple(folders)
+        )
+        self[file] = found = inside or foreign[file]
+        return found
+
+
+installed = _Installed()
+Line = tuple[CodeType, int]
+"""A place that runs: its code and the instruction, turned into a ``Site`` only when it is asked for."""
+
+
+def own_line(frame: FrameType | None, at_module: Line | None, module_call: str) -> Line | None:
+    """The innermost line from ``frame`` outwards that the user can edit.
+
+    The walk ends at the call of a module (a frame of the file ``module_call``): ``at_module`` is the line for that.
+    """
+    while frame is not None and installed[file := frame.f_code.co_filename]:
+        if file == module_call and at_module is not None:
+            return at_module
+        frame = frame.f_back
+    return (frame.f_code, frame.f_lasti) if frame is not None else None
 
 
 def caller(frame: FrameType | None) -> tuple[CodeType, int]:

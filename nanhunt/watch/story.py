@@ -82,6 +82,7 @@ class Story:
             rule=cause.rule,
             name=cause.name,
             fix=cause.fix,
+            own=own_site(scene.entry),
         )
 
     def _given(self, item: Observation) -> Culprit:
@@ -104,6 +105,7 @@ class Story:
             name="non-finite-values",
             fix=_STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind],
             tensor_names=(name,),
+            own=own_site(reader),
         )
 
     def _origin(self, tensor: torch.Tensor | None) -> str:
@@ -167,6 +169,11 @@ _STATISTICS = (
 def _place(item: Observation) -> tuple[Any, int, Any] | None:
     where = item.where
     return (where.code, where.instruction, where.module) if isinstance(where, Entry) else where
+
+
+def own_site(entry: Entry | None) -> Site | None:
+    """The user's own line beside one in an installed package."""
+    return resolve(*entry.own) if entry is not None and entry.own is not None else None
 
 
 def site_of(item: Observation) -> Site | None:

@@ -74,6 +74,8 @@ class Entry(NamedTuple):
     """Position on the tape, counted from the last cut."""
     draws: bool = False
     """Whether it takes random numbers."""
+    own: tuple[CodeType, int] | None = None
+    """Where the call is in an installed package: the innermost line that is the user's own."""
     discarded: bool = False
     """In a slice: whether it is there for its random numbers only, so that what it writes is to be thrown away."""
 
@@ -253,9 +255,8 @@ class Tape:
     def made(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor a call returned; an in-place call returns one that has a slot already."""
         slot = self.slots.get(id(tensor))
-        if slot is not None and slot.ref() is tensor:
-            return slot
-        slot = self.slots[id(tensor)] = Slot(tensor)
+        if slot is None or slot.ref() is not tensor:
+            slot = self.slots[id(tensor)] = Slot(tensor)
         slot.version = 0 if tensor.is_inference() else tensor._version
         return slot
 

@@ -12,7 +12,7 @@ from nanhunt.load import find, open_path
 
 
 def names(folder: Path) -> list[str]:
-    return [str(Path(path).relative_to(folder)) for path in find([str(folder)])]
+    return [str(Path(path).relative_to(folder)) for path in find([str(folder)]).files]
 
 
 def test_natural_order_below_and_by_content(tmp_path, logits):
@@ -38,6 +38,40 @@ def test_what_a_search_passes_by(tmp_path, logits):
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "again").symlink_to(tmp_path)
     assert names(tmp_path) == ["logits.npy"]
+    passed = {Path(path).name: what for path, what in find([str(tmp_path)]).passed_over}
+    assert passed == {
+        "config.json": "JSON",
+        "empty.txt": "empty",
+        "notes.txt": "text",
+        "report.docx": "zip archive",
+        "vocab.bin": "unknown format",
+    }
+
+
+@pytest.mark.parametrize(
+    ("glob", "kept"),
+    [
+        ("optimizer.npy", ["x.npy", "ckpt-1/x.npy"]),
+        ("ckpt-*", ["optimizer.npy", "x.npy"]),
+        ("*/x.npy", ["optimizer.npy", "x.npy", "ckpt-1/optimizer.npy"]),
+        ("ckpt-1/opt*", ["optimizer.npy", "x.npy", "ckpt-1/x.npy"]),
+        ("X.npy", ["optimizer.npy", "x.npy", "ckpt-1/optimizer.npy", "ckpt-1/x.npy"]),
+    ],
+)
+def test_what_is_excluded(tmp_path, logits, glob, kept):
+    (tmp_path / "ckpt-1").mkdir()
+    for name in ("x.npy", "optimizer.npy", "ckpt-1/x.npy", "ckpt-1/optimizer.npy"):
+        np.save(tmp_path / name, logits)
+    found = find([str(tmp_path)], [glob])
+    assert [str(Path(path).relative_to(tmp_path)) for path in found.files] == kept
+    assert not found.passed_over
+
+
+def test_excluding_everything_says_so(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    with pytest.raises(NanhuntError, match="holds no file") as caught:
+        find([str(tmp_path)], ["*.npy"])
+    assert "Excluded: *.npy" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -67,7 +101,7 @@ def test_links_to_files_are_followed_and_loops_reported(tmp_path, logits):
 
 
 def test_files_and_standard_input_stay_as_they_are(tmp_path):
-    assert find(["b.npy", "-", "a.npy", "b.npy", "\0", ""]) == ["b.npy", "-", "a.npy", "\0", ""]
+    assert find(["b.npy", "-", "a.npy", "b.npy", "\0", ""]).files == ["b.npy", "-", "a.npy", "\0", ""]
 
 
 def test_a_folder_without_anything_to_read(tmp_path):

@@ -30,24 +30,47 @@ def test_tensors_of_all_shards_under_the_index(checkpoint):
     assert container.tensors["b.weight"].dtype == "bfloat16"
 
 
-def test_a_missing_shard_is_named(checkpoint, refusal):
-    (checkpoint.parent / "model-2.bin").unlink()
-    assert "model-2.bin, which does not exist" in refusal(checkpoint).message
+@pytest.mark.parametrize("shard", ["model-1.safetensors", "model-2.bin"])
+def test_a_missing_shard_is_named_and_the_rest_is_read(checkpoint, shard):
+    (checkpoint.parent / shard).unlink()
+    container = open_path(str(checkpoint))
+    assert list(container.tensors) == (["b.weight"] if "1" in shard else ["a.weight"])
+    (error,) = container.missing
+    assert f"{shard}, which does not exist" in error.message
 
 
-def test_a_damaged_shard_is_named(checkpoint, refusal):
+def test_a_damaged_shard_is_named_and_the_rest_is_read(checkpoint):
     shard = checkpoint.parent / "model-1.safetensors"
     shard.write_bytes(shard.read_bytes()[:-4])
-    assert "model-1.safetensors is not a whole" in refusal(checkpoint).message
+    container = open_path(str(checkpoint))
+    assert list(container.tensors) == ["b.weight"]
+    assert "model-1.safetensors is not a whole" in container.missing[0].message
 
 
-def test_a_tensor_that_is_not_in_its_shard(checkpoint, refusal):
+def test_all_shards_missing(checkpoint, refusal):
+    for shard in ("model-1.safetensors", "model-2.bin"):
+        (checkpoint.parent / shard).unlink()
+    assert "does not exist" in refusal(checkpoint).message
+
+
+def test_a_tensor_that_is_not_in_its_shard(checkpoint):
     body = json.loads(checkpoint.read_text())
     body["weight_map"]["a.weights"] = "model-1.safetensors"
     checkpoint.write_text(json.dumps(body))
-    error = refusal(checkpoint)
-    assert "does not hold a.weights" in error.message
-    assert 'Did you mean "a.weight"' in error.hint
+    container = open_path(str(checkpoint))
+    assert list(container.tensors) == ["b.weight", "a.weight"]
+    assert "does not hold a.weights" in container.missing[0].message
+    assert 'Did you mean "a.weight"' in container.missing[0].hint
+
+
+def test_a_missing_shard_leaves_the_others_judged_and_fails(checkpoint):
+    import nanhunt
+
+    (checkpoint.parent / "model-2.bin").unlink()
+    report = nanhunt.check(str(checkpoint.parent))
+    assert [tensor.tensor for tensor in report.tensors] == ["a.weight"]
+    assert "model-2.bin" in report.errors[0].message
+    assert report.exit_code == 2
 
 
 @pytest.mark.parametrize("shard", ["../model-1.safetensors", "/etc/passwd", "", ".", ".."])
@@ -69,11 +92,11 @@ def test_broken_indexes(checkpoint, refusal, text):
 
 def test_a_search_lists_the_index_and_not_its_shards(checkpoint):
     np.save(checkpoint.parent / "logits.npy", np.ones((2, 2)))
-    names = [path.rpartition("/")[2] for path in find([str(checkpoint.parent)])]
+    names = [path.rpartition("/")[2] for path in find([str(checkpoint.parent)]).files]
     assert names == ["logits.npy", "model.index.json"]
 
 
 def test_a_search_lists_the_shards_of_a_broken_index(checkpoint):
     checkpoint.write_text('{"weight_map": ')
-    names = [path.rpartition("/")[2] for path in find([str(checkpoint.parent)])]
+    names = [path.rpartition("/")[2] for path in find([str(checkpoint.parent)]).files]
     assert names == ["model-1.safetensors", "model-2.bin", "model.index.json"]

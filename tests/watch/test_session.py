@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
 from nanhunt.watch.incident import FoundBy, Incident
+from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -161,3 +162,97 @@ def test_a_gradient_spoilt_after_backward_is_noticed_before_the_update(tmp_path:
     [incident] = found
     assert incident.what == "the gradient of weight has become inf between backward and the optimizer's step"
     assert incident.found_by is FoundBy.NOTICED
+
+
+def test_parameters_that_a_fault_has_spoilt_are_said_once(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    sound = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters())
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for step in range(12):
+            if step == 8:
+                model.load_state_dict(sound)
+                optimizer.state.clear()
+            out = model(torch.randn(5, 4))
+            if step in (2, 10):
+                out = out / torch.zeros(5, 1)
+            optimizer.zero_grad()
+            out.pow(2).mean().backward()
+            optimizer.step()
+    assert [(item.step, item.found_by) for item in found] == [
+        (3, FoundBy.REPETITION),
+        (4, FoundBy.CONSEQUENCE),
+        (11, FoundBy.REPETITION),
+        (12, FoundBy.CONSEQUENCE),
+    ]
+    assert (
+        found[1].what == "since the fault of step 3, 6 of 6 parameters (0.weight among them) are not finite"
+    )
+
+
+def test_a_fault_after_sound_steps_is_no_consequence(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for step in range(6):
+            loss = (weight * (0 if step in (1, 3) else 1)).abs().sqrt().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            if weight.grad.isfinite().all():
+                optimizer.step()
+    assert [item.step for item in found] == [2, 3]
+
+
+TOOLBOX = """
+import torch
+
+def root(x):
+    return x.sqrt()
+
+class Inner(torch.nn.Module):
+    def forward(self, x):
+        return root(x)
+
+class Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(Inner())
+
+    def forward(self, x):
+        return self.layers(x) + 1
+"""
+
+
+@pytest.mark.parametrize("way", ["module", "function", "function in a module of the user's"])
+def test_a_line_in_an_installed_package_has_the_users_own_beside_it(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "toolbox.py").write_text(TOOLBOX)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    import toolbox
+
+    class Own(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            outer(x + 5)
+            return toolbox.root(x)  # own: function in a module of the user's
+
+    found: list[Incident] = []
+    x, outer = torch.nn.Parameter(torch.tensor([-1.0])), toolbox.Outer()
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        match way:
+            case "module":
+                out = outer(x)  # own: module
+            case "function":
+                out = toolbox.root(x)  # own: function
+            case _:
+                out = Own()(x)
+        out.sum().backward()
+    culprit = found[0].culprits[0]
+    assert culprit.site is not None and culprit.own is not None
+    assert culprit.site.file.endswith("toolbox.py")
+    assert culprit.own.source.endswith(f"# own: {way}")
+    assert f"    called from your line {culprit.own.short} | " in incident_text(found[0])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import STDIN, Source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import did_you_mean, printable
@@ -16,30 +17,58 @@ from nanhunt.load.wording import did_you_mean, printable
 LARGEST = 1 << 26
 """Bytes; the index of a model with 100,000 tensors has a tenth of that."""
 KEY = "weight_map"
-SUFFIX = ".index.json"
 
 
-def open_index(source: Source, open_shard: Callable[[str], Container]) -> Container:
+def _is_index(source: Source) -> bool:
+    return source.head.lstrip()[:1] == b"{" and f'"{KEY}"'.encode() in source.head
+
+
+def _open(source: Source, reading: Reading) -> Container:
     """The tensors of all shards in the order of the index, each mapped when it is read.
 
-    ``open_shard`` opens a path that is no index. Raises NanhuntError when a shard or a tensor is missing.
+    A shard that is missing or damaged is told once, and the others are still read.
     """
     if source.file == STDIN:
         raise NanhuntError("An index on standard input cannot lead to its shards.", "Name its path instead.")
     weight_map = read_weight_map(source)
-    shards = {name: _shard(source, name, open_shard) for name in dict.fromkeys(weight_map.values())}
+    shards, failed = _shards(source, weight_map, reading)
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
-    for name, shard in weight_map.items():
-        if name in shards[shard].refused:
-            refused[name] = shards[shard].refused[name]
-        elif name in shards[shard].tensors:
-            tensors[name] = dataclasses.replace(shards[shard].tensors[name], file=source.file)
+    for name, file in weight_map.items():
+        shard = shards.get(file)
+        if shard is None:
+            continue
+        if name in shard.refused:
+            refused[name] = shard.refused[name]
+        elif name in shard.tensors:
+            tensors[name] = dataclasses.replace(shard.tensors[name], file=source.file)
         else:
-            message = f"{source.name}: {printable(shard)} does not hold {printable(name)}."
-            guess = did_you_mean(name, shards[shard].tensors)
-            raise NanhuntError(message, f"{guess}Download or save index and shards together.")
-    return Container(source.file, tensors, "index", refused)
+            message = f"{source.name}: {printable(file)} does not hold {printable(name)}."
+            guess = did_you_mean(name, shard.tensors)
+            failed.append(NanhuntError(message, f"{guess}Download or save index and shards together."))
+    if failed and not tensors:
+        raise failed[0]
+    return Container(source.file, tensors, "index", refused, missing=tuple(failed))
+
+
+def _shards(
+    source: Source, weight_map: Mapping[str, str], reading: Reading
+) -> tuple[dict[str, Container], list[NanhuntError]]:
+    shards: dict[str, Container] = {}
+    failed: list[NanhuntError] = []
+    for name in dict.fromkeys(weight_map.values()):
+        try:
+            shards[name] = _shard(source, name, reading.open_path)
+        except NanhuntError as error:
+            failed.append(error)
+    return shards, failed
+
+
+def _beside(source: Source) -> Collection[str]:
+    try:
+        return read_weight_map(source).values()
+    except NanhuntError:
+        return ()  # opening it says why
 
 
 def read_weight_map(source: Source) -> dict[str, str]:
@@ -78,3 +107,6 @@ def _shard(source: Source, name: str, open_shard: Callable[[str], Container]) ->
         return open_shard(str(path))
     except NanhuntError as error:
         raise NanhuntError(f"{source.name}: {error.message}", error.hint) from None
+
+
+READER = FileReader("index", (), _is_index, _open, (".index.json",), _beside)

@@ -15,6 +15,7 @@ from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import Order, byte_size, mapped
 from nanhunt.load.container import Container, NotNumbers, RefusedTensor
+from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, FLOATING, Tensor
 from nanhunt.load.wording import printable
@@ -53,13 +54,13 @@ class Header:
     """Of the first value, from the start of the .npy."""
 
 
-def open_npy(source: Source, stored_dtype: str | None) -> Container:
+def _open(source: Source, reading: Reading) -> Container:
     """The one unnamed tensor of a .npy file, memory-mapped.
 
     Raises NanhuntError for a damaged or truncated file and for dtypes that are not numbers.
     """
     with source.open() as stream:
-        header = read_header(stream, source.size, source.name, stored_dtype)
+        header = read_header(stream, source.size, source.name, reading.stored_dtype)
 
     def read() -> np.ndarray[Any, Any]:
         return mapped(source, header.offset, header.stored, header.shape, header.order)
@@ -186,3 +187,6 @@ def _too_short(name: str, dtype: str, shape: tuple[int, ...], needed: int | None
 
 def _damaged(name: str, why: str) -> NanhuntError:
     return NanhuntError(f"{name} is not a whole .npy: {why}.", "Write or copy it again.")
+
+
+READER = FileReader("npy", (".npy",), lambda source: source.head.startswith(MAGIC), _open)

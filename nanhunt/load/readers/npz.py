@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from typing import IO, Any
 from zipfile import ZipInfo
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from nanhunt.load.arrays import CHUNK, mapped, unpacked
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import npy, zipped
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import Tensor
@@ -19,19 +19,24 @@ from nanhunt.load.wording import printable
 SUFFIX = ".npy"
 
 
-def open_npz(source: Source, entries: Iterable[ZipInfo], stored_dtype: str | None) -> Container:
+def _is_npz(source: Source) -> bool:
+    entries = source.archive
+    return entries is not None and (not entries or any(each.filename.endswith(SUFFIX) for each in entries))
+
+
+def _open(source: Source, reading: Reading) -> Container:
     """Every .npy in the archive, under its name without the suffix.
 
     Entries that are no numbers are refused one by one. Raises NanhuntError for a damaged archive.
     """
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
-    for entry in entries:
+    for entry in source.archive or ():
         if not entry.filename.endswith(SUFFIX):
             continue
         name = entry.filename.removesuffix(SUFFIX)
         try:
-            tensors[name] = _tensor(source, entry, name, stored_dtype)
+            tensors[name] = _tensor(source, entry, name, reading.stored_dtype)
         except RefusedTensor as error:
             refused[name] = error
     return Container(source.file, tensors, "npz", refused)
@@ -56,3 +61,6 @@ def _tensor(source: Source, entry: ZipInfo, name: str, stored_dtype: str | None)
             shutil.copyfileobj(plain, target, CHUNK)
 
     return Tensor(source.file, name, header.dtype, header.shape, read)
+
+
+READER = FileReader("npz", (".npz",), _is_npz, _open)

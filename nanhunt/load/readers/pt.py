@@ -1,4 +1,4 @@
-""".pt, .pth, .bin, .ckpt: what torch.save wrote, as a zip or as a row of pickles (before torch 1.6), memory-mapped.
+""".pt, .pth, .bin, .ckpt: what torch.save writes, a zip with a pickle and the bytes of its storages, memory-mapped.
 
 Read without torch, and without executing anything: see ``pickled``. The layout is that of torch/serialization.py:
 a pickle whose tensors refer to storages by key, and the bytes of those storages.
@@ -7,11 +7,9 @@ a pickle whose tensors refer to storages by key, and the bytes of those storages
 from __future__ import annotations
 
 import itertools
-import mmap
 import re
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
@@ -23,6 +21,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import CHUNK, byte_size, mapped, unpacked
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.numbers import plain_numbers
+from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.numpy_pickle import numpy_array
 from nanhunt.load.readers.pickled import External, Global, Instance
@@ -33,10 +32,8 @@ from nanhunt.load.wording import printable
 if TYPE_CHECKING:
     from zipfile import ZipInfo
 
-LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a pickle of torch.save's magic number ends, in every binary pickle protocol."""
 LARGEST_PICKLE = 1 << 30
-"""Bytes of a packed pickle; what it describes lies elsewhere."""
+"""Bytes of a pickle; what it describes lies elsewhere."""
 KNOWN = (*FLOATING, *INTEGER, *COMPLEX)
 
 _PICKLE = re.compile(r"([^/]+/)?data\.pkl")
@@ -83,16 +80,17 @@ Storages = Callable[[External], tuple[Storage, str]]
 """The storage that an external object means, and its dtype ("" for untyped)."""
 
 
-def is_pt(names: Sequence[str]) -> bool:
-    """Whether a zip with these entries was written by torch.save (or torch.jit.save)."""
-    return any(_PICKLE.fullmatch(name) for name in names)
+def _is_pt(source: Source) -> bool:
+    """Whether a zip was written by torch.save (or torch.jit.save)."""
+    return any(_PICKLE.fullmatch(entry.filename) for entry in source.archive or ())
 
 
-def open_pt(source: Source, entries: Sequence[ZipInfo]) -> Container:
+def _open(source: Source, reading: Reading) -> Container:
     """The tensors, arrays and numbers of a zip checkpoint under dotted names, memory-mapped.
 
     Classes of any kind are read through: nothing is imported for them. Raises NanhuntError for a damaged file.
     """
+    entries = source.archive or ()
     by_name = {entry.filename: entry for entry in entries}
     name = next(entry.filename for entry in entries if _PICKLE.fullmatch(entry.filename))
     folder = name.removesuffix("data.pkl")
@@ -100,63 +98,16 @@ def open_pt(source: Source, entries: Sequence[ZipInfo]) -> Container:
     big = f"{folder}byteorder" in by_name and _entry_bytes(source, by_name[f"{folder}byteorder"]) == b"big"
 
     def storage(external: External) -> tuple[Storage, str]:
-        dtype, key, *_ = _identity(external)
+        dtype, key, *_ = identity(external)
         entry = by_name.get(f"{folder}data/{key}")
         if entry is None:
             raise Damaged(f"it has no storage {printable(key)[:40]}")
         return _zip_storage(source, entry, offsets[entry.filename], big=big), dtype
 
-    return _container(source, lambda: pickled.load(_entry_bytes(source, by_name[name])), storage, "pt")
+    return checkpoint(source, lambda: pickled.load(_entry_bytes(source, by_name[name])), storage, "pt")
 
 
-def open_legacy(source: Source) -> Container:
-    """The same of a checkpoint as torch wrote it before 1.6: pickles, and storages behind them."""
-    with source.open() as stream:
-        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    places: dict[str, tuple[int, int, bool]] = {}
-
-    def load() -> pickled.Loaded:
-        magic = pickled.load(content)
-        version = pickled.load(content, magic.end)
-        system = pickled.load(content, version.end)
-        loaded = pickled.load(content, system.end)
-        keys = pickled.load(content, loaded.end)
-        little = not isinstance(system.object, dict) or system.object.get("little_endian", True)
-        places.update(_legacy_places(content, keys, loaded.externals, big=not little))
-        return loaded
-
-    def storage(external: External) -> tuple[Storage, str]:
-        dtype, key, itemsize, view = _identity(external)
-        if key not in places:
-            raise Damaged(f"it has no storage {printable(key)[:40]}")
-        start, size, big = places[key]
-        skipped, kept = view or (0, size // itemsize)
-        if skipped < 0 or kept < 0 or (skipped + kept) * itemsize > size:
-            raise Damaged(f"storage {printable(key)[:40]} is shorter than a view of it")
-        return _mapped_storage(source, start + skipped * itemsize, kept * itemsize, big=big), dtype
-
-    return _container(source, load, storage, "pt-legacy")
-
-
-def _legacy_places(
-    content: mmap.mmap, keys: pickled.Loaded, externals: Sequence[External], *, big: bool
-) -> Iterator[tuple[str, tuple[int, int, bool]]]:
-    """(key, (position, bytes, whether big-endian)) of every storage: each is a count of values, then the values."""
-    itemsizes = {key: itemsize for _, key, itemsize, _ in map(_identity, externals)}
-    position = keys.end
-    for key in keys.object if isinstance(keys.object, list) else ():
-        if not isinstance(key, str) or position + 8 > len(content):
-            raise Damaged("its storages are cut off")
-        (count,) = struct.unpack_from(">q" if big else "<q", content, position)
-        size = count * itemsizes.get(key, 1)
-        position += 8
-        if not 0 <= size <= len(content) - position:
-            raise Damaged("its storages are cut off")
-        yield key, (position, size, big)
-        position += size
-
-
-def _identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
+def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
     """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage."""
     match external.identity:
         case ("storage", Global(_, kind), str(key), _, int(), *rest):
@@ -173,7 +124,9 @@ def _identity(external: External) -> tuple[str, str, int, tuple[int, int] | None
     raise Damaged("it refers to something that is no storage")
 
 
-def _mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Storage:
+def mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Storage:
+    """Bytes as they lie in the file."""
+
     def read(offset: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
         return mapped(source, start + offset, dtype.newbyteorder(">" if big else "<"), (count,))
 
@@ -182,7 +135,7 @@ def _mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Stor
 
 def _zip_storage(source: Source, entry: ZipInfo, start: int | None, *, big: bool) -> Storage:
     if start is not None:
-        return _mapped_storage(source, start, entry.file_size, big=big)
+        return mapped_storage(source, start, entry.file_size, big=big)
     if problem := zipped.problem(entry):
         raise Damaged(f"{printable(entry.filename)} {problem[0]}")
 
@@ -215,7 +168,8 @@ def _damaged(source: Source, why: str) -> NanhuntError:
     return NanhuntError(message, "Copy, download or save it again.")
 
 
-def _container(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
+def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
+    """What an unpickled checkpoint holds, under dotted names."""
     try:
         found = objects.contents(load().object)
         tensors: dict[str, Tensor] = {}
@@ -344,3 +298,6 @@ def _sizes(value: Any) -> TypeGuard[tuple[int, ...]]:
     return isinstance(value, tuple | list) and all(
         type(size) is int and 0 <= size < 1 << 62 for size in value
     )
+
+
+READER = FileReader("pt", (".pt", ".pth", ".ckpt"), _is_pt, _open, (".bin",))

@@ -16,6 +16,7 @@ from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, Tensor
 from nanhunt.load.wording import printable
@@ -35,7 +36,15 @@ _DTYPES = {
 }
 
 
-def open_safetensors(source: Source) -> Container:
+def _is_safetensors(source: Source) -> bool:
+    head = source.head
+    if head[8:9] != b"{":
+        return False
+    # The length before the brace is little-endian: text has no zero in its last byte, an absurd length may.
+    return head[7] == 0 or b'"data_offsets"' in head
+
+
+def _open(source: Source, reading: Reading) -> Container:
     """The tensors in the order of their bytes, memory-mapped.
 
     Raises NanhuntError for a header that does not describe the file: truncated, overlapping, out of range.
@@ -126,3 +135,6 @@ def _unknown_dtype(source: Source, name: str, code: str) -> RefusedTensor:
 
 def _damaged(source: Source, why: str) -> NanhuntError:
     return NanhuntError(f"{source.name} is not a whole .safetensors: {why}.", "Copy or download it again.")
+
+
+READER = FileReader("safetensors", (".safetensors",), _is_safetensors, _open)

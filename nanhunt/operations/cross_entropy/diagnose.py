@@ -48,7 +48,8 @@ def diagnose(
         implementations={name: _implementation(job, tally, name, every_row) for name in report.IMPLEMENTATIONS},
         truth=_truth(job, tally) if every_row else None,
         findings=findings, affected_rows=tally.affected,
-        class_axis=job.options.class_axis, notes=tuple(_notes(job, every_row)),
+        class_axis=job.options.class_axis,
+        fused_call="torch.softmax" if job.targets is None else "F.cross_entropy", notes=tuple(_notes(job, every_row)),
         histogram=histogram(rows, tensor.dtype), strip=strip(tally, rows.count),
         worst_rows=_worst_rows(job, findings),
     )  # fmt: skip

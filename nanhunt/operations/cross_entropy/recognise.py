@@ -17,7 +17,7 @@ from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import Problem
+from nanhunt.operations.cross_entropy.roles import SCORES, Problem
 from nanhunt.operations.cross_entropy.targets import (
     SUM_TOLERANCE,
     Targets,
@@ -69,13 +69,16 @@ def recognise(problem: Problem, options: CrossEntropyOptions) -> Recognised:
             regression = not problem.named and problem.targets.dtype in FLOATING
             if (not error.softmax or regression) and not options.logits:
                 return Recognised(False, options, None, (*notes, _NUMBERS_ONLY))
-    elif options.shift and not problem.notes:
-        notes.append("--shift moves labels, and there are none here")
+    else:
+        notes += _unseen_axis(problem, options)
     notes += _second_softmax(problem.logits, axis)
     return Recognised(True, options, found, tuple(notes))
 
 
-_ONE_CLASS = "one class a row: a softmax over it is 1 whatever the logit, so the loss is another one"
+_ONE_CLASS = (
+    "one class a row: a softmax over it is 1 whatever the logit, so the loss is another one "
+    "(--op bce judges binary_cross_entropy_with_logits)"
+)
 _NUMBERS_ONLY = "judged as numbers only: a softmax is not known to follow (--logits NAME says that it does)"
 
 
@@ -95,6 +98,14 @@ def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, st
     return 1, f"class axis 1, as the shape of {name} says: {shape} without its second dimension is {second}"
 
 
+def _unseen_axis(problem: Problem, options: CrossEntropyOptions) -> list[str]:
+    """Images have their classes second, which only labels would show; scores of attention are four-dimensional too."""
+    shape = problem.logits.shape
+    if len(shape) < 4 or options.class_axis not in (-1, len(shape) - 1) or SCORES.suits(problem.logits):
+        return []
+    return [f"classes assumed in the last dimension of {shape}; for images: --class-axis 1"]
+
+
 def _targets(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> tuple[Targets, list[str]]:
     logits, axis = problem.logits, options.class_axis
     if tensor.dtype in FLOATING:
@@ -109,16 +120,16 @@ def _targets(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> 
 
 
 def _one_wrong_label(targets: Targets) -> list[str]:
-    """Where -1 and nothing else is out of range, it is more often padding than a fault."""
+    """Where one number alone is out of range, and it is used for padding, that is more often than a fault."""
     assert targets.labels is not None
     assert targets.bad is not None
     wrong = targets.labels[targets.bad]
-    if not len(wrong) or not (wrong == -1).all():
+    if not len(wrong) or not (wrong == wrong[0]).all() or not (wrong[0] < 0 or wrong[0] in (255, 65535)):
         return []
     every = (
         "every label is" if len(wrong) == targets.rows else f"{len(wrong):,} of {targets.rows:,} labels are"
     )
-    return [f"{every} -1: if that marks rows that the loss leaves out, say --ignore-index -1"]
+    return [f"{every} {wrong[0]}: if that marks rows that the loss leaves out, say --ignore-index {wrong[0]}"]
 
 
 @np.errstate(invalid="ignore")  # inf - inf is no probability

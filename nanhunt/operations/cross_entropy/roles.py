@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -21,7 +22,8 @@ SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
 """Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
 TARGETS = Role(
     "targets",
-    r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index|probs?|probabilities))?|y|y_true|gold|ground_truth",
+    r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index|probs?|probabilities))?|y|y_true|gold|ground_truth"
+    r"|(.*[_-])?masks|(start|end)_positions?",
     INTEGER + FLOATING,
     usual=INTEGER,
     required=False,
@@ -38,7 +40,7 @@ _NOT_LOGITS = (
     r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
     r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param"
     r"|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
-    r"|scores?|rewards?|advantages?|returns?)"
+    r"|scores?|rewards?|advantages?|returns?|hidden|probs?|probabilities|attentions?)"
 )
 """Names of what a model and its optimizer keep (in PyTorch's spelling and in Keras') and of what they pass on."""
 
@@ -154,8 +156,12 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
     if len(arrays) != 1 or is_called(_NOT_LOGITS, arrays[0].name):
         return {}
-    stem = place(container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]).word
-    told = options.targets is not None or (not arrays[0].name and is_called(LOGITS.called, stem))
+    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+    told = options.targets is not None
+    if not arrays[0].name and not told:  # then the file is what has a name
+        if is_called(_NOT_LOGITS, stem):
+            return {}
+        told = is_called(LOGITS.called, stem)
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
 
 
@@ -232,6 +238,8 @@ def _targets_of(
     found = [tensor for tensor in found if _is_class_labels(tensor)] or found
     for axis in (options.class_axis, 1):  # PyTorch's own layout shows in the labels' shape
         found = [tensor for tensor in found if fits(tensor, logits, axis)] or found
+    shared = [len(_words(tensor) & _words(logits)) for tensor in found]
+    found = [tensor for tensor, number in zip(found, shared, strict=True) if number == max(shared)]
     if len(found) < 2:
         return (found[0] if found else None), ""
     names = listed(described(tensor) for tensor in found)
@@ -239,6 +247,11 @@ def _targets_of(
     if given:
         raise NanhuntError(f"{message}.", "Name one with --targets, or one in each place with a glob.")
     return None, f"{message}. Choose with --targets NAME"
+
+
+def _words(tensor: Tensor) -> set[str]:
+    """val and logits of val_logits, which go with val_labels and not with train_labels."""
+    return set(re.split("[_-]", place(tensor.name).word))
 
 
 def fits(targets: Tensor, logits: Tensor, class_axis: int) -> bool:

@@ -84,7 +84,7 @@ def whole_labels(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -
     if tensor.shape not in (rows, with_one, (math.prod(rows),)):
         raise UnfitTargets(
             source,
-            f"of shape {tensor.shape} does not fit logits of shape {logits.shape}",
+            f"has shape {tensor.shape}, which does not fit logits of shape {logits.shape}",
             f"With --class-axis {class_axis} there are {math.prod(rows):,} rows, so labels must have shape {rows}"
             f" (or probabilities {logits.shape}). PyTorch's (N, C, d) layout needs --class-axis 1.",
         )
@@ -110,8 +110,9 @@ def _per_class(tensor: Tensor, source: str, class_axis: int) -> UnfitTargets:
     for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
         values = native(block)
         sums = np.where((values < 0).any(-1), -1, values.sum(-1, dtype=np.int64))
-        least, most = min(least, float(sums.min(initial=1))), max(most, float(sums.max(initial=1)))
-    if least == most == 1:
+        if sums.size:
+            least, most = min(least, float(sums.min())), max(most, float(sums.max()))
+    if least == most == 1 or least > most:
         hint = "Save what the loss is given: targets.argmax(-1), or targets.float()."
         return UnfitTargets(
             source, f"is one-hot in {tensor.dtype}, which F.cross_entropy does not take", hint
@@ -124,7 +125,7 @@ def _no_distribution(source: str, least: float, most: float) -> UnfitTargets:
     return UnfitTargets(
         source,
         f"has the logits' shape and rows that add up to {span}, which are no probabilities",
-        "That is a loss per class (binary_cross_entropy_with_logits) or a regression, not a softmax.",
+        "That is a loss per class (--op bce judges binary_cross_entropy_with_logits) or a regression, not a softmax.",
         softmax=False,
     )
 
@@ -146,7 +147,7 @@ def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int)
     if math.prod(tensor.shape) != rows:
         raise UnfitTargets(
             source,
-            f"of shape {tensor.shape} is {tensor.dtype} and does not fit logits of shape {logits.shape}",
+            f"is {tensor.dtype} and has shape {tensor.shape}, which does not fit logits of shape {logits.shape}",
             "Probability targets have the logits' shape; labels must be integers.",
         )
     raise _one_number_a_row(tensor, source, logits.shape[class_axis])

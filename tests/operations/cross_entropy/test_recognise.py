@@ -50,7 +50,7 @@ PADDED = np.where(np.arange(64)[:, None] % 5 == 0, 0.0, SOFT).astype(np.float32)
         (LOGITS, RNG.standard_normal((64, 10)), "negative numbers"),
         (LOGITS, SOFT * np.linspace(0.9, 1.1, 64)[:, None], "rows that add up to 0.9 to 1.1,"),
         (LOGITS[:, 0], MULTI_HOT[:, 0], "has the logits' shape"),
-        (LOGITS[:, 0], MULTI_HOT[:, 0] > 0, "has the logits' shape"),
+        (LOGITS[:, 0], MULTI_HOT[:, 0] > 0, f"rows that add up to {MULTI_HOT[:, 0].sum():.0f},"),
     ],
 )
 def test_the_targets_of_another_loss_leave_numbers_only(
@@ -81,7 +81,7 @@ def raise_first(report: nanhunt.Report) -> None:
         (ONE_HOT.astype(np.int64), "labels is one-hot in int64, which F.cross_entropy does not take"),
         (ONE_HOT.astype(bool), "labels is one-hot in bool"),
         (LABELS > 4, "labels is bool"),
-        (LABELS[:50], "of shape (50,) does not fit"),
+        (LABELS[:50], "has shape (50,), which does not fit"),
     ],
 )
 def test_labels_that_no_loss_was_given_leave_the_softmax(tmp_path: Path, labels: Any, words: str) -> None:
@@ -158,7 +158,16 @@ def test_minus_one_is_asked_about(tmp_path: Path) -> None:
         in tensor.notes
     )
     assert "every label is -1" in said(checked(tmp_path, logits=LOGITS, labels=np.full(64, -1)))
-    for labels in (np.where(LABELS > 4, -2, LABELS), np.where(LABELS > 4, -1, LABELS + 8), LABELS):
+    assert "say --ignore-index 255" in said(
+        checked(tmp_path, logits=LOGITS, labels=np.where(LABELS > 4, 255, LABELS))
+    )
+    ask = "--ignore-index"
+    for labels in (
+        np.where(LABELS > 4, 77, LABELS),
+        np.where(LABELS > 4, -LABELS, LABELS),
+        np.where(LABELS > 4, -1, LABELS + 8),
+        LABELS,
+    ):
         assert ask not in said(checked(tmp_path, logits=LOGITS, labels=labels))
     known = checked(tmp_path, {"ignore_index": -1}, logits=LOGITS, labels=np.where(LABELS > 4, -1, LABELS))
     assert (known.findings, known.notes) == ((), ())

@@ -58,6 +58,8 @@ LABELS = ("int64", (4,))
         ({"score__weight": FLOAT, "h": FLOAT}, [], ["score.weight", "h"], None),
         ({"a": FLOAT, "b": FLOAT}, [], ["a", "b"], None),
         ({"lm_head__weight": FLOAT}, [], ["lm_head.weight"], None),
+        ({"hidden": FLOAT}, [], ["hidden"], None),
+        ({"probs": FLOAT, "labels": LABELS}, [], ["probs"], None),
         ({"state__0__exp_avg": FLOAT}, [], ["state.0.exp_avg"], None),
         ({"loss": ("float32", ())}, [], ["loss"], None),
         ({"x": FLOAT, "soft_targets": FLOAT}, ["x"], [], "soft_targets"),
@@ -109,6 +111,14 @@ STEP = {"logits": FLOAT, "labels": LABELS}
         ),
         ({"out__logits": FLOAT, "in__labels": LABELS}, {"out.logits": "in.labels"}),
         ({"own_logits": FLOAT, "teacher_logits": FLOAT, "y": LABELS}, {"own_logits": "y", "teacher_logits": None}),
+        (
+            {"train_logits": FLOAT, "val_logits": FLOAT, "val_labels": LABELS, "train_labels": LABELS},
+            {"train_logits": "train_labels", "val_logits": "val_labels"},
+        ),
+        (
+            {"start_logits": FLOAT, "end_logits": FLOAT, "start_positions": LABELS, "end_positions": LABELS},
+            {"start_logits": "start_positions", "end_logits": "end_positions"},
+        ),
         ({"0": FLOAT, "1": LABELS}, {"0": "1"}),
         ({"0__0": FLOAT, "0__1": LABELS, "1__0": FLOAT, "1__1": LABELS}, {"0.0": "0.1", "1.0": "1.1"}),
         ({"0": FLOAT, "1": ("int64", (7,))}, {"0": None}),
@@ -165,6 +175,7 @@ def test_what_is_assumed_is_said():
     assert choose(unnamed, ReadOptions()).problems[0].notes == ()
     assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).problems[0].notes == assumed
     assert said(**{"0": FLOAT, "1": LABELS}) == assumed
+    assert not choose(dataclasses.replace(unnamed, file="a/hidden.npy"), ReadOptions()).problems
 
 
 def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
