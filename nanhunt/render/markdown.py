@@ -89,13 +89,10 @@ def _headline(report: Report) -> str:
 
 def _unread(report: Report) -> Iterator[str]:
     if report.errors:
-        rows = [
-            (code(_of(error)), plain(error.message), plain(error.hint)) for error in report.errors[:LISTED]
-        ]
-        rows += _more(report.errors, 3)
-        yield _folded(
-            f"{phrases.plural(len(report.errors), 'input')} not read", ("input", "what", "what to do"), rows
-        )
+        shown = report.errors[:LISTED]
+        rows = [(code(_of(error)), plain(error.message), plain(error.hint)) for error in shown]
+        title = f"{phrases.plural(len(report.errors), 'input')} not read"
+        yield _folded(title, ("input", "what", "what to do"), [*rows, *_more(report.errors, 3)])
 
 
 def _verdicts(tensors: Sequence[TensorReport]) -> Iterator[str]:

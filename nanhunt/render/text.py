@@ -25,7 +25,7 @@ _ASCII = str.maketrans({"─": "-", "…": "..."})
 IN_FULL = 3
 """Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""
 FEW_HEALTHY = 8
-RULES = 4
+RULES = 3
 """Rules of an overview that are shown with an example and a fix."""
 UNREAD = 5
 WORST_SERIES = 2
