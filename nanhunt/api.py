@@ -6,16 +6,19 @@ import functools
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Role, tensor_at
-from nanhunt.load.tensor import BITS, FLOATING, Tensor
-from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem
+from nanhunt.load.container import Container
+from nanhunt.load.memory import container_of, holds_names, tensor_of
+from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.operations.caller import defaults_of_libraries
+from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
 from nanhunt.options import Option, again, declared, make, one_of
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
 Path_: TypeAlias = str | os.PathLike[str]
 Values: TypeAlias = "np.ndarray[Any, Any] | torch.Tensor | Sequence[Any]"
-Input: TypeAlias = "Path_ | Sequence[Path_] | Values"
+Named: TypeAlias = "Mapping[str, Any] | torch.nn.Module"
+Input: TypeAlias = "Path_ | Sequence[Path_] | Values | Named"
 Dtype: TypeAlias = "str | torch.dtype | np.dtype[Any] | type[np.generic]"
 P = ParamSpec("P")
 
@@ -88,7 +92,8 @@ def _explained(options: Iterable[Option]) -> str:
 def check(x: Input, keywords: Keywords) -> Report:
     """Judges logits; ``assert nanhunt.check(logits, targets).ok`` fails when there are findings.
 
-    ``x``: a path, a list of paths, or values of shape (..., classes). ``targets``: integer labels (...), or
+    ``x``: a path, a list of paths, values of shape (..., classes), or a dict of tensors, a state_dict or a module,
+    which are judged like a file with the same tensors. ``targets``: integer labels (...), or
     probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
     that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
@@ -102,6 +107,11 @@ def compare(x: Input, keywords: Keywords) -> Report:
 
 
 def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+    with defaults_of_libraries():
+        return _judged(x, keywords, compares)
+
+
+def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
     survey = Survey(options, compares)
     targets, class_weights = keywords.targets, keywords.class_weights
@@ -111,10 +121,27 @@ def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
+    if holds_names(x):
+        return _named(survey, container_of(x), targets, class_weights)
     report = survey.chosen(_chosen(x, targets, class_weights, options))
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report
+
+
+def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
+    """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
+    options = survey.options
+    if options.op is not None:
+        return survey.operation(container)
+    chosen = choose(container, options)
+    if targets is not None and not _is_path(targets):
+        given = _other(targets, TARGETS, options)
+        problems = [replace(each, targets=given, source="argument", given=True) for each in chosen.problems]
+        chosen = replace(chosen, problems=tuple(problems))
+    if class_weights is not None and not _is_path(class_weights):
+        chosen = replace(chosen, class_weights=_other(class_weights, CLASS_WEIGHTS, options))
+    return survey.of(container, chosen)
 
 
 def _options(keywords: Keywords) -> Options:
@@ -138,7 +165,7 @@ def _are_paths(x: Any) -> bool:
 
 
 def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chosen:
-    logits = _tensor(x, "logits")
+    logits = tensor_of(x, "logits")
     if logits.dtype not in FLOATING:
         raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
     problem = Problem(logits)
@@ -151,30 +178,7 @@ def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chose
 def _other(value: Any, role: Role, options: Options) -> Tensor:
     if _is_path(value):
         return tensor_at(os.fspath(value), role, options.stored_dtype)
-    return _tensor(value, role.name)
-
-
-def _tensor(value: Any, name: str) -> Tensor:
-    """Values in memory as a Tensor; torch's are shared, not copied, where they are contiguous on the CPU."""
-    if type(value).__module__.split(".")[0] == "torch":
-        dtype, array = _from_torch(value)
-    else:
-        array = np.asarray(value)
-        dtype = array.dtype.name
-        if dtype in BITS:
-            array = array.view(BITS[dtype])
-    return Tensor("<memory>", name, dtype, array.shape, lambda: array)
-
-
-def _from_torch(value: torch.Tensor) -> tuple[str, np.ndarray[Any, Any]]:
-    import torch
-
-    value = value.detach().cpu().contiguous()
-    dtype = str(value.dtype).removeprefix("torch.")
-    if dtype in BITS:
-        value = value.view(torch.int16 if BITS[dtype] == "uint16" else torch.uint8)
-        return dtype, value.numpy().view(BITS[dtype])
-    return dtype, value.numpy()
+    return tensor_of(value, role.name)
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanhunt.operations.rules import RULES, Rule
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.rules import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "samples/README.md")

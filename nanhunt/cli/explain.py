@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from nanhunt.cli import output as files
 from nanhunt.operations import rules
-from nanhunt.operations.description import Description, Explained
-from nanhunt.operations.registry import described
+from nanhunt.operations.description import Description
+from nanhunt.operations.descriptions import described
+from nanhunt.operations.rule import Rule
 from nanhunt.options import Option, one_of
 
 
@@ -22,12 +24,12 @@ def explain_rules(name: str | None, *, every: bool) -> None:
     files.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
 
 
-def _found(name: str, known: Iterable[Explained]) -> Explained:
+def _found(name: str, known: Iterable[Rule[Any, Any, Any]]) -> Rule[Any, Any, Any]:
     same = (rule for rule in known if name.strip().lower() in (rule.code.lower(), rule.name))
     return next(same, None) or rules.find(name)
 
 
-def _wrapped(rule: Explained) -> str:
+def _wrapped(rule: Rule[Any, Any, Any]) -> str:
     parts = (("What", rule.what), ("Why", rule.why), ("Fix", rule.fix))
     columns = min(files.width(), 100)
     return "".join(

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
+
+
+class RowSource(Protocol):
+    """Rows of classes, wherever they lie: of an array (``Rows``) or of pieces (``ShardRows``)."""
+
+    classes: int
+    leading: tuple[int, ...]
+    """Shape of the other dimensions, over which rows are numbered."""
+    count: int
+    """Of rows."""
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
+        """(first row number, block of shape (rows, classes)) over all rows, in order."""
+
+    def take(self, numbers: Array) -> Array:
+        """Copies of the rows with those numbers, shape (len(numbers), classes)."""
+
+    def range(self, first: int, last: int) -> Array:
+        """Rows first..last-1, shape (last - first, classes)."""
 
 
 class Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,9 @@ from nanhunt.dtypes.formats import DTYPES, FORMATS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from nanhunt.load.rows import RowSource
+    from nanhunt.load.shards import Shard
 
 FLOATING = DTYPES
 INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -32,6 +35,8 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], npt.NDArray[Any]] = field(repr=False, compare=False)
     """Maps the values; called at most once."""
+    pieces: Callable[[], Sequence[Shard]] | None = field(default=None, repr=False, compare=False)
+    """Of a tensor that lies in several places: maps them. ``read`` then puts them together in a file."""
     note: str = ""
     """What a reader of the report must know of how the values were read."""
 
@@ -42,6 +47,20 @@ class Tensor:
         dtype: NumPy's own for formats it has; the bits as in ``BITS`` for the others. Never written to.
         """
         return self.read()
+
+    @cached_property
+    def shards(self) -> Sequence[Shard]:
+        """The mapped pieces; empty for a tensor in one place."""
+        return () if self.pieces is None else self.pieces()
+
+    def rows(self, class_axis: int) -> RowSource:
+        """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
+        from nanhunt.load.rows import Rows
+        from nanhunt.load.shards import ShardRows
+
+        if self.shards:
+            return ShardRows(self.shards, self.shape, class_axis)
+        return Rows(self.data, class_axis)
 
     @property
     def label(self) -> str:
@@ -61,4 +80,4 @@ def as_real(tensor: Tensor) -> Tensor:
 
     part = "float32" if tensor.dtype == "complex64" else "float64"
     note = f"{tensor.dtype}, judged as torch.view_as_real gives it: the last dimension is real, imaginary"
-    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note)
+    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note=note)

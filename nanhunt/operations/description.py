@@ -4,40 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from nanhunt.load.options import ReadOptions
 from nanhunt.operations.options import JudgeOptions
+from nanhunt.operations.rule import Rule
 from nanhunt.options import Option, declared
-from nanhunt.results.report import Severity
-
-
-class Explained(Protocol):
-    """A rule, as far as explaining it goes."""
-
-    @property
-    def code(self) -> str:
-        """As in NH101."""
-
-    @property
-    def name(self) -> str:
-        """As in exp-overflow."""
-
-    @property
-    def severity(self) -> Severity:
-        """Of its findings."""
-
-    @property
-    def what(self) -> str:
-        """What holds."""
-
-    @property
-    def why(self) -> str:
-        """How that comes about."""
-
-    @property
-    def fix(self) -> str:
-        """What to do."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +26,7 @@ class Description:
     """The dataclass of its options."""
     forms: Mapping[str, str]
     """Ways of writing it, as code, by name."""
-    rules: Sequence[Explained]
+    rules: Sequence[Rule[Any, Any, Any]]
     """In order of causes."""
 
     @property

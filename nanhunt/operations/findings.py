@@ -39,7 +39,7 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
     tensor, plan, operation = problem.main, problem.plan, problem.operation
     findings = tuple(_finding(problem, rule, found) for rule in problem.judged if found.counts.get(rule.code))
     return TensorReport(
-        file=tensor.file, tensor=tensor.name, role=operation.roles[0].name, stored_dtype=tensor.dtype,
+        file=tensor.file, tensor=tensor.name, role="operands", stored_dtype=tensor.dtype,
         dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
         health=as_health(found.health),
         implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},

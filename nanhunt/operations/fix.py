@@ -8,7 +8,8 @@ A template names its slots, the operation fills them for the user's layout and o
         slots={"cast": ".float()"},
         when=lambda problem: problem.narrow,
     )
-    code = FLOAT32.render({"logits": "logits{cast}", "targets": "targets", "options": ', reduction="sum"'})
+    slots = {"cast": "", "logits": "logits{cast}", "targets": "targets", "options": ', reduction="sum"'}
+    code = FLOAT32.render(slots)
     # loss = F.cross_entropy(logits.float(), targets, reduction="sum")
     ran = run(code, {"logits": logits, "targets": targets}, ["logits"])
     ran.result, ran.gradients["logits"], ran.error
@@ -44,7 +45,7 @@ class Fix(Generic[Problem]):
     code: str
     """The template: Python with ``{named}`` slots (a brace of Python's own is doubled)."""
     slots: Mapping[str, str] = field(default_factory=dict)
-    """The fix's own texts for slots inside the operation's slots: {"cast": ".float()"}."""
+    """The fix's own texts, before those of the operation: {"cast": ".float()"}."""
     when: Callable[[Problem], bool] = always
     """Whether it makes sense for that problem."""
     reference: Callable[[Any], Any] | None = None
@@ -59,10 +60,12 @@ class Fix(Generic[Problem]):
     """Hides the fault where it seems to work: never recommended, only shown where it does not help."""
 
     def render(self, slots: Mapping[str, str]) -> str:
-        """The code for one user's tensors; slots without text vanish. KeyError for a slot that nobody fills."""
-        own = {"cast": ""} | dict(self.slots)
-        filled = {name: text.format_map(own) for name, text in slots.items()}
-        return self.code.format_map(filled | own)
+        """The code for one user's tensors. A slot's text may name other slots, one level deep; {cast} is "" by default.
+
+        KeyError for a slot that nobody fills.
+        """
+        texts = {"cast": "", **slots, **self.slots}
+        return self.code.format_map({name: text.format_map(texts) for name, text in texts.items()})
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ class Rule(Generic[Facts, Unit, Tried]):
     input_at_fault: bool = False
     """Whether the unit's input is what is wrong. The fixes of other rules are not tried on such units: no way of
     writing the operation mends them, so they would disprove all."""
+    sound: Callable[[Any], torch.Tensor] | None = None
+    """bool (units,): the units of a batch that the fixes are tried on, where that is neither all nor those with
+    sound input."""
 
     def severity_for(self, targets: bool) -> Severity:
         """The severity of a finding, which may depend on whether there are targets."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
 from nanhunt.literal import literal, literal_lines
-from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, chosen
+from nanhunt.operations.rules import RULES, chosen, of_operation
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, Healthy, ReadError, Report, TensorReport, natural_key
 from nanhunt.results.verdict import fails
@@ -91,11 +91,9 @@ def _looked_at(tensor: TensorReport) -> Iterator[tuple[str, str]]:
     """(code, name) of every rule that was judged on this tensor, in the catalogue's order."""
     codes = chosen(tensor.options.get("select") or (), tensor.options.get("ignore") or ())
     found = {finding.code: finding.name for finding in tensor.findings}
-    for code, rule in RULES.items():
-        applies = (code in VALUE_RULES) == (tensor.role == "values")
-        judged = applies and (tensor.targets is not None or code not in TARGET_RULES)
-        if code in found or (judged and code in codes):
-            yield code, rule.name
+    operation = "values" if tensor.role == "values" else tensor.operation
+    judged = {rule.code for rule in of_operation(operation, tensor.targets is not None)} & codes
+    yield from ((code, rule.name) for code, rule in RULES.items() if code in found or code in judged)
     yield from ((code, name) for code, name in found.items() if code not in RULES)
 
 

@@ -72,14 +72,23 @@ def shape(dimensions: Sequence[int]) -> str:
     return f"({', '.join(map(str, dimensions))}{',' if len(dimensions) == 1 else ''})"
 
 
+def operands(tensor: TensorReport) -> str:
+    """E.g. "query, key and value (dump.pt:v)": the tensors of an operation, and what else they are called."""
+    names = [
+        role if label.rpartition(":")[2].rpartition(".")[2] == role else f"{role} ({literal(label)})"
+        for role, label in tensor.roles.items()
+    ]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
 def unit(tensor: TensorReport) -> str:
-    """What is counted: rows of logits, or the values of any other tensor."""
-    return "row" if tensor.role == "logits" else "value"
+    """What is counted: rows of logits, the units of another operation, the values of any other tensor."""
+    return "value" if tensor.role == "values" else tensor.unit
 
 
 def units(tensor: TensorReport) -> int:
     """How many of them there are."""
-    return tensor.rows if tensor.role == "logits" else math.prod(tensor.shape)
+    return math.prod(tensor.shape) if tensor.role == "values" else tensor.rows
 
 
 def out_of(number: int, tensor: TensorReport) -> str:
@@ -88,8 +97,8 @@ def out_of(number: int, tensor: TensorReport) -> str:
 
 
 def row_name(tensor: TensorReport, row: int) -> str:
-    """A row as its indices into the leading dimensions, plain when there is only one of them."""
-    dimensions = list(tensor.shape)
+    """A row as its indices into the dimensions that units are numbered over, plain when there is only one of them."""
+    dimensions = list(tensor.shape if tensor.unit_shape is None else tensor.unit_shape)
     if tensor.role == "logits" and dimensions:
         del dimensions[tensor.class_axis]
     if len(dimensions) <= 1:
@@ -201,12 +210,12 @@ def verdict(tensor: TensorReport) -> Verdict:
         if units(tensor) < 2:
             return Verdict(None, f"{plural(units(tensor), unit(tensor))}, nothing wrong.", "")
         return Verdict(None, f"all {plural(units(tensor), unit(tensor))} healthy.", "")
-    text = (_logits_verdict if tensor.role == "logits" else _values_verdict)(tensor, severity)
+    text = (_values_verdict if tensor.role == "values" else _operation_verdict)(tensor, severity)
     known = " All of it is known from the baseline." if all(found.known for found in tensor.findings) else ""
     return Verdict(severity, text + known, _cause(tensor))
 
 
-def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
+def _operation_verdict(tensor: TensorReport, severity: Severity) -> str:
     broken, breaks_naive, silent = (
         _share(tensor, level) for level in (Severity.ERROR, Severity.WARNING, Severity.NOTE)
     )
@@ -309,16 +318,18 @@ def explanation(finding: Finding) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.operations.rules import RULES
 
-    if finding.code.startswith(("NH1", "NH2", "NH3", "NH4")):
-        # Remedies of these are run on rows with sound input only; perhaps there was no such row. The catalogue's
-        # words would praise what has just been seen to fail.
+    rule = RULES.get(finding.code)
+    if rule is None:
+        return ""
+    if rule.fixes and not rule.input_at_fault:
+        # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
+        # would praise what has just been seen to fail.
         return (
             "None of the known ways mends these rows; each was run."
             if finding.remedies
             else "Mend the input of these rows first: each has a graver finding."
         )
-    rule = RULES.get(finding.code)
-    return rule.fix if rule else ""
+    return rule.fix
 
 
 # ---------------------------------------------------------------------------------------------- the comparison
@@ -335,7 +346,9 @@ class Comparison:
 
 
 def comparison(tensor: TensorReport) -> Comparison | None:
-    """The table of ``compare``; None for a check, which did not run every row."""
+    """The table of ``compare``; None for a check, which tells no losses and no errors."""
+    if tensor.role == "operands":
+        return _comparison_of_forms(tensor)
     runs = [tensor.implementations.get(name) for name in IMPLEMENTATIONS]
     if not any(run is not None and run.loss is not None for run in runs):
         return None
@@ -345,6 +358,28 @@ def comparison(tensor: TensorReport) -> Comparison | None:
     return Comparison((*IMPLEMENTATIONS, "truth"), (loss, *rest), tuple(_remarks(tensor)))
 
 
+def _comparison_of_forms(tensor: TensorReport) -> Comparison | None:
+    """The same for an operation that has no rows of classes: its forms are the columns."""
+    runs = tensor.implementations
+    if all(run.loss is None and run.max_error is None for run in runs.values()):
+        return None
+    lines = [
+        (label.format(unit=unit(tensor)), (*(_cell(run, name) for run in runs.values()), ""))
+        for label, name in _FORM_MEASURES
+    ]
+    truth = tensor.truth.loss if tensor.truth else None
+    if truth is not None:
+        losses = (*(_cell(run, "loss") for run in runs.values()), number(truth))
+        lines.insert(0, (_reduced_loss(tensor), losses))
+    return Comparison((*runs, "truth"), tuple(lines), ())
+
+
+_FORM_MEASURES = (
+    ("bad {unit}s", "bad_value_rows"),
+    ("bad-gradient {unit}s", "bad_gradient_rows"),
+    ("wrong {unit}s", "wrong_rows"),
+    ("largest error", "max_error"),
+)
 _MEASURES = (
     ("NaN-probability rows", "nan_probability_rows"),
     ("zero target p, rows", "zero_target_probability_rows"),
@@ -357,13 +392,17 @@ _MEASURES = (
 
 def _cell(run: Implementation | None, name: str) -> str:
     value = None if run is None else getattr(run, name)
-    if name == "max_loss_error" and value is not None:
+    if name in ("max_loss_error", "max_error") and value is not None:
         return error_bound(value)
     return number(value) if value is None or isinstance(value, float) else count(value)
 
 
+def _reduced_loss(tensor: TensorReport) -> str:
+    return {"mean": "mean loss", "sum": "summed loss"}.get(str(tensor.options.get("reduction")), "loss")
+
+
 def _loss_label(tensor: TensorReport) -> str:
-    reduction = {"mean": "mean loss", "sum": "summed loss"}.get(str(tensor.options.get("reduction")), "loss")
+    reduction = _reduced_loss(tensor)
     return reduction if tensor.targets else f"{reduction}, worst label"
 
 

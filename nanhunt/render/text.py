@@ -241,6 +241,8 @@ def _what_was_read(page: _Page, tensor: TensorReport) -> None:
         read += f", labels from {tensor.targets.source}{ignored}"
     elif tensor.role == "logits":
         read += ", no labels"
+    elif tensor.role == "operands":
+        read += f", judged as {tensor.operation} of {phrases.operands(tensor)}"
     page.line((phrases.place(tensor), "bold"), (read, ""))
 
 

@@ -208,7 +208,7 @@ class TensorReport:
     tensor: str
     """Name inside the file; "" for a file that holds one unnamed tensor."""
     role: str
-    """"logits" or "values"."""
+    """"logits", "values", or "operands" of another operation."""
     stored_dtype: str
     dtype: str
     """The dtype it was judged in."""

@@ -19,7 +19,6 @@ from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_weights
-from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.results.coordinates import coordinates
@@ -73,30 +72,31 @@ class Survey:
         try:
             container = open_path(file, options.stored_dtype)
             if options.op is not None:
-                return self._operation(container, registry.find(options.op), options)
-            unread = [(f"{file}:{name}", what) for name, what in container.unread.items()]
-            return merge(
-                (
-                    self.chosen(choose(container, options), options),
-                    self._refused(container, options),
-                    _not_looked_at(*unread),
-                )
-            )
+                return self.operation(container, options)
+            return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
 
-    def _operation(self, container: Container, operation: Operation, options: Options) -> Report:
+    def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
+        """Tensors of a container whose roles are known, and what of it cannot be read or is not looked at."""
+        unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
+        refused = self._refused(container, options or self.options)
+        return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
+
+    def operation(self, container: Container, options: Options | None = None) -> Report:
         """One operation on every complete set of its tensors, in every dtype asked for."""
         # Loaded here because they bring torch, which healthy logits do without.
         from nanhunt.operations.assignment import assignments, spoken
         from nanhunt.operations.findings import judged
         from nanhunt.operations.problem import problem_of
 
+        options = options or self.options
+        operation = registry.find(options.op or "")
         said = spoken(operation, options, tuple(options.role))
-        codes = frozenset(rule.code for rule in operation.rules)
+        codes = rules.chosen(options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
@@ -189,13 +189,6 @@ class Survey:
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
 
 
-def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
-    """A judgement that knows what it was judged as, under which options, and where in the run."""
-    operation = "values" if tensor.role == "values" else tensor.operation
-    where = coordinates(tensor.file, tensor.tensor)
-    return replace(tensor, operation=operation, options=options, coordinates=where)
-
-
 def _not_looked_at(*parts: tuple[str, str]) -> Report:
     return Report(not_looked_at=tuple(NotLookedAt(file, what) for file, what in parts))
 
@@ -204,6 +197,13 @@ def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
     return NanhuntError(
         f"Nothing here looks like logits: {', '.join((label, *more))}.", "Name them with --logits NAME."
     )
+
+
+def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+    """A judgement that knows what it was judged as, under which options, and where in the run."""
+    operation = "values" if tensor.role == "values" else tensor.operation
+    where = coordinates(tensor.file, tensor.tensor)
+    return replace(tensor, operation=operation, options=options, coordinates=where)
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:

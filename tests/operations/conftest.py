@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nanhunt.api import _tensor as tensor_of
+from nanhunt.load.memory import tensor_of
 from nanhunt.operations.findings import judged as judge_all
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.problem import problem_of

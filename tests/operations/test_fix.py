@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from nanhunt.operations.fix import Fix, run
 
-SLOTS = {"logits": "logits{cast}", "targets": "targets", "options": ""}
+SLOTS = {"cast": "", "logits": "logits{cast}", "targets": "targets", "options": ""}
 CALL = "loss = F.cross_entropy({logits}, {targets}{options})"
 
 

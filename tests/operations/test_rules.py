@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nanhunt.errors import NanhuntError
-from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, chosen, find
+from nanhunt.operations.rules import RULES, chosen, find, of_operation
 from nanhunt.results.report import Severity
 
 TABLE = {
@@ -35,20 +35,24 @@ def test_every_rule_is_explained(code: str) -> None:
     for text in (rule.what, rule.why, rule.fix):
         assert len(text) > 15
         assert text.endswith((".", ")"))
-    assert (rule.holds is None) == (code in VALUE_RULES)
-
-
-@pytest.mark.parametrize("code", [code for code in RULES if code not in VALUE_RULES])
-def test_a_predicate_is_named_after_its_rule(code: str) -> None:
-    holds = RULES[code].holds
-    assert holds is not None
-    assert holds.__name__ == RULES[code].name.replace("-", "_")
+    assert (rule.holds is None) == (rule.operation == "values")
+    assert (rule.arithmetic is None) == (rule.holds is None)
 
 
 def test_only_probability_underflow_softens_without_targets() -> None:
     assert {code for code, rule in RULES.items() if rule.targetless} == {"NH201"}
     assert RULES["NH201"].targetless == Severity.NOTE
-    assert set(TARGET_RULES) < set(RULES)
+    assert RULES["NH201"].severity_for(targets=False) == Severity.NOTE
+    assert RULES["NH201"].severity_for(targets=True) == Severity.WARNING
+    assert RULES["NH001"].severity_for(targets=False) == Severity.ERROR
+
+
+def test_what_speaks_of_the_loss_is_not_judged_without_targets() -> None:
+    everything = [rule.code for rule in of_operation("cross-entropy", targets=True)]
+    without = [rule.code for rule in of_operation("cross-entropy", targets=False)]
+    about_loss = ["NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"]
+    assert [code for code in everything if code not in without] == about_loss
+    assert {rule.code for rule in of_operation("values", targets=False)} == {"NH501", "NH502", "NH503"}
 
 
 @pytest.mark.parametrize("text", ["NH101", "nh101", "exp-overflow", "EXP-Overflow", " NH101 "])

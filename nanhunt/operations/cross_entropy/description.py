@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.description import Description
-from nanhunt.operations.rules import RULES, chosen
-
-CODES = ("NH0", "NH1", "NH2", "NH3", "NH4")
-"""How the codes of its rules begin."""
+from nanhunt.operations.rules import of_operation
 
 
 def describe() -> Description:
     """With the rules as they are in the catalogue now."""
-    codes = chosen(CODES, ())
     return Description(
         name="cross-entropy",
         what="Softmax over rows of classes, and the cross entropy of it where there are targets.",
@@ -28,5 +24,5 @@ def describe() -> Description:
             "logsumexp": "m = max; loss_i = m + log(sum(exp(x - m))) - x_t",
             "fused": "F.cross_entropy(x, t)",
         },
-        rules=[rule for code, rule in RULES.items() if code in codes],
+        rules=of_operation("cross-entropy", targets=True),
     )

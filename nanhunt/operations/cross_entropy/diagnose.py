@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.sweep import RowTable, can_screen, run_all, screen_all
-from nanhunt.operations.rules import RULES, Rule
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.rules import RULES
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
@@ -122,15 +124,16 @@ def _findings(job: Job, tally: Tally) -> list[report.Finding]:
     return found
 
 
-def _finding(job: Job, rule: Rule, tally: Tally) -> report.Finding:
-    from nanhunt.operations.cross_entropy.explain import explain
-    from nanhunt.operations.cross_entropy.remedies import prove
+def _finding(job: Job, rule: Rule[Any, Any, Any], tally: Tally) -> report.Finding:
+    from nanhunt.operations.cross_entropy.proof import prove
+    from nanhunt.operations.cross_entropy.row import numbers_of, row_name
 
     rows = tally.rows[rule.code]
-    severity = rule.targetless if job.targets is None and rule.targetless else rule.severity
+    assert rule.arithmetic is not None
     return report.Finding(
-        rule.code, rule.name, severity, tally.counts[rule.code], rows[: job.options.max_rows],
-        explain(job, rule.code, rows[0]), prove(job, rule.code, rows),
+        rule.code, rule.name, rule.severity_for(job.targets is not None), tally.counts[rule.code],
+        rows[: job.options.max_rows],
+        f"{row_name(job, rows[0])}: {rule.arithmetic(numbers_of(job, rows[0]))}", prove(job, rule, rows),
     )  # fmt: skip
 
 

@@ -118,7 +118,9 @@ def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torc
         target = target.T.unsqueeze(0) if labels.classes is None else target.unsqueeze(0)
     losses = F.cross_entropy(
         z, target, options.weights, reduction="none",
-        ignore_index=options.ignore_index, label_smoothing=options.label_smoothing,
+        # PyTorch takes an ignored index with class numbers only.
+        ignore_index=-100 if labels.classes is None else options.ignore_index,
+        label_smoothing=options.label_smoothing,
     )  # fmt: skip
     return losses[0] if lifted else losses
 

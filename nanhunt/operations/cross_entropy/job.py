@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from nanhunt.operations.cross_entropy.facts import RowFacts
 from nanhunt.operations.cross_entropy.layout import Layout
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import Targets
-from nanhunt.operations.rules import RULES, TARGET_RULES, VALUE_RULES, Rule
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.rules import of_operation
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +60,10 @@ class Job:
         return Layout(self.tensor.data, self.options.class_axis).around(row)
 
     @functools.cached_property
-    def judged(self) -> list[Rule]:
+    def judged(self) -> list[Rule[Any, Any, Any]]:
         """The rules to look for, in order of causes."""
-        codes = self.codes - set(VALUE_RULES) - (TARGET_RULES if self.targets is None else set())
-        return [rule for code, rule in RULES.items() if code in codes]
+        rules = of_operation("cross-entropy", self.targets is not None)
+        return [rule for rule in rules if rule.code in self.codes]
 
     @functools.cached_property
     def kept(self) -> int:

@@ -114,7 +114,9 @@ def _targets(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> 
         return read_targets(tensor, problem.source, logits, axis, options.ignore_index), []
     alignment = shift.align(problem, tensor, options)
     classes = logits.shape[axis]
-    targets = class_labels(alignment.labels, problem.source, classes, options.ignore_index, alignment.code)
+    targets = class_labels(
+        alignment.labels, problem.source, classes, options.ignore_index, tensor.shape, alignment.code
+    )
     notes = [alignment.note] if alignment.note else []
     return targets, [*notes, *_one_wrong_label(targets)]
 

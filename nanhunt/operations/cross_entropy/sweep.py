@@ -67,7 +67,7 @@ def run_all(
 
     total, first = Tally(behaviour=empty_behaviour()), 0
     try:
-        with _one_torch_thread():
+        with one_torch_thread():
             for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
                 total += tally
                 if table is not None:
@@ -100,12 +100,12 @@ def _run_rows(job: Job, numbers: Numbers) -> Tally:
         block = job.rows.take(chosen)
         return _run_tally(job, chosen, block, run_block(job, chosen, block))
 
-    with _one_torch_thread():
+    with one_torch_thread():
         return sum(in_order(work, range(0, len(numbers), step)), start=Tally())
 
 
 @contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
     import torch
 

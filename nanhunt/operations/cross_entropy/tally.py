@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS, RowFacts
-from nanhunt.operations.rules import RULES, Rule
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.rules import RULES
 from nanhunt.operations.tally import Tally, tally_rules
 from nanhunt.results.report import IMPLEMENTATIONS
 
 
-def tally_facts(facts: RowFacts, numbers: npt.NDArray[np.intp], rows: int, judged: list[Rule]) -> Tally:
+def tally_facts(
+    facts: RowFacts, numbers: npt.NDArray[np.intp], rows: int, judged: list[Rule[Any, Any, Any]]
+) -> Tally:
     """Counts of rules, causes and behaviour for rows with those flat ``numbers``, of ``rows`` in all."""
     holds = []
     for rule in judged:
@@ -26,7 +30,7 @@ def tally_facts(facts: RowFacts, numbers: npt.NDArray[np.intp], rows: int, judge
     return replace(tally_rules(holds, numbers, rows), behaviour=behaviour)
 
 
-def causes_of(facts: RowFacts, judged: list[Rule]) -> npt.NDArray[np.str_]:
+def causes_of(facts: RowFacts, judged: list[Rule[Any, Any, Any]]) -> npt.NDArray[np.str_]:
     """Each row's cause as a rule name, "" if healthy."""
     names = np.full(facts.rows, "", dtype=f"<U{max(len(rule.name) for rule in RULES.values())}")
     for rule in reversed(judged):

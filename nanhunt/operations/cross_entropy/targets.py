@@ -47,6 +47,8 @@ class Targets:
     """Out of range and not ignored."""
     probabilities: Rows | None = None
     probability_dtype: str = ""
+    shape: tuple[int, ...] | None = None
+    """Of labels as the user has them; None: that of the rows."""
     code: str = ""
     """The line that makes these targets of the user's, where they are not taken as they are."""
 
@@ -69,7 +71,7 @@ def read_targets(tensor: Tensor, source: str, logits: Tensor, class_axis: int, i
     if tensor.dtype in FLOATING:
         return _probabilities(tensor, source, logits, class_axis)
     labels = whole_labels(tensor, source, logits, class_axis)
-    return class_labels(labels, source, logits.shape[class_axis], ignore_index)
+    return class_labels(labels, source, logits.shape[class_axis], ignore_index, tensor.shape)
 
 
 def whole_labels(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -> Ints:
@@ -96,12 +98,14 @@ def whole_labels(tensor: Tensor, source: str, logits: Tensor, class_axis: int) -
 _KINDS = "Give class numbers (integers) or probabilities."
 
 
-def class_labels(data: Ints, source: str, classes: int, ignore_index: int, code: str = "") -> Targets:
-    """Targets of labels that have the shape of the rows."""
+def class_labels(
+    data: Ints, source: str, classes: int, ignore_index: int, shape: tuple[int, ...], code: str = ""
+) -> Targets:
+    """Targets of labels that have the shape of the rows, and ``shape`` as the user has them."""
     ignored = (data == ignore_index).reshape(-1)
     bad = ((data < 0) | (data >= classes)).reshape(-1) & ~ignored
     labels = data.reshape(-1).astype(np.int64)
-    return Targets(source, len(labels), labels, ignored, bad, code=code)
+    return Targets(source, len(labels), labels, ignored, bad, shape=shape, code=code)
 
 
 def _per_class(tensor: Tensor, source: str, class_axis: int) -> UnfitTargets:

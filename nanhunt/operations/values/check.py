@@ -16,11 +16,10 @@ from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
-from nanhunt.operations.rules import RULES
 from nanhunt.operations.values import health, legal
+from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE
 from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -93,10 +92,11 @@ class _Part:
 
     def values(self) -> Array:
         """Shape (values,); a copy where the layout differs."""
-        data = self.tensor.data
-        if data.flags.c_contiguous or data.ndim == 1:
-            return data.reshape(-1)[self.start : self.stop]
-        rows = Rows(data, -1)
+        if not self.tensor.shards:
+            data = self.tensor.data
+            if data.flags.c_contiguous or data.ndim == 1:
+                return data.reshape(-1)[self.start : self.stop]
+        rows = self.tensor.rows(-1)
         first, last = self.start // rows.classes, -(-self.stop // rows.classes)
         skipped = self.start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + self.stop - self.start]
@@ -123,7 +123,7 @@ def _measured(
         for tensor in tensors:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             with contextlib.suppress(NanhuntError, OSError, MemoryError):
-                tensor.data  # noqa: B018 - cached
+                _ = tensor.shards or tensor.data  # cached
         for batch in (map if small else in_order)(work, _batches(tensors)):
             for number, size, found in batch:
                 yield number, found
@@ -165,7 +165,7 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
     """A fault without an excuse; with one, NaN alone is worth a note, since nothing starts as NaN."""
     total = counts.nan + counts.posinf + counts.neginf
     if total and (counts.nan or not excuse):
-        rule = RULES["NH503" if excuse else "NH501"]
+        rule = BOOKKEEPING if excuse else NON_FINITE
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
         message = (
@@ -178,7 +178,7 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
 
 def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
     if casting.overflow or casting.zero:
-        rule, target = RULES["NH502"], FORMATS[dtype]
+        rule, target = CAST_LOSS, FORMATS[dtype]
         total = math.prod(tensor.shape)
         parts = []
         if casting.overflow:

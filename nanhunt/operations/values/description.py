@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from nanhunt.operations.description import Description
-from nanhunt.operations.rules import RULES, chosen
+from nanhunt.operations.rules import of_operation
 
 
 def describe() -> Description:
     """With the rules as they are in the catalogue now."""
-    codes = chosen(("NH5",), ())
     return Description(
         name="values",
         what="Weights, optimizer state and all other numbers: their health, and what a cast would lose.",
         tensors={"values": "any shape, float or complex"},
         kind=None,
         forms={},
-        rules=[rule for code, rule in RULES.items() if code in codes],
+        rules=of_operation("values", targets=False),
     )

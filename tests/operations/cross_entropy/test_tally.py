@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from nanhunt.operations.cross_entropy.facts import ROW_FIELDS, RowFacts, nothing_wrong
 from nanhunt.operations.cross_entropy.tally import causes_of, tally_facts
-from nanhunt.operations.rules import RULES, VALUE_RULES
+from nanhunt.operations.rules import RULES
 from nanhunt.operations.tally import REMEDY_ROWS, Tally, bin_of, strip
 
-JUDGED = [rule for code, rule in RULES.items() if code not in VALUE_RULES]
+JUDGED = [rule for rule in RULES.values() if rule.operation == "cross-entropy"]
 
 
 def random_facts(rows: int, seed: int) -> RowFacts:

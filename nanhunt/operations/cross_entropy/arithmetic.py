@@ -1,103 +1,19 @@
-"""The arithmetic behind a finding, from the numbers of one of its rows."""
+"""The arithmetic behind a finding, from the numbers of one of its rows: a sentence a rule.
+
+No import of torch or numpy: the catalogue, which holds these functions, is read without them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+from nanhunt.dtypes.formats import FORMATS
 
-from nanhunt.dtypes.convert import to_torch
-from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
-from nanhunt.operations.cross_entropy.confirm import cast, heated, labels_of, run
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, by_row
-from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.truth import truth
+if TYPE_CHECKING:
+    import torch
 
-
-@dataclass(frozen=True)
-class Numbers:
-    """One row, as the loss sees it."""
-
-    job: Job
-    number: int
-    stored: torch.Tensor
-    """(classes,) float64, as in the file."""
-    x: torch.Tensor
-    """(classes,) as cast."""
-    z: torch.Tensor
-    """(classes,) divided by the temperature."""
-    label: int | None
-    """The label, as given; None for probability targets or none."""
-    fused_gradient: torch.Tensor
-    """(classes,)"""
-    losses: dict[str, float]
-    true_loss: float
-
-    @property
-    def storage(self) -> FloatFormat:
-        """The dtype judged in."""
-        return FORMATS[self.job.dtype]
-
-    @property
-    def format(self) -> FloatFormat:
-        """The dtype computed in."""
-        return compute_format(self.job.dtype)
-
-    @property
-    def wanted(self) -> torch.Tensor:
-        """(classes,) float64: what the loss wants of each class, smoothed."""
-        classes, targets = len(self.z), self.job.targets
-        y = torch.zeros(classes, dtype=torch.float64)
-        if targets is not None and targets.probabilities is not None:
-            row = targets.probabilities.take(np.array([self.number]))
-            y = to_torch(row, targets.probability_dtype)[0].double()
-        elif self.label is not None and 0 <= self.label < classes:
-            y[self.label] = 1.0
-        return y * (1 - self.job.options.label_smoothing) + self.job.options.label_smoothing / classes
-
-    @property
-    def e(self) -> torch.Tensor:
-        """exp(z), (classes,)."""
-        return torch.exp(self.z)
-
-    def first(self, mask: torch.Tensor) -> int:
-        """The first class where ``mask`` holds."""
-        return int(mask.nonzero()[0])
-
-
-def explain(job: Job, code: str, number: int) -> str:
-    """Says "row 1: max 1000 > 88.72, the largest x whose exp is finite in float32", for the row with that number."""
-    return f"{row_name(job, number)}: {_ARITHMETIC[code](_numbers(job, number))}"
-
-
-def row_name(job: Job, number: int) -> str:
-    """Says "row 7", or "row (0, 7)" where there are several leading dimensions."""
-    leading = job.rows.leading
-    if len(leading) < 2:
-        return f"row {number}"
-    return f"row ({', '.join(str(int(index)) for index in np.unravel_index(number, leading))})"
-
-
-def _numbers(job: Job, number: int) -> Numbers:
-    first, block = job.around(number)
-    numbers, at = np.arange(first, first + block.size // job.rows.classes), number - first
-    stored = to_torch(block, job.tensor.dtype)
-    laid_out = cast(stored, job.dtype)
-    labels, _ = labels_of(laid_out, job.row_targets(numbers))
-    ran = {name: run(form, laid_out, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
-    x = by_row(laid_out)[at]
-    given = job.targets is not None and job.targets.labels is not None
-    return Numbers(
-        job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
-        heated(x, job.batch.options),
-        int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
-        ran["fused"].gradient[at],
-        {name: float(each.losses[at]) for name, each in ran.items()},
-        float(truth(x[None], labels.by_row().only(at), job.batch.options)[0]),
-    )  # fmt: skip
+    from nanhunt.operations.cross_entropy.row import Numbers
 
 
 def _g(value: float | torch.Tensor, digits: int = 6) -> str:
@@ -108,21 +24,21 @@ def _top(n: Numbers) -> float:
     return float(n.z[~n.z.isnan()].max()) if not bool(n.z.isnan().all()) else math.nan
 
 
-def _nan_logits(n: Numbers) -> str:
+def nan_logits(n: Numbers) -> str:
     bad = n.stored.isnan()
     return f"{int(bad.sum()):,} of {len(bad):,} logits are NaN, the first at class {n.first(bad)}"
 
 
-def _inf_logits(n: Numbers) -> str:
+def inf_logits(n: Numbers) -> str:
     bad = n.stored == math.inf
     return f"{int(bad.sum()):,} of {len(bad):,} logits are +inf, the first at class {n.first(bad)}; inf - inf = NaN"
 
 
-def _fully_masked(n: Numbers) -> str:
+def fully_masked_row(n: Numbers) -> str:
     return f"all {len(n.stored):,} logits are -inf, so max = -inf and -inf - -inf = NaN"
 
 
-def _cast_overflow(n: Numbers) -> str:
+def cast_overflow(n: Numbers) -> str:
     size = n.stored.abs()
     beyond = n.x.isinf() if n.storage.has_infinity else (size > n.storage.overflow)
     beyond &= size.isfinite()
@@ -134,23 +50,23 @@ def _cast_overflow(n: Numbers) -> str:
     )
 
 
-def _target_out_of_range(n: Numbers) -> str:
+def target_out_of_range(n: Numbers) -> str:
     wraps = "; hand-written indexing would silently take class " + str(len(n.x) + (n.label or 0))
     silently = wraps if n.label is not None and -len(n.x) <= n.label < 0 else ""
     return f"label {n.label} is outside 0..{len(n.x) - 1}; F.cross_entropy raises IndexError{silently}"
 
 
-def _masked_target(n: Numbers) -> str:
+def masked_target(n: Numbers) -> str:
     if n.label is None:
         return "a class with probability above 0 has logit -inf, so -log 0 = inf"
     return f"the logit of label {n.label} is -inf, so its probability is 0 and -log 0 = inf"
 
 
-def _all_ignored(n: Numbers) -> str:
+def all_targets_ignored(n: Numbers) -> str:
     return f"all {n.job.rows.count:,} rows are left out: 0 / 0 = NaN"
 
 
-def _ignored_poisons(n: Numbers) -> str:
+def ignored_row_poisons_gradient(n: Numbers) -> str:
     what = (
         "NaN" if bool(n.x.isnan().any()) else "+inf" if bool((n.x == math.inf).any()) else "nothing but -inf"
     )
@@ -158,7 +74,7 @@ def _ignored_poisons(n: Numbers) -> str:
     return f"label {n.label} is ignored and the loss is {loss}, but the row holds {what}: 0 * NaN = NaN"
 
 
-def _bad_options(n: Numbers) -> str:
+def bad_loss_options(n: Numbers) -> str:
     options = n.job.options
     if not bool(n.z.isfinite().all() | (n.z.isinf() == n.x.isinf()).all()) or options.temperature == 0:
         at = n.first(~n.z.isfinite() & n.x.isfinite())
@@ -180,8 +96,8 @@ def _bad_options(n: Numbers) -> str:
     return f"class weight 0 times an infinite loss: loss {_g(n.losses['fused'])} for label {n.label}"
 
 
-def _half_reduction(n: Numbers) -> str:
-    exps = float(torch.exp((n.z - n.z.amax()).double()).sum())
+def half_reduction_overflow(n: Numbers) -> str:
+    exps = float((n.z - n.z.amax()).double().exp().sum())
     if not n.job.sum_overflows and exps >= FORMATS["float16"].max:
         return f"{len(n.x):,} shifted exps add up to {exps:,.0f} > 65,504, the largest float16"
     if n.job.sum_overflows:
@@ -190,7 +106,7 @@ def _half_reduction(n: Numbers) -> str:
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
-def _loss_overflow(n: Numbers) -> str:
+def loss_overflow(n: Numbers) -> str:
     if n.job.sum_overflows:
         return f"the row losses add up past {_g(n.format.max)}, the largest {n.format.name}: the sum is inf"
     gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
@@ -200,29 +116,29 @@ def _loss_overflow(n: Numbers) -> str:
     return f"{gives}; {true}" if finite else f"{gives} and a gradient that is not finite; {true}"
 
 
-def _exp_overflow(n: Numbers) -> str:
+def exp_overflow(n: Numbers) -> str:
     return (
         f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
     )
 
 
-def _sum_overflow(n: Numbers) -> str:
-    total = float(torch.exp(n.z.double()).sum())
+def sum_overflow(n: Numbers) -> str:
+    total = float(n.z.double().exp().sum())
     limit = f"{n.format.max:.6g}, the largest {n.format.name}"
     return f"{len(n.z):,} exps add up to {total:.6g} > {limit}; max is {_g(_top(n))}"
 
 
-def _sum_underflow(n: Numbers) -> str:
+def sum_underflow(n: Numbers) -> str:
     return f"max {_g(_top(n))} < {n.format.exp_zero:.2f}, the smallest x whose exp is above 0 in {n.format.name}: 0/0"
 
 
-def _subnormal_sum(n: Numbers) -> str:
+def subnormal_sum(n: Numbers) -> str:
     total = float(n.e.sum())
     limit = f"{n.format.smallest_normal:.3g}, the smallest normal {n.format.name}"
     return f"max {_g(_top(n))}: the exps add up to {total:.3g} < {limit}"
 
 
-def _probability_underflow(n: Numbers) -> str:
+def probability_underflow(n: Numbers) -> str:
     if n.job.targets is None:
         zero = ((n.e / n.e.sum() == 0) & (n.z != -math.inf)).sum()
         unmasked = (n.z != -math.inf).sum()
@@ -230,7 +146,7 @@ def _probability_underflow(n: Numbers) -> str:
     if n.label is None or (n.job.options.label_smoothing and n.e[n.label] / n.e.sum() != 0):
         return _zero_in_the_sum(n)
     x_t, total = float(n.z[n.label]), float(n.e.sum())
-    p = math.exp(min(700.0, x_t - float(torch.logsumexp(n.z.double(), 0)))) if math.isfinite(x_t) else 0.0
+    p = math.exp(min(700.0, x_t - float(n.z.double().logsumexp(0)))) if math.isfinite(x_t) else 0.0
     if not math.isfinite(total):
         return f"p = exp({_g(x_t)}) / inf = 0 for label {n.label}, so -log p = inf; the true loss is {_g(n.true_loss)}"
     return (
@@ -245,14 +161,14 @@ def _zero_in_the_sum(n: Numbers) -> str:
     if not bool(zero.any()):
         return f"the naive loss is {_g(n.losses['naive'])}, F.cross_entropy gives {_g(n.losses['fused'])}"
     at = int(n.wanted.where(zero, -1.0).argmax())
-    p = math.exp(max(-745.0, float(torch.log_softmax(n.z.double(), 0)[at]))) if n.z[at] > -math.inf else 0.0
+    p = math.exp(max(-745.0, float(n.z.double().log_softmax(0)[at]))) if n.z[at] > -math.inf else 0.0
     share = float(n.wanted[at])
     becomes = f"{share:.3g} * -log 0 = inf" if share else "0 * -log 0 = NaN"
     is_0 = f"{p:.3g} in truth and 0 in {n.format.name}"
     return f"class {at} should have a share of {share:.3g} of the loss; its p is {is_0}: {becomes}"
 
 
-def _collapsed(n: Numbers) -> str:
+def collapsed_loss(n: Numbers) -> str:
     gap = _runner_up_gap(n)
     lead = f"label {n.label} leads by {_g(gap)}"
     return f"{lead}: the loss rounds to 0 in {n.format.name}, the truth is {n.true_loss:.3g}"
@@ -264,14 +180,14 @@ def _runner_up_gap(n: Numbers) -> float:
     return float(n.z[n.label or 0]) - float(others.max())
 
 
-def _absorbed(n: Numbers) -> str:
+def absorbed_log_sum(n: Numbers) -> str:
     return (
         f"max {_g(_top(n))} + log(s) - x_t gives {_g(n.losses['logsumexp'])}, F.cross_entropy {_g(n.losses['fused'])}, "
         f"the truth is {_g(n.true_loss)}"
     )
 
 
-def _reciprocal(n: Numbers) -> str:
+def reciprocal_overflow(n: Numbers) -> str:
     total = n.e.sum()
     # An ignored row gathers class 0.
     at = 0 if n.label is None or n.label not in range(len(n.z)) else n.label
@@ -286,28 +202,18 @@ def _reciprocal(n: Numbers) -> str:
     )
 
 
-def _vanishing(n: Numbers) -> str:
-    others = torch.softmax(n.z.double(), 0)
+def vanishing_gradient(n: Numbers) -> str:
+    others = n.z.double().softmax(0)
     others[n.label or 0] = 0.0
     entry = float(others.max()) * abs(float(n.job.batch.fused_gradient.double()) or 1.0 / max(1, n.job.kept))
     smallest = f"the smallest {n.format.name} is {n.format.smallest_subnormal:.3g}"
     return f"the largest of them is {entry:.3g} in truth; {smallest}"
 
 
-def _headroom(n: Numbers) -> str:
+def low_headroom(n: Numbers) -> str:
     top, limit = _top(n), n.format.exp_limit
     if 0.9 * limit <= top <= limit:
         below = f"{_g(limit - top, 3)} below {limit:.2f}"
         return f"max {_g(top)} is {below}, the largest x whose exp is finite in {n.format.name}"
     size = float(n.x[n.x != -math.inf].abs().max())
     return f"a logit of magnitude {_g(size)} is near {_g(n.storage.max)}, the largest {n.job.dtype}"
-
-
-_ARITHMETIC: dict[str, Callable[[Numbers], str]] = {
-    "NH001": _nan_logits, "NH002": _inf_logits, "NH003": _fully_masked, "NH004": _cast_overflow,
-    "NH005": _target_out_of_range, "NH006": _masked_target, "NH007": _all_ignored, "NH008": _ignored_poisons,
-    "NH009": _bad_options, "NH010": _half_reduction, "NH011": _loss_overflow, "NH101": _exp_overflow,
-    "NH102": _sum_overflow, "NH103": _sum_underflow, "NH104": _subnormal_sum, "NH201": _probability_underflow,
-    "NH202": _collapsed,
-    "NH203": _absorbed, "NH301": _reciprocal, "NH302": _vanishing, "NH401": _headroom,
-}  # fmt: skip

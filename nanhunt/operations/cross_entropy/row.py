@@ -1,0 +1,94 @@
+"""One row in all its numbers, from which rules explain themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nanhunt.dtypes.convert import to_torch
+from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
+from nanhunt.operations.cross_entropy.confirm import cast, heated, labels_of, run
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, by_row
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.truth import truth
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One row, as the loss sees it."""
+
+    job: Job
+    number: int
+    stored: torch.Tensor
+    """(classes,) float64, as in the file."""
+    x: torch.Tensor
+    """(classes,) as cast."""
+    z: torch.Tensor
+    """(classes,) divided by the temperature."""
+    label: int | None
+    """The label, as given; None for probability targets or none."""
+    fused_gradient: torch.Tensor
+    """(classes,)"""
+    losses: dict[str, float]
+    true_loss: float
+
+    @property
+    def storage(self) -> FloatFormat:
+        """The dtype judged in."""
+        return FORMATS[self.job.dtype]
+
+    @property
+    def format(self) -> FloatFormat:
+        """The dtype computed in."""
+        return compute_format(self.job.dtype)
+
+    @property
+    def e(self) -> torch.Tensor:
+        """exp(z), (classes,)."""
+        return torch.exp(self.z)
+
+    @property
+    def wanted(self) -> torch.Tensor:
+        """(classes,) float64: what the loss wants of each class, smoothed."""
+        classes, targets = len(self.z), self.job.targets
+        y = torch.zeros(classes, dtype=torch.float64)
+        if targets is not None and targets.probabilities is not None:
+            row = targets.probabilities.take(np.array([self.number]))
+            y = to_torch(row, targets.probability_dtype)[0].double()
+        elif self.label is not None and 0 <= self.label < classes:
+            y[self.label] = 1.0
+        return y * (1 - self.job.options.label_smoothing) + self.job.options.label_smoothing / classes
+
+    def first(self, mask: torch.Tensor) -> int:
+        """The first class where ``mask`` holds."""
+        return int(mask.nonzero()[0])
+
+
+def row_name(job: Job, number: int) -> str:
+    """Says "row 7", or "row (0, 7)" where there are several leading dimensions."""
+    leading = job.rows.leading
+    if len(leading) < 2:
+        return f"row {number}"
+    return f"row ({', '.join(str(int(index)) for index in np.unravel_index(number, leading))})"
+
+
+def numbers_of(job: Job, number: int) -> Numbers:
+    """The row with that flat number, as every form sees it."""
+    first, block = job.around(number)
+    numbers, at = np.arange(first, first + block.size // job.rows.classes), number - first
+    stored = to_torch(block, job.tensor.dtype)
+    laid_out = cast(stored, job.dtype)
+    labels, _ = labels_of(laid_out, job.row_targets(numbers))
+    ran = {name: run(form, laid_out, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
+    x = by_row(laid_out)[at]
+    given = job.targets is not None and job.targets.labels is not None
+    return Numbers(
+        job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
+        heated(x, job.batch.options),
+        int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
+        ran["fused"].gradient[at],
+        {name: float(each.losses[at]) for name, each in ran.items()},
+        float(truth(x[None], labels.by_row().only(at), job.batch.options)[0]),
+    )  # fmt: skip

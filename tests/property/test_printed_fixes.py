@@ -1,0 +1,20 @@
+"""Rule of proofs: what is printed as a fix is run as printed, and does what the report says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from printed import draw, printed, wrong
+
+PROBLEMS = 60
+"""A small draw; ``tests/benchmarks/printed_fixes.py`` runs 10,000 printed fixes."""
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, about the nonsense that is drawn
+def test_every_printed_fix_does_what_the_report_says(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    fixes = [one for _ in range(PROBLEMS) for one in printed(draw(random))]
+    assert sum(one.remedy.works for one in fixes) > 30
+    assert sum(not one.remedy.works for one in fixes) > 30
+    assert [f"{found}: {one}" for one in fixes if (found := wrong(one))] == []
