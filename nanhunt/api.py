@@ -7,6 +7,7 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
@@ -19,7 +20,8 @@ from nanhunt.load.memory import container_of, holds_names, tensor_of
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
-from nanhunt.options import Option, again, declared, make, one_of
+from nanhunt.options import Option, again, declared, make, one_of, option
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
@@ -47,6 +49,11 @@ class Keywords(Options):
     dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
     class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
+    executor: Executor | None = option(
+        None,
+        help="Who judges blocks of rows: any concurrent.futures.Executor, of threads, processes or machines. "
+        "Work is pickled; files are opened where it is done. Default: threads.",
+    )
 
 
 def _with_keywords(
@@ -113,7 +120,7 @@ def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
 
 def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
-    survey = Survey(options, compares)
+    survey = Survey(options, compares, executor=keywords.executor or Fastest())
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
         if any(value is not None and not _is_path(value) for value in (targets, class_weights)):

@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
-from .numbers import checkable
+from .numbers import checkable, finite, tensors_in
 from .site import Line, foreign, installed, own_line
 from .tape import Entry, Module, RandomState, Tape, sequence_number
 from .unseen import hide
@@ -88,6 +88,15 @@ class Opaque:
         return self.func(*args, **kwargs)
 
 
+class Refused(NamedTuple):
+    """The last call, where it has raised over arguments that were not finite."""
+
+    error: int
+    """id of the exception."""
+    operation: str
+    bad: list[torch.Tensor]
+
+
 class Recorder(TorchFunctionMode):
     """Writes the tape of the thread that entered it."""
 
@@ -106,6 +115,7 @@ class Recorder(TorchFunctionMode):
         """The user's own line that called the running module, or the one it runs in."""
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
+        self.refused: Refused | None = None
         self.thread = threading.get_ident()
 
     def __torch_function__(
@@ -118,6 +128,7 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs) if kwargs else func(*args)
         except BaseException as error:
             hide(error)
+            self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
         if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
@@ -140,6 +151,16 @@ class Recorder(TorchFunctionMode):
             self.tape.unnoted = True
         return out
 
+    def _refuse(self, error: BaseException, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Keep what a call that raised was given, if that was not finite: it may be why."""
+        if self.paused or transforming():
+            return
+        # A device that has just failed may fail again.
+        with contextlib.suppress(Exception), self.pause(), torch.no_grad():
+            given = [item for item in tensors_in([args, kwargs or {}]) if checkable(item)]
+            bad = [item for item in given if not finite(item)]
+            self.refused = Refused(id(error), operation(func), bad) if bad else None
+
     def _note(
         self,
         func: Callable[..., Any],
@@ -148,6 +169,7 @@ class Recorder(TorchFunctionMode):
         out: Any,
         frame: FrameType,
     ) -> None:
+        self.refused = None
         tape = self.tape
         symbols = tape.symbols
         entry = Entry(

@@ -133,9 +133,10 @@ def _loader(file: str) -> Any:
     return BuiltinImporter if file == _STDIN else SourceFileLoader("__main__", file)
 
 
-def exit_code(run: Callable[[], None]) -> int:
+def exit_code(run: Callable[[], None], raised: Callable[[BaseException], None]) -> int:
     """Run it to its end and return the code Python would have ended with.
 
+    ``raised`` is told of the exception it ends by, an exit included.
     An exception is printed as Python prints it, without frames of ours. An interrupt ends the process by SIGINT,
     so that a shell loop around it stops too.
     """
@@ -143,12 +144,15 @@ def exit_code(run: Callable[[], None]) -> int:
     try:
         run()
     except SystemExit as error:
-        return _code_of(error)
+        code = _code_of(error)
+        raised(error)
+        return code
     except KeyboardInterrupt as error:
         _print(error)
         _interrupted()
     except BaseException as error:
         _print(error)
+        raised(error)
         return 1
     return 0
 

@@ -8,6 +8,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,6 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.values import health, legal
 from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE
-from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
 BATCH_BYTES = 1 << 24
@@ -42,12 +42,13 @@ def check_values(
     options: JudgeOptions,
     codes: frozenset[str],
     advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, list[TensorReport] | Exception]]:
     """Per tensor: counts, extremes, first bad positions and what casting it would lose, a report per dtype.
 
     One that cannot be read comes with the reason, a NanhuntError, OSError or MemoryError.
     """
-    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance):
+    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance, executor):
         if isinstance(found, Exception):
             yield tensor, found
         else:
@@ -89,6 +90,18 @@ class _Part:
     start: int
     """Flat position of the first, in C order."""
     stop: int
+    dtypes: tuple[str, ...]
+
+    def measured(self, most: int) -> tuple[int, Found]:
+        """(bytes, what is known per dtype)."""
+        try:
+            values = self.values()
+            found = [
+                health.measure(values, self.tensor.dtype, each, self.start, most) for each in self.dtypes
+            ]
+            return values.nbytes, found
+        except (NanhuntError, OSError, MemoryError) as error:
+            return 0, error
 
     def values(self) -> Array:
         """Shape (values,); a copy where the layout differs."""
@@ -103,20 +116,13 @@ class _Part:
 
 
 def _measured(
-    tensors: Sequence[Tensor], dtypes: Dtypes, most: int, advance: Callable[[int], None]
+    tensors: Sequence[Tensor],
+    dtypes: Dtypes,
+    most: int,
+    advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, Found]]:
     """What is known of every tensor, per dtype; a tensor is begun while the one before it is being finished."""
-
-    def measure(part: _Part) -> tuple[int, Found]:
-        stored, to = part.tensor.dtype, dtypes(part.tensor)
-        try:
-            values = part.values()
-            return values.nbytes, [health.measure(values, stored, dtype, part.start, most) for dtype in to]
-        except (NanhuntError, OSError, MemoryError) as error:
-            return 0, error
-
-    def work(batch: list[_Part]) -> list[tuple[int, int, Found]]:
-        return [(part.number, *measure(part)) for part in batch]
 
     def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
@@ -124,7 +130,9 @@ def _measured(
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             with contextlib.suppress(NanhuntError, OSError, MemoryError):
                 _ = tensor.shards or tensor.data  # cached
-        for batch in (map if small else in_order)(work, _batches(tensors)):
+        work = functools.partial(_measure, most)
+        batches = _batches(tensors, dtypes)
+        for batch in map(work, batches) if small else executor.map(work, batches):
             for number, size, found in batch:
                 yield number, found
                 advance(size)  # after the tensor before it is told: an interrupt here loses nothing
@@ -136,6 +144,11 @@ def _measured(
         )
 
 
+def _measure(most: int, batch: list[_Part]) -> list[tuple[int, int, Found]]:
+    """(number of the tensor, bytes, what is known) of every part."""
+    return [(part.number, *part.measured(most)) for part in batch]
+
+
 def _joined(most: int, some: Found, more: Found) -> Found:
     if isinstance(some, Exception):
         return some
@@ -144,7 +157,7 @@ def _joined(most: int, some: Found, more: Found) -> Found:
     return [(one + other).keep(most) for one, other in zip(some, more, strict=True)]
 
 
-def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
+def _batches(tensors: Sequence[Tensor], dtypes: Dtypes) -> Iterator[list[_Part]]:
     """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
     batch: list[_Part] = []
     room = BATCH_BYTES
@@ -152,7 +165,7 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
         itemsize, size = layout(tensor.dtype).carrier.itemsize, math.prod(tensor.shape)
         step = BATCH_BYTES // itemsize
         for start in range(0, max(1, size), step):
-            part = _Part(number, tensor, start, min(start + step, size))
+            part = _Part(number, tensor, start, min(start + step, size), dtypes(tensor))
             batch.append(part)
             room -= (part.stop - part.start) * itemsize
             if room <= 0:
