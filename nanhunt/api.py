@@ -1,4 +1,4 @@
-"""check and compare for notebooks and tests: the same survey as the command line, on values in memory too."""
+"""check and compare for notebooks and tests: judged as on the command line, values in memory too."""
 
 from __future__ import annotations
 
@@ -104,16 +104,16 @@ def check(x: Input, keywords: Keywords) -> Report:
     probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
     that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
-    return _survey(x, keywords, compares=False)
+    return _in_default_state(x, keywords, compares=False)
 
 
 @_with_keywords(Keywords)
 def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
-    return _survey(x, keywords, compares=True)
+    return _in_default_state(x, keywords, compares=True)
 
 
-def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
     with defaults_of_libraries():
         return _judged(x, keywords, compares)
 

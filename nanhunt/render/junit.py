@@ -1,38 +1,55 @@
-"""``--format junit``: one suite per file, one case per tensor, dtype and rule looked at, for CI servers."""
+"""``--format junit``: one suite a file; a case for every rule that a tensor with findings was judged by, for CI."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
 from nanhunt.literal import literal, literal_lines
 from nanhunt.operations.rules import RULES, chosen, of_operation
 from nanhunt.render import phrases
-from nanhunt.results.report import Finding, ReadError, Report, TensorReport, natural_key
+from nanhunt.results.report import Finding, Healthy, ReadError, Report, TensorReport, natural_key
 from nanhunt.results.verdict import fails
 
 
 def render(report: Report) -> str:
     """The XML document. Findings at or above ``fail_on`` are failures; notes below it are in ``system-out``."""
+    report = report.counted()
     root = ET.Element("testsuites", name="nanhunt")
-    tensors: dict[str, list[TensorReport]] = {error.file: [] for error in report.errors}
+    parts: dict[str, _File] = {}
+    for error in report.errors:
+        parts.setdefault(error.file, _File()).errors.append(error)
     for group in phrases.groups(report):
-        tensors.setdefault(group[0].file, []).extend(group)
-    for file in sorted(tensors, key=lambda name: (natural_key(name), name)):
-        _suite(root, file, tensors[file], report)
+        parts.setdefault(group[0].file, _File()).tensors.extend(group)
+    for healthy in report.healthy:
+        for file in healthy.files:
+            parts.setdefault(file, _File()).healthy.append(healthy)
+    for file in sorted(parts, key=lambda name: (natural_key(name), name)):
+        _suite(root, file, parts[file])
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _suite(root: ET.Element, file: str, tensors: Sequence[TensorReport], report: Report) -> None:
+@dataclass
+class _File:
+    """What is known of one file."""
+
+    errors: list[ReadError] = field(default_factory=list)
+    tensors: list[TensorReport] = field(default_factory=list)
+    healthy: list[Healthy] = field(default_factory=list)
+
+
+def _suite(root: ET.Element, file: str, part: _File) -> None:
     suite = ET.SubElement(root, "testsuite", name=literal(file))
-    for error in report.errors:
-        if error.file == file:
-            _unread(suite, error)
-    for tensor in tensors:
+    for error in part.errors:
+        _unread(suite, error)
+    for tensor in part.tensors:
         _tensor(suite, tensor)
+    for group in part.healthy:
+        _healthy(suite, file, group)
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))
@@ -42,9 +59,18 @@ def _suite(root: ET.Element, file: str, tensors: Sequence[TensorReport], report:
 
 
 def _unread(suite: ET.Element, error: ReadError) -> None:
-    case = ET.SubElement(suite, "testcase", name="read", classname=literal(error.file), time="0")
+    where = f"{error.file} (from {error.origin})" if error.origin else error.file
+    case = ET.SubElement(suite, "testcase", name="read", classname=literal(where), time="0")
     element = ET.SubElement(case, "error", message=literal(error.message), type="unreadable")
     element.text = literal_lines(f"{error.message}\n{error.hint}")
+
+
+def _healthy(suite: ET.Element, file: str, group: Healthy) -> None:
+    """One case for all healthy tensors of the file that are alike."""
+    where = literal(f"{file} (from {group.origin})" if group.origin else file)
+    case = ET.SubElement(suite, "testcase", name=f"healthy [{group.dtype}]", classname=where, time="0")
+    lines = [f"{phrases.plural(group.files[file], 'tensor')} healthy", *group.notes]
+    ET.SubElement(case, "system-out").text = literal_lines("\n".join(lines))
 
 
 def _tensor(suite: ET.Element, tensor: TensorReport) -> None:

@@ -13,6 +13,7 @@ from nanhunt.results import verdict as judged
 from nanhunt.results.report import (
     IMPLEMENTATIONS,
     Finding,
+    Healthy,
     Implementation,
     RemedyResult,
     Report,
@@ -460,6 +461,15 @@ def tensors_and_files(report: Report) -> tuple[int, int]:
     for (origin, file, stored, _), number in judgements.items():
         alike[origin, file, stored] = max(number, alike.get((origin, file, stored), 0))
     return sum(alike.values()), len({key[:2] for key in alike})
+
+
+def common_notes(groups: Iterable[Healthy], most: int = 3) -> list[tuple[str, int]]:
+    """What has to be known of tensors that are only counted, and of how many: the most common notes."""
+    found: Counter[str] = Counter()
+    for group in groups:
+        for note in group.notes:
+            found[note] += sum(group.files.values())
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
 def summary(report: Report) -> str:

@@ -116,7 +116,6 @@ class Recorder(TorchFunctionMode):
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
         self.refused: Refused | None = None
-        self.thread = threading.get_ident()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -193,7 +192,7 @@ class Recorder(TorchFunctionMode):
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
-        if self.paused or threading.get_ident() != self.thread:
+        if self.paused:
             return func(*args, **kwargs)
         if self.tape.random_state is None:
             self.tape.random_state = RandomState()
@@ -229,6 +228,38 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             self.paused = before
+
+
+class Recorders(threading.local):
+    """A recorder for each thread. Only threads that ``followed`` them have one that notes anything."""
+
+    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
+        # Python calls this once more in each thread that asks.
+        self.recorder = Recorder(value_read)
+        self.recorder.paused = True
+
+    def start(self) -> Recorder:
+        """The running thread's recorder, which is to note what it sees."""
+        self.recorder.paused = False
+        return self.recorder
+
+    @contextlib.contextmanager
+    def threads_followed(self) -> Iterator[None]:
+        """Record threads that start meanwhile."""
+        original = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+        def bootstrap_inner(thread: threading.Thread) -> None:
+            with self.start() as recorder:
+                try:
+                    original(thread)
+                finally:
+                    recorder.step_back()
+
+        threading.Thread._bootstrap_inner = bootstrap_inner  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            threading.Thread._bootstrap_inner = original  # type: ignore[attr-defined]
 
 
 def transforming() -> bool:

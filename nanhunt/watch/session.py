@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -25,7 +27,7 @@ from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
-from .recorder import Recorder
+from .recorder import Recorder, Recorders
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .story import Exhibits
@@ -77,9 +79,10 @@ class Session:
     def __init__(self, settings: Settings, report: Callable[[Incident], None]) -> None:
         self.settings = settings
         self.report = report
-        self.recorder = Recorder(self.value_read)
+        self.recorders = Recorders(self.value_read)
+        self.first_thread = threading.get_ident()
         self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
-        self.wire = TripWire(self.recorder, self, self.observer)
+        self.wire = TripWire(self.recorders, self, self.observer)
         self.incidents: list[Incident] = []
         self.step = 1
         self.backwards = 0
@@ -107,10 +110,11 @@ class Session:
 
     def __enter__(self) -> Session:
         self._stack.enter_context(unseen())
-        self._stack.enter_context(calls_patched(self.recorder, self.module_called, self.module_returned))
+        self._stack.enter_context(calls_patched(self.recorders, self.module_called, self.module_returned))
         self.wire.install()
         self._stack.callback(self.wire.remove)
-        self._stack.enter_context(self.recorder)
+        self._stack.enter_context(self.recorders.threads_followed())
+        self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
         return self
@@ -129,8 +133,14 @@ class Session:
             self._stack.close()
         self.recorder.tape.cut()
 
-    def raised(self, error: BaseException) -> None:
-        """The script has ended by an exception: perhaps over a NaN."""
+    def raised(self, error: BaseException) -> bool:
+        """The script has ended by an exception, perhaps over a NaN; whether it is our own interrupt."""
+        if isinstance(error, KeyboardInterrupt):
+            return bool(self.stopped)
+        self._examine(error)
+        return False
+
+    def _examine(self, error: BaseException) -> None:
         if isinstance(error, Stopped | StoppedTaskError) or self.incidents or self.pending:
             return
         self.recorder.step_back()
@@ -153,6 +163,11 @@ class Session:
         else:
             what, slots = f"{kind} was raised after a result had become nan", bad_results(tape)
         return Evidence(what, [], slots=slots, noticed=_here_in(error, frame), frame=frame) if slots else None
+
+    @property
+    def recorder(self) -> Recorder:
+        """That of the running thread."""
+        return self.recorders.recorder
 
     @property
     def steps(self) -> int:
@@ -300,7 +315,8 @@ class Session:
         later step. The script is to be stopped anyway.
         """
         explained = incident.found_by not in (FoundBy.NARROWED, FoundBy.NOTICED)
-        if explained or os.environ.get("WORLD_SIZE", "1") != "1":
+        alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
+        if explained or not alone:
             return False
         self.observer = self.wire.observer = Observer(self.recorder.tape.entry_of)
         self._stack.enter_context(self.observer)
@@ -378,12 +394,21 @@ class Session:
             return None  # the script has ended by itself
         if _is_pool_worker():
             raise StoppedTaskError(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
+        if threading.current_thread() is not threading.main_thread():
+            _interrupt_main()
+            raise SystemExit(1)  # of its very class: a thread ends by it without a word
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
         raise Stopped
+
+
+def _interrupt_main() -> None:
+    """Stop the script from another of its threads: as Ctrl-C would, unless it sees to that itself."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _is_pool_worker() -> bool:

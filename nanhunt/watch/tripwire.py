@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from .names import operation
 from .numbers import all_finite, checkable, finite
 from .observer import Observer
-from .recorder import Opaque, Recorder, transforming
+from .recorder import Opaque, Recorder, Recorders, transforming
 from .site import caller
 from .tape import Slot, Tape
 from .unseen import hide
@@ -83,7 +83,7 @@ class Update:
 class TripWire:
     """Patches torch while installed; every patch is taken back by ``remove``."""
 
-    recorder: Recorder
+    recorders: Recorders
     judge: Judge
     observer: Observer | None = None
     scaled: list[_Scaled] = field(default_factory=list)
@@ -102,6 +102,11 @@ class TripWire:
     discard: bool = False
     """Whether the gradients of the bad step are to be left out of the update."""
     undo: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def recorder(self) -> Recorder:
+        """That of the running thread."""
+        return self.recorders.recorder
 
     def install(self) -> None:
         """Wrap what a training step calls."""

@@ -53,15 +53,23 @@ def test_one_case_per_rule_looked_at_passing_ones_too(report):
 
 
 def test_rules_about_the_loss_are_not_looked_at_without_labels(golden):
-    looked_at = names(parse(Report(tensors=(golden.HEALTHY,))), "attn.pt")
+    looked_at = names(parse(Report(tensors=(golden.ATTENTION,))), "attn.pt")
     assert looked_at == [rule.code for rule in of_operation("cross-entropy", targets=False)]
 
 
 def test_select_and_ignore_restrict_the_cases(golden):
     options = {"select": ["NH1"], "ignore": ["sum-overflow"]}
-    tensor = dataclasses.replace(golden.STEPS[0], options=options)
-    cases = names(parse(Report({}, (tensor,))), "dumps/step-2.npz")
+    tensor = dataclasses.replace(golden.ARTICLES, options=options, findings=(golden.EXP_OVERFLOW,))
+    cases = names(parse(Report({}, (tensor,))), "articles-batch")
     assert cases == ["NH101", "NH103", "NH104"]
+
+
+def test_healthy_tensors_are_one_case_a_file(golden):
+    tensors = tuple(dataclasses.replace(golden.HEALTHY, tensor=f"layer.{n}") for n in range(500))
+    for report in (Report(tensors=tensors), Report(tensors=tensors).counted()):
+        (case,) = parse(report).findall("testsuite/testcase")
+        assert (case.get("name"), case.get("classname")) == ("healthy [bfloat16]", "attn.pt")
+        assert case.find("system-out").text == "500 tensors healthy"
 
 
 @pytest.mark.parametrize(("fail_on", "failures"), [("never", 0), ("error", 0), ("warning", 2)])
