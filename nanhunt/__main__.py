@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> None:
     from nanhunt.cli import process
     from nanhunt.cli.app import app
 
+    # Started by a watched script: our own arithmetic is not the script's.
+    os.environ.pop("NANHUNT_FAMILY", None)
     process.occupy_standard_streams()
     parallel.forks = sys.platform == "linux"
     sys.exit(process.run(app, sys.argv[1:]))

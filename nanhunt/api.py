@@ -1,4 +1,4 @@
-"""check and compare for notebooks and tests: the same survey as the command line, on values in memory too."""
+"""check and compare for notebooks and tests: judged as on the command line, values in memory too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
@@ -19,7 +20,8 @@ from nanhunt.load.memory import container_of, holds_names, tensor_of
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
-from nanhunt.options import Option, again, declared, make, one_of
+from nanhunt.options import Option, again, declared, make, one_of, option
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
@@ -47,6 +49,11 @@ class Keywords(Options):
     dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
     class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
+    executor: Executor | None = option(
+        None,
+        help="Who judges blocks of rows: any concurrent.futures.Executor, of threads, processes or machines. "
+        "Work is pickled; files are opened where it is done. Default: threads.",
+    )
 
 
 def _with_keywords(
@@ -97,23 +104,23 @@ def check(x: Input, keywords: Keywords) -> Report:
     probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
     that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
-    return _survey(x, keywords, compares=False)
+    return _in_default_state(x, keywords, compares=False)
 
 
 @_with_keywords(Keywords)
 def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
-    return _survey(x, keywords, compares=True)
+    return _in_default_state(x, keywords, compares=True)
 
 
-def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
     with defaults_of_libraries():
         return _judged(x, keywords, compares)
 
 
 def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
-    survey = Survey(options, compares)
+    survey = Survey(options, compares, executor=keywords.executor or Fastest())
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
         if any(value is not None and not _is_path(value) for value in (targets, class_weights)):

@@ -32,7 +32,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDARD_ONLY = ("errors", "literal", "results", "options")
 NEVER = {
     "render": {"torch", "numpy", "nanhunt.load"},
-    "operations": {"typer", "rich", "nanhunt.render"},
+    "operations": {"typer", "rich", "nanhunt.render", "nanhunt.parallel"},
     "load": {"typer", "rich", "nanhunt.render"},
     "cli": {"torch"},
 }

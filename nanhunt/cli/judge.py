@@ -1,4 +1,4 @@
-"""One command from its parsed options to its exit code: settings, survey, rendering, files."""
+"""One command from its parsed options to its exit code: judging, rendering, files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEAST_ADDRESS_SPACE = 128 << 20
 """Bytes: measured, with some room."""
 
 
-def survey(given: Given, paths: list[str], *, compares: bool) -> None:
+def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
     options, output = given.part(Options), given.part(ScanOutputOptions)
     rules.chosen(options.select, options.ignore)
@@ -39,7 +39,7 @@ def survey(given: Given, paths: list[str], *, compares: bool) -> None:
     _check_files(output, [*paths, *(path for path in read if path)])
 
     def options_for(path: str) -> Options:
-        return given.part(Options, path) if given.settings.for_path(path) else options
+        return given.part(Options, path) if given.configuration.for_path(path) else options
 
     _set_limits()
     tables: dict[tuple[str, str], RowTable] | None = {} if output.save_rows else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
+from nanhunt.load.spool import Portable
 
 
 class RowSource(Protocol):
@@ -42,6 +43,10 @@ class Rows:
         self.leading = self._view.shape[:-1]
         self.count = math.prod(self.leading)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes map the values."""
+        return _rows_of, (Portable(self._view),)
+
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""
         yield from _blocks(self._view, 0, max(1, rows_per_block))
@@ -57,6 +62,10 @@ class Rows:
         if self._view.flags.c_contiguous:
             return self._view.reshape(self.count, self.classes)[first:last]
         return self.take(np.arange(first, last))
+
+
+def _rows_of(values: Portable) -> Rows:
+    return Rows(values.array, -1)
 
 
 def _blocks(view: Array, first: int, limit: int) -> Iterator[tuple[int, Array]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.wording import FORMATS, did_you_mean, printable
+from nanhunt.load.wording import READABLE, did_you_mean, printable
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
@@ -240,7 +240,7 @@ def _missing(path: str) -> NanhuntError:
         return NanhuntError(f"{name} does not exist.", "Its folder does not either: check the path.")
     guess = did_you_mean(Path(path).name, siblings)
     return NanhuntError(
-        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
+        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {READABLE}."
     )
 
 

@@ -102,7 +102,7 @@ def run(
         try:
             exec(compile(code, "<fix>", "exec"), scope)
             result: torch.Tensor = scope["loss"] if "loss" in scope else scope["output"]
-            if all(given[name].grad is None for name in leaves):
+            if leaves and all(given[name].grad is None for name in leaves):
                 seed = torch.as_tensor(upstream, dtype=torch.float64).to(result.dtype).expand_as(result)
                 torch.autograd.backward((result * seed).sum())
         except (RuntimeError, ValueError, TypeError, IndexError, NameError, KeyError) as error:

@@ -62,6 +62,8 @@ class Rule(Generic[Facts, Unit, Tried]):
     """Whether it speaks of the loss: nothing to judge without targets."""
     targetless: Severity | None = None
     """Severity when no targets are given, if that differs."""
+    minor: Severity | None = None
+    """Severity of a finding that is known to be slight, if that differs."""
     input_at_fault: bool = False
     """Whether the unit's input is what is wrong. The fixes of other rules are not tried on such units: no way of
     writing the operation mends them, so they would disprove all."""

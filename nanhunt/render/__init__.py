@@ -13,7 +13,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
 from nanhunt.results.report import Report
 
-FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
 
 
@@ -26,7 +26,7 @@ def render(
     verbosity: int = 0,
     ascii: bool = False,
 ) -> str:
-    """The report in one of ``FORMATS``, ending in a newline; the same report gives the same bytes.
+    """The report in one of ``REPORT_FORMATS``, ending in a newline; the same report gives the same bytes.
 
     ``width`` (columns), ``color`` (ANSI escapes), ``verbosity`` (-1 findings only, 0, 1 everything) and
     ``ascii`` (for an output that cannot encode box drawing) shape only ``text``.
@@ -58,7 +58,7 @@ def render(
 
             return literal_lines(html.render(report))
         case _:
-            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(FORMATS)}.")
+            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(REPORT_FORMATS)}.")
 
 
 def format_for(path: str) -> str:

@@ -138,7 +138,7 @@ def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) 
 
 
 class _Page:
-    """A rich console that writes to memory, deaf to its environment, so that bytes repeat."""
+    """A rich console that writes to memory, independent of its environment, so that bytes repeat."""
 
     def __init__(self, width: int, color: bool, ascii: bool) -> None:
         self.width = max(width, 20)

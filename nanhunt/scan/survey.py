@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,6 +22,7 @@ from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
+from nanhunt.parallel import Fastest
 from nanhunt.results.coordinates import coordinates
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
@@ -44,6 +46,8 @@ class Survey:
     """Filled in for --save-rows, by (tensor label, dtype)."""
     unfinished: list[Report] = field(default_factory=list)
     """What is known of the file that is being judged."""
+    executor: Executor = field(default_factory=Fastest)
+    """Who judges units of work."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -102,7 +106,7 @@ class Survey:
             main = tensors[operation.roles[0].name]
             for dtype in _dtypes(main, options):
                 problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
-                found = judged(problem, self.advance, compares=self.compares)
+                found = judged(problem, self.executor, self.advance, compares=self.compares)
                 reports.append(self._report(options, [found]))
         self.unfinished = []
         return merge(reports)
@@ -155,7 +159,7 @@ class Survey:
         job = Job(tensor, dtype, seen.targets, weights, options, rules.chosen(options.select, options.ignore))
         table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
         every_row = self.compares or table is not None
-        return diagnose(job, every_row=every_row, table=table, advance=self.advance)
+        return diagnose(job, self.executor, every_row=every_row, table=table, advance=self.advance)
 
     def _values(
         self, tensors: Sequence[Tensor], notes: Mapping[str, tuple[str, ...]], options: Options
@@ -166,7 +170,7 @@ class Survey:
         def dtypes(tensor: Tensor) -> tuple[str, ...]:
             return _dtypes(tensor, options)
 
-        for tensor, found in check_values(tensors, dtypes, options, codes, self.advance):
+        for tensor, found in check_values(tensors, dtypes, options, codes, self.advance, self.executor):
             if isinstance(found, Exception):
                 yield self._failed(tensor.label, found)
                 continue

@@ -152,10 +152,11 @@ def _picked(graph: StepGraph, call: Entry) -> Iterator[Slot]:
     elif name in ("gather", "take_along_dim"):
         given = [slot_argument(call, 2 if name == "gather" else 1, "index")]
     else:
-        # Of p[torch.arange(n), labels] the last: the first only counts the rows.
+        # Of p[torch.arange(n), labels] the last: the first only counts the rows. p[:, classes] picks no labels.
         index = argument(call, 1, "") if name == "index" else None
-        last = list(slots_in(index))[-1:] if isinstance(index, list | tuple) else []
-        given = [*last]
+        places = index if isinstance(index, list | tuple) else ()
+        slots = [place for place in places if isinstance(place, Slot)]
+        given = [slots[-1]] if len(slots) == len(places) > 1 else []
     for slot in given:
         value = graph.value(slot)
         if slot is not None and value is not None and value.dtype is torch.int64:

@@ -20,6 +20,7 @@ TABLE = {
     "NH203": ("absorbed-log-sum", "note"), "NH301": ("reciprocal-overflow", "warning"),
     "NH302": ("vanishing-gradient", "note"), "NH401": ("low-headroom", "note"), "NH501": ("non-finite-values", "error"),
     "NH502": ("cast-loss", "warning"), "NH503": ("bookkeeping-nan", "note"),
+    "NH504": ("value-overflow", "error"),
 }  # fmt: skip
 
 
@@ -52,7 +53,12 @@ def test_what_speaks_of_the_loss_is_not_judged_without_targets() -> None:
     without = [rule.code for rule in of_operation("cross-entropy", targets=False)]
     about_loss = ["NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"]
     assert [code for code in everything if code not in without] == about_loss
-    assert {rule.code for rule in of_operation("values", targets=False)} == {"NH501", "NH502", "NH503"}
+    assert {rule.code for rule in of_operation("values", targets=False)} == {
+        "NH501",
+        "NH502",
+        "NH503",
+        "NH504",
+    }
 
 
 @pytest.mark.parametrize("text", ["NH101", "nh101", "exp-overflow", "EXP-Overflow", " NH101 "])

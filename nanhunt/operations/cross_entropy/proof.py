@@ -369,7 +369,8 @@ def _upstream(job: Job, question: Question) -> float:
     if job.options.reduction == "sum" or not total or not math.isfinite(total) or math.isnan(question.share):
         return 1.0
     here = 1.0 / question.share if question.share else math.inf
-    return here / total if math.isfinite(here) and here else 1.0
+    # Sound rows in the place of rows without a label make the mean's divisor larger, never the gradient.
+    return min(1.0, here / total) if math.isfinite(here) and here else 1.0
 
 
 # Which rows are run.

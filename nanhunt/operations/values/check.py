@@ -8,19 +8,21 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import FORMATS, FloatFormat
 from nanhunt.errors import NanhuntError
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
+from nanhunt.operations.rule import Rule
 from nanhunt.operations.values import health, legal
-from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE
-from nanhunt.parallel import in_order
+from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE, VALUE_OVERFLOW
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
 BATCH_BYTES = 1 << 24
@@ -42,31 +44,43 @@ def check_values(
     options: JudgeOptions,
     codes: frozenset[str],
     advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, list[TensorReport] | Exception]]:
     """Per tensor: counts, extremes, first bad positions and what casting it would lose, a report per dtype.
 
     One that cannot be read comes with the reason, a NanhuntError, OSError or MemoryError.
     """
-    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance):
+    asked = bool(options.select)  # optimizer state is judged for a cast only on request
+    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance, executor):
         if isinstance(found, Exception):
             yield tensor, found
         else:
             names = dtypes(tensor)
-            yield tensor, [_report(tensor, *each, codes) for each in zip(names, found, strict=True)]
+            yield tensor, [_report(tensor, *each, codes, asked) for each in zip(names, found, strict=True)]
 
 
-def _report(tensor: Tensor, dtype: str, found: health.Measured, codes: frozenset[str]) -> TensorReport:
+_KEPT_WIDE = (
+    "optimizer state is kept in float32: what a cast would lose of it is no finding (--select NH5: it is)"
+)
+
+
+def _report(
+    tensor: Tensor, dtype: str, found: health.Measured, codes: frozenset[str], asked: bool
+) -> TensorReport:
     counts, casting = found.counts, found.casting
     excuse = legal.excuse(tensor, counts) if counts.nan + counts.posinf + counts.neginf else ""
     findings = list(_nonfinite(tensor, counts, found.first_nonfinite, excuse))
-    if not legal.lowest_mask(tensor, counts, casting):
+    kept_wide = not asked and dtype != tensor.dtype and legal.is_moment(tensor)
+    if not kept_wide and not legal.lowest_mask(tensor, counts, casting):
         findings += _lossy(tensor, dtype, counts, casting)
     findings = [finding for finding in findings if finding.code in codes]
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role="values", stored_dtype=tensor.dtype, dtype=dtype,
         shape=tensor.shape, rows=0, classes=0, targets=None, health=as_health(counts), implementations={},
         truth=None, findings=tuple(findings), affected_rows=sum(finding.count for finding in findings),
-        notes=tuple(filter(None, (tensor.note, excuse, *_notes(tensor, dtype, casting)))),
+        notes=tuple(
+            filter(None, (tensor.note, excuse, *_notes(tensor, dtype, casting), _KEPT_WIDE * kept_wide))
+        ),
     )  # fmt: skip
 
 
@@ -89,6 +103,18 @@ class _Part:
     start: int
     """Flat position of the first, in C order."""
     stop: int
+    dtypes: tuple[str, ...]
+
+    def measured(self, most: int) -> tuple[int, Found]:
+        """(bytes, what is known per dtype)."""
+        try:
+            values = self.values()
+            found = [
+                health.measure(values, self.tensor.dtype, each, self.start, most) for each in self.dtypes
+            ]
+            return values.nbytes, found
+        except (NanhuntError, OSError, MemoryError) as error:
+            return 0, error
 
     def values(self) -> Array:
         """Shape (values,); a copy where the layout differs."""
@@ -103,20 +129,13 @@ class _Part:
 
 
 def _measured(
-    tensors: Sequence[Tensor], dtypes: Dtypes, most: int, advance: Callable[[int], None]
+    tensors: Sequence[Tensor],
+    dtypes: Dtypes,
+    most: int,
+    advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, Found]]:
     """What is known of every tensor, per dtype; a tensor is begun while the one before it is being finished."""
-
-    def measure(part: _Part) -> tuple[int, Found]:
-        stored, to = part.tensor.dtype, dtypes(part.tensor)
-        try:
-            values = part.values()
-            return values.nbytes, [health.measure(values, stored, dtype, part.start, most) for dtype in to]
-        except (NanhuntError, OSError, MemoryError) as error:
-            return 0, error
-
-    def work(batch: list[_Part]) -> list[tuple[int, int, Found]]:
-        return [(part.number, *measure(part)) for part in batch]
 
     def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
@@ -124,7 +143,9 @@ def _measured(
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             with contextlib.suppress(NanhuntError, OSError, MemoryError):
                 _ = tensor.shards or tensor.data  # cached
-        for batch in (map if small else in_order)(work, _batches(tensors)):
+        work = functools.partial(_measure, most)
+        batches = _batches(tensors, dtypes)
+        for batch in map(work, batches) if small else executor.map(work, batches):
             for number, size, found in batch:
                 yield number, found
                 advance(size)  # after the tensor before it is told: an interrupt here loses nothing
@@ -136,6 +157,11 @@ def _measured(
         )
 
 
+def _measure(most: int, batch: list[_Part]) -> list[tuple[int, int, Found]]:
+    """(number of the tensor, bytes, what is known) of every part."""
+    return [(part.number, *part.measured(most)) for part in batch]
+
+
 def _joined(most: int, some: Found, more: Found) -> Found:
     if isinstance(some, Exception):
         return some
@@ -144,7 +170,7 @@ def _joined(most: int, some: Found, more: Found) -> Found:
     return [(one + other).keep(most) for one, other in zip(some, more, strict=True)]
 
 
-def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
+def _batches(tensors: Sequence[Tensor], dtypes: Dtypes) -> Iterator[list[_Part]]:
     """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
     batch: list[_Part] = []
     room = BATCH_BYTES
@@ -152,7 +178,7 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
         itemsize, size = layout(tensor.dtype).carrier.itemsize, math.prod(tensor.shape)
         step = BATCH_BYTES // itemsize
         for start in range(0, max(1, size), step):
-            part = _Part(number, tensor, start, min(start + step, size))
+            part = _Part(number, tensor, start, min(start + step, size), dtypes(tensor))
             batch.append(part)
             room -= (part.stop - part.start) * itemsize
             if room <= 0:
@@ -177,44 +203,70 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
 
 
 def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
-    if casting.overflow or casting.zero:
-        rule, target = CAST_LOSS, FORMATS[dtype]
-        total = math.prod(tensor.shape)
-        parts = []
-        if casting.overflow:
-            verb = "overflow" if target.has_infinity else "saturate"
-            largest = max(abs(counts.min), abs(counts.max))
-            parts.append(
-                f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g})"
-            )
-        if casting.zero:
-            parts.append(
-                f"{casting.zero:,} of {total:,} values become 0 in {dtype} (below {target.smallest_subnormal / 2:.3g})"
-            )
+    """What a cast would destroy: an overflow always counts, a few values that become 0 hardly ever."""
+    target, total = FORMATS[dtype], math.prod(tensor.shape)
+    if casting.zero:
+        slight = not carries_weight(casting.zero, counts, total, target)
         yield Finding(
-            rule.code, rule.name, rule.severity, casting.overflow + casting.zero, casting.first, "; ".join(parts),
-            _wider(tensor, dtype, casting),
+            CAST_LOSS.code, CAST_LOSS.name, CAST_LOSS.minor if slight and CAST_LOSS.minor else CAST_LOSS.severity,
+            casting.zero, casting.first_zero,
+            f"{casting.zero:,} of {total:,} values become 0 in {dtype} (below {target.smallest_subnormal / 2:.3g}), "
+            f"the first at {position(tensor, casting.first_zero[0])}",
+            () if slight else _mended(CAST_LOSS, tensor, dtype, casting.first_zero),
+        )  # fmt: skip
+    if casting.overflow:
+        verb = "overflow" if target.has_infinity else "saturate"
+        largest = max(abs(counts.min), abs(counts.max))
+        yield Finding(
+            VALUE_OVERFLOW.code, VALUE_OVERFLOW.name, VALUE_OVERFLOW.severity,
+            casting.overflow, casting.first_overflow,
+            f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g}), "
+            f"the first at {position(tensor, casting.first_overflow[0])}",
+            _mended(VALUE_OVERFLOW, tensor, dtype, casting.first_overflow),
         )  # fmt: skip
 
 
-def _wider(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[RemedyResult, ...]:
-    """Casting the same values to bfloat16, run on the first that were lost."""
-    if not FORMATS[dtype].is_narrow:
-        return ()  # bfloat16 has no wider range
-    where = np.unravel_index(np.array(casting.first, np.intp), tensor.shape) if tensor.shape else ()
-    lost = health.measure(np.atleast_1d(tensor.data[where]), tensor.dtype, "bfloat16").casting
-    after = lost.overflow + lost.zero
-    rows = len(casting.first)
-    return (
-        RemedyResult(
-            "use bfloat16 for this tensor",
-            "tensor = tensor.to(torch.bfloat16)",
-            after == 0,
-            rows,
-            after,
-            None,
-        ),
-    )
+FLUSHED_SHARE = 0.01
+"""Values that become 0 carry weight from this share of those that are not 0 on ..."""
+FLUSHED_NORM = 1e-3
+"""... or where their norm may be this part of the tensor's, twice the rounding error of float16."""
+
+
+def carries_weight(flushed: int, counts: health.Counts, total: int, target: FloatFormat) -> bool:
+    """Whether values that flush to 0 matter, by number or by norm.
+
+    Each is at most half the smallest subnormal, and the tensor's norm is at least its largest value: a bound that
+    costs no further pass, and that never calls weighty values slight.
+    """
+    norm = math.sqrt(flushed) * target.smallest_subnormal / 2
+    largest = max(abs(counts.min), abs(counts.max))
+    return flushed > FLUSHED_SHARE * (total - counts.zero) or norm > FLUSHED_NORM * largest
+
+
+def _mended(
+    rule: Rule[Any, Any, Any], tensor: Tensor, dtype: str, lost: tuple[int, ...]
+) -> tuple[RemedyResult, ...]:
+    """The rule's fixes, run as printed on the first values that were lost."""
+    from nanhunt.dtypes.convert import to_torch
+    from nanhunt.operations.fix import run
+
+    where = np.unravel_index(np.array(lost, np.intp), tensor.shape) if tensor.shape else ()
+    values = to_torch(np.atleast_1d(tensor.data[where]), tensor.dtype)
+    results = []
+    for fix in rule.fixes:
+        if fix.when(dtype):
+            code = fix.render({})
+            ran = run(code, {"tensor": values}, [])
+            gone = len(lost)
+            if ran.result is not None:
+                gone = int(((ran.result == 0) | ~ran.result.isfinite()).sum())
+            outcome = ran.error or (
+                f"still lost in {ran.result.dtype}" if gone and ran.result is not None else ""
+            )
+            results.append(
+                RemedyResult(fix.title, code, gone == 0, len(lost), gone, None, outcome, fix.changes)
+            )
+    return tuple(results)
 
 
 def position(tensor: Tensor, flat: int) -> str:

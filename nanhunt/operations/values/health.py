@@ -56,14 +56,16 @@ class Casting:
     """Values that are not 0 and flush to it."""
     subnormal: int = 0
     """Values that are not subnormal and become so."""
-    first: tuple[int, ...] = ()
-    """The first flat positions that overflow or flush, ascending."""
+    first_overflow: tuple[int, ...] = ()
+    """The first flat positions that overflow, ascending."""
+    first_zero: tuple[int, ...] = ()
+    """The first flat positions that flush to 0, ascending."""
 
     def __add__(self, other: Casting) -> Casting:
         """Over both ranges; the other one comes later."""
         return Casting(
             self.overflow + other.overflow, self.zero + other.zero, self.subnormal + other.subnormal,
-            self.first + other.first,
+            self.first_overflow + other.first_overflow, self.first_zero + other.first_zero,
         )  # fmt: skip
 
 
@@ -84,10 +86,11 @@ class Measured:
         )  # fmt: skip
 
     def keep(self, most: int) -> Measured:
-        """The same with at most ``most`` first positions of either kind."""
-        if max(len(self.first_nonfinite), len(self.casting.first)) <= most:
+        """The same with at most ``most`` first positions of each kind."""
+        lost = self.casting
+        if max(map(len, (self.first_nonfinite, lost.first_overflow, lost.first_zero))) <= most:
             return self
-        casting = replace(self.casting, first=self.casting.first[:most])
+        casting = replace(lost, first_overflow=lost.first_overflow[:most], first_zero=lost.first_zero[:most])
         return Measured(self.counts, casting, self.first_nonfinite[:most])
 
 
@@ -99,7 +102,7 @@ def count(block: Array, dtype: str) -> Counts:
 def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0) -> Measured:
     """Measures stored values (values,), the first of which has flat position ``start``, cast to ``dtype``.
 
-    At most ``most`` first positions of either kind are kept. Takes up to a few times the memory of ``flat``.
+    At most ``most`` first positions of each kind are kept. Takes up to a few times the memory of ``flat``.
     """
     limits = cast_limits(stored, dtype)
     form = limits.layout
@@ -116,10 +119,15 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     if finite.size:
         counts = replace(counts, min=form.value(low), max=form.value(high))
     overflowing = _overflowing(bits, limits) if largest >= limits.overflow_from else _NOWHERE
-    lost = np.sort(np.concatenate((overflowing, *near.flushed_at)))[:most]
+    flushed = np.sort(np.concatenate((_NOWHERE, *near.flushed_at)))
     return Measured(
         replace(counts, zero=near.zero, subnormal=near.subnormal),
-        Casting(overflowing.size, near.flushed, near.made_subnormal, tuple((lost + start).tolist())),
+        Casting(
+            overflowing.size,
+            near.flushed,
+            near.made_subnormal,
+            *(tuple((at[:most] + start).tolist()) for at in (np.sort(overflowing), flushed)),
+        ),
         tuple((nonfinite[:most] + start).tolist()),
     )
 

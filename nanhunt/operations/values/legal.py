@@ -32,6 +32,8 @@ _METRIC = (
 )
 _LIMIT = r"min_vals?|max_vals?|(min|max|best)[_-](value|score|loss|metric)"
 """Buffers of observers (quantization) and running metrics, one number each."""
+_MOMENT = r"(max_)?exp_avg(_sq)?|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta"
+"""What torch's optimizers keep of each weight."""
 _KEPT = (
     r"callbacks|loops|metrics?|meters?|logs?|log_history|history|hyper_parameters|hparams|args|config|cfg"
     r"|trainer(_state)?|early_stopp(ing|er)|best_k_models"
@@ -61,6 +63,11 @@ def is_bookkeeping(tensor: Tensor, *, has_nan: bool) -> bool:
     if single and any(re.fullmatch(_KEPT, part) for part in parts[:-1]):
         return True
     return len(tensor.shape) <= 1 and _called(tensor, _METRIC)
+
+
+def is_moment(tensor: Tensor) -> bool:
+    """Whether this is an average that an optimizer keeps. Nobody casts those with the weights."""
+    return _called(tensor, _MOMENT)
 
 
 def lowest_mask(tensor: Tensor, counts: Counts, casting: Casting) -> bool:

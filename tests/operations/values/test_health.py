@@ -85,10 +85,11 @@ def test_one_pass_knows_what_plain_numpy_knows(data: st.DataObject) -> None:
         found = measure(block, stored, dtype, start=7, most=most)
     assert found.counts == reference(values, FORMATS[stored].smallest_normal)
     expected = cast_reference(block, values, stored, dtype)
-    lost = 7 + np.flatnonzero(expected[0] | expected[1])
+    overflow, flushed = (7 + np.flatnonzero(kind) for kind in expected[:2])
     figures = (found.casting.overflow, found.casting.zero, found.casting.subnormal)
     assert figures == tuple(int(kind.sum()) for kind in expected)
-    assert found.casting.first == tuple(lost[:most].tolist())
+    assert found.casting.first_overflow == tuple(overflow[:most].tolist())
+    assert found.casting.first_zero == tuple(flushed[:most].tolist())
     assert found.first_nonfinite == tuple((7 + np.flatnonzero(~np.isfinite(values)))[:most].tolist())
 
 

@@ -14,8 +14,9 @@ from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import DTYPES, FORMATS
 from nanhunt.load.tensor import BITS, Tensor
 from nanhunt.operations.options import JudgeOptions
-from nanhunt.operations.rules import RULES
+from nanhunt.operations.rules import RULES, chosen
 from nanhunt.operations.values.check import check_values
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import TensorReport
 
 
@@ -23,7 +24,7 @@ def judged(data: np.ndarray, stored: str, dtype: str, **options: int) -> TensorR
     """The health check of values in memory."""
     tensor = Tensor("w.pt", "layer.weight", stored, data.shape, lambda: data)
     ((_, reports),) = check_values(
-        (tensor,), lambda _: (dtype,), JudgeOptions(**options), frozenset(RULES), lambda _: None
+        (tensor,), lambda _: (dtype,), JudgeOptions(**options), frozenset(RULES), lambda _: None, Fastest()
     )
     assert not isinstance(reports, Exception)
     return reports[0]
@@ -76,12 +77,13 @@ def test_a_cast_loses_exactly_what_torch_loses(stored: str, dtype: str) -> None:
         & (after != 0)
         & (after.abs() < FORMATS[dtype].smallest_normal)
     )
-    lost = (overflow | flushed).nonzero()[:, 0].tolist()
     found = {finding.code: finding for finding in report.findings}
     assert found["NH501"].count == int((~was_finite).sum())
     assert list(found["NH501"].rows) == (~was_finite).nonzero()[:, 0].tolist()
-    assert (found["NH502"].count if lost else 0) == len(lost)
-    assert (list(found["NH502"].rows) if lost else []) == lost
+    for code, kind in (("NH502", flushed), ("NH504", overflow)):
+        lost = kind.nonzero()[:, 0].tolist()
+        assert (found[code].count if lost else 0) == len(lost)
+        assert (list(found[code].rows) if lost else []) == lost
     counted = [int(kind.sum()) for kind in (overflow, flushed, subnormal)]
     note = "{:,} overflow, {:,} become 0, {:,} become subnormal".format(*counted)
     assert note in report.notes[0]
@@ -119,10 +121,64 @@ def test_weights_in_a_checkpoint_are_judged_as_values(tmp_path: object) -> None:
     report = nanhunt.check(path, dtype="float16")
     roles = {tensor.tensor: tensor.role for tensor in report.tensors}
     assert roles == {"model.bias": "values", "model.weight": "values"}
-    assert [finding.code for finding in report.findings] == ["NH502"]
-    fix = report.findings[0].remedies[0]
-    assert fix.works
-    assert fix.rows == 10
+    (finding,) = report.findings
+    assert (finding.code, finding.severity, report.exit_code) == ("NH504", "error", 1)
+    assert "the first at [0, 0]" in finding.message
+    (fix,) = finding.remedies
+    assert (fix.works, fix.rows, fix.bad_rows_after) == (True, 10, 0)
+    assert "rounded to 8 bits" in fix.changes
+    scope = {"torch": torch, "tensor": torch.full((4, 4), 1e5)}
+    exec(fix.snippet, scope)
+    assert bool(scope["output"].isfinite().all())
+
+
+def flushing(few: int, size: float = 1e-9, largest: float = 0.02) -> TensorReport:
+    """1,000 weights up to ``largest``, of which ``few`` have ``size``, cast to float16."""
+    data = np.linspace(largest / 200, largest, 1000, dtype=np.float32)
+    data[3 : 3 + few] = size
+    return judged(data, "float32", "float16")
+
+
+@pytest.mark.parametrize(
+    ("few", "largest", "severity"),
+    [
+        (1, 0.02, "note"), (10, 0.02, "note"), (11, 0.02, "warning"), (2, 5e-5, "note"), (3, 5e-5, "warning"),
+    ],
+)  # fmt: skip
+def test_a_few_values_that_become_0_are_a_note_unless_they_carry_weight(
+    few: int, largest: float, severity: str
+) -> None:
+    (finding,) = flushing(few, largest=largest).findings
+    assert (finding.code, finding.count, finding.severity) == ("NH502", few, severity)
+    assert finding.rows[0] == 3
+    # bfloat16 keeps them, and rounds everything else eight times as much: not for a few.
+    assert [fix.works for fix in finding.remedies] == ([True] if severity == "warning" else [])
+
+
+def test_values_that_bfloat16_loses_as_well_have_no_fix_that_works() -> None:
+    (finding,) = judged(np.full(100, 1e-42, np.float64), "float64", "float16").findings
+    assert [fix.works for fix in finding.remedies] == [False]
+    assert finding.remedies[0].outcome == "still lost in torch.bfloat16"
+    assert finding.remedies[0].bad_rows_after == 10
+    assert not judged(np.full(100, 1e-42, np.float64), "float64", "bfloat16").findings[0].remedies
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "momentum_buffer"])
+def test_moments_are_judged_for_a_cast_only_on_request(name: str) -> None:
+    moments = np.full(100, 1e-9, np.float32)
+    tensor = Tensor("ckpt.pt", f"optimizer.state.0.{name}", "float32", moments.shape, lambda: moments)
+
+    def found(**options: tuple[str, ...]) -> TensorReport:
+        given = JudgeOptions(**options)
+        ((_, reports),) = check_values(
+            (tensor,), lambda _: ("float16",), given, chosen(given.select, ()), lambda _: None
+        )
+        assert not isinstance(reports, Exception)
+        return reports[0]
+
+    assert found().findings == ()
+    assert any("--select" in note for note in found().notes)
+    assert [finding.code for finding in found(select=("NH502",)).findings] == ["NH502"]
 
 
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "transposed"])
