@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanhunt.render import FORMATS, render
+from nanhunt.render import REPORT_FORMATS, render
 from nanhunt.results.report import Report
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.py"
@@ -67,7 +67,7 @@ def main() -> None:
             file.write(pickle.dumps(report(*numbers)))
             file.flush()
             print(name)
-            for format in FORMATS:
+            for format in REPORT_FORMATS:
                 done = subprocess.run(
                     [sys.executable, __file__, file.name, format], capture_output=True, text=True, check=True
                 )
