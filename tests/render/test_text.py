@@ -68,7 +68,7 @@ def test_proof_and_what_does_not_help(report):
 def test_code_is_never_wrapped(report, golden, format):
     line = f"{golden.FUSED.snippet}  # {'a comment far longer than any terminal ' * 4}end"
     long = Report.from_json(report.to_json().replace(golden.FUSED.snippet, line))
-    assert line in [shown.strip() for shown in render(long, format, width=80).splitlines()]
+    assert line in [shown.strip() for shown in render(long, format, width=80, verbosity=1).splitlines()]
 
 
 def test_what_is_still_wrong_and_what_is_changed_are_said(golden):
