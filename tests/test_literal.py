@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from nanhunt.literal import literal, literal_json, literal_lines
-from nanhunt.render import FORMATS, render
+from nanhunt.render import REPORT_FORMATS, render
 from nanhunt.results.report import (
     Finding,
     Health,
@@ -83,7 +83,7 @@ def report(name: str) -> Report:
     return Report({"logits": [name]}, (tensor, *dumps), (ReadError(name, name, name, name),), 1)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 @settings(max_examples=25, deadline=None)
 @given(name=text)
 def test_no_format_lets_one_through(format: str, name: str) -> None:

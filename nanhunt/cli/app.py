@@ -79,6 +79,17 @@ def op(
     explain.explain_operations(name, every=every)
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of saved reports."""
+    import json
+
+    from nanhunt.cli import output
+    from nanhunt.results.schema import schema as of_reports
+
+    output.say(json.dumps(of_reports(), indent=2) + "\n")
+
+
 register(app)
 
 

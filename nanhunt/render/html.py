@@ -34,6 +34,7 @@ MOST_LISTED = 1000
 """Verdicts on a page; the rest is counted."""
 OPEN = 3
 """Sections that are open where there are more."""
+MOST_SERIES = 5
 MOST_SECTIONS = 100
 """Tensors with pictures and findings, worst first, so that a page opens at once."""
 
@@ -56,7 +57,7 @@ def render(report: Report) -> str:
         folded=[] if few else listed[LISTED:MOST_LISTED],
         unlisted=max(len(listed) - MOST_LISTED, 0),
         healthy=report.healthy if few else counted.healthy,
-        series=steps.series(report)[:MOST_SECTIONS],
+        series=(steps.bad_series(report) or steps.series(report))[:MOST_SERIES],
         style=style,
         script=script,
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "

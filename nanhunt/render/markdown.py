@@ -40,7 +40,7 @@ def render(report: Report) -> str:
     blocks = [
         f"## nanhunt: {_headline(report)}",
         phrases.summary(report),
-        *(plain(one.sentence) for one in steps.series(report)[:IN_FULL]),
+        *(plain(one.sentence) for one in steps.bad_series(report)[:IN_FULL]),
         *_unread(report),
         *([f"Not looked at: {plain(phrases.not_looked_at(report))}"] if report.not_looked_at else []),
         *_rules(report, sick),

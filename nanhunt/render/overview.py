@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, Report, Severity, TensorReport
@@ -46,7 +46,7 @@ class RuleGroup:
 
 def worst_first(report: Report) -> list[TensorReport]:
     """Judgements with a new finding: those that fail the run, then by severity, then by the share of bad rows."""
-    found = [tensor for group in phrases.groups(report) for tensor in group if _new(tensor)]
+    found = [tensor for group in phrases.groups(_sick(report)) for tensor in group if _new(tensor)]
     return sorted(found, key=_badness)
 
 
@@ -58,7 +58,7 @@ def sick_tensors(report: Report) -> int:
 def by_rule(report: Report) -> list[RuleGroup]:
     """Gravest first, then by rows."""
     found: dict[tuple[str, str, Severity], list[tuple[Finding, TensorReport]]] = {}
-    for group in phrases.groups(report):
+    for group in phrases.groups(_sick(report)):
         for tensor in group:
             for finding in _new(tensor):
                 found.setdefault((finding.code, finding.name, finding.severity), []).append((finding, tensor))
@@ -84,6 +84,10 @@ def worst_word(tensors: Sequence[TensorReport]) -> Severity | None:
     """The highest severity of a new finding among them."""
     new = [finding.severity for tensor in tensors for finding in _new(tensor)]
     return max(new, key=lambda each: each.rank, default=None)
+
+
+def _sick(report: Report) -> Report:
+    return replace(report, tensors=tuple(tensor for tensor in report.tensors if tensor.findings))
 
 
 def _new(tensor: TensorReport) -> list[Finding]:

@@ -477,7 +477,8 @@ def summary(report: Report) -> str:
     tensors, files = tensors_and_files(report)
     found = [plural(number, severity) for severity, number in severity_counts(report).items() if number]
     known = sum(finding.known for finding in report.findings)
-    parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else "nothing to judge")]
+    nothing = "nothing was judged" if report.errors else "nothing to judge"
+    parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else nothing)]
     parts += [f"{count(known)} known"] if known else []
     parts += tolerated(report)
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []

@@ -71,6 +71,11 @@ def series(report: Report) -> list[Series]:
     return [_series(family[0].tensor, family[0].dtype, family) for family in families if len(family) > 1]
 
 
+def bad_series(report: Report) -> list[Series]:
+    """Those in which something goes wrong."""
+    return [one for one in series(report) if one.first_bad is not None]
+
+
 _NUMBER = re.compile("[0-9]+")
 _STEP = re.compile("(step|checkpoint|iter|iteration|epoch)[-_=.]?$", re.IGNORECASE)
 

@@ -71,7 +71,7 @@ def _overview(page: _Page, report: Report) -> None:
     style = STYLES[severity] if severity else HEALTHY
     word = severity.name if severity else "NOTHING NEW"
     page.line((word, f"{style} bold"), (f" {overview.headline(report)}", style))
-    for one in steps.series(report)[:WORST_SERIES]:
+    for one in steps.bad_series(report)[:WORST_SERIES]:
         page.line((one.sentence, ""), indent=2)
     page.gap()
     _worst(page, tensors)

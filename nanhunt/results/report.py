@@ -400,6 +400,7 @@ def _file_key(file: str) -> tuple[Any, ...]:
     return (natural_key(file), file)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts step-2 before step-10."""
     parts = re.split("0*([0-9]+)", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from judgements import judged
 
-from nanhunt.render import FORMATS, render
+from nanhunt.render import REPORT_FORMATS, render
 from nanhunt.results.origin import kept_apart
 from nanhunt.results.report import ReadError, Report, Severity, merge
 
@@ -15,7 +15,7 @@ def test_three_jobs_with_one_file_name_are_three_tensors() -> None:
     reports = {name: Report(tensors=(judged("dumps/x.npz", Severity.ERROR),)) for name in JOBS}
     total = merge(kept_apart(reports))
     assert [tensor.origin for tensor in total.tensors] == list(JOBS)
-    for format in FORMATS:
+    for format in REPORT_FORMATS:
         assert all(name in render(total, format) for name in JOBS), format
     assert "3 tensors in 3 files" in render(total, "text")
 
