@@ -1,4 +1,4 @@
-"""check and compare for notebooks and tests: the same survey as the command line, on values in memory too."""
+"""check and compare for notebooks and tests: judged as on the command line, values in memory too."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import functools
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Role, tensor_at
-from nanhunt.load.tensor import BITS, FLOATING, Tensor
-from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem
-from nanhunt.options import Option, again, declared, make, one_of
+from nanhunt.load.container import Container
+from nanhunt.load.memory import container_of, holds_names, tensor_of
+from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.operations.caller import defaults_of_libraries
+from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
+from nanhunt.options import Option, again, declared, make, one_of, option
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
 
 Path_: TypeAlias = str | os.PathLike[str]
 Values: TypeAlias = "np.ndarray[Any, Any] | torch.Tensor | Sequence[Any]"
-Input: TypeAlias = "Path_ | Sequence[Path_] | Values"
+Named: TypeAlias = "Mapping[str, Any] | torch.nn.Module"
+Input: TypeAlias = "Path_ | Sequence[Path_] | Values | Named"
 Dtype: TypeAlias = "str | torch.dtype | np.dtype[Any] | type[np.generic]"
 P = ParamSpec("P")
 
@@ -43,6 +49,11 @@ class Keywords(Options):
     dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
     class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
+    executor: Executor | None = option(
+        None,
+        help="Who judges blocks of rows: any concurrent.futures.Executor, of threads, processes or machines. "
+        "Work is pickled; files are opened where it is done. Default: threads.",
+    )
 
 
 def _with_keywords(
@@ -88,22 +99,28 @@ def _explained(options: Iterable[Option]) -> str:
 def check(x: Input, keywords: Keywords) -> Report:
     """Judges logits; ``assert nanhunt.check(logits, targets).ok`` fails when there are findings.
 
-    ``x``: a path, a list of paths, or values of shape (..., classes). ``targets``: integer labels (...), or
+    ``x``: a path, a list of paths, values of shape (..., classes), or a dict of tensors, a state_dict or a module,
+    which are judged like a file with the same tensors. ``targets``: integer labels (...), or
     probabilities of the logits' shape, or what --targets takes. Raises NanhuntError for an unknown keyword, values
     that are not logits and targets that do not fit; for paths such errors are in ``Report.errors``.
     """
-    return _survey(x, keywords, compares=False)
+    return _in_default_state(x, keywords, compares=False)
 
 
 @_with_keywords(Keywords)
 def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
-    return _survey(x, keywords, compares=True)
+    return _in_default_state(x, keywords, compares=True)
 
 
-def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
+    with defaults_of_libraries():
+        return _judged(x, keywords, compares)
+
+
+def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
-    survey = Survey(options, compares)
+    survey = Survey(options, compares, executor=keywords.executor or Fastest())
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
         if any(value is not None and not _is_path(value) for value in (targets, class_weights)):
@@ -111,10 +128,27 @@ def _survey(x: Any, keywords: Keywords, *, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
+    if holds_names(x):
+        return _named(survey, container_of(x), targets, class_weights)
     report = survey.chosen(_chosen(x, targets, class_weights, options))
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report
+
+
+def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
+    """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
+    options = survey.options
+    if options.op is not None:
+        return survey.operation(container)
+    chosen = choose(container, options)
+    if targets is not None and not _is_path(targets):
+        given = _other(targets, TARGETS, options)
+        problems = [replace(each, targets=given, source="argument", given=True) for each in chosen.problems]
+        chosen = replace(chosen, problems=tuple(problems))
+    if class_weights is not None and not _is_path(class_weights):
+        chosen = replace(chosen, class_weights=_other(class_weights, CLASS_WEIGHTS, options))
+    return survey.of(container, chosen)
 
 
 def _options(keywords: Keywords) -> Options:
@@ -138,7 +172,7 @@ def _are_paths(x: Any) -> bool:
 
 
 def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chosen:
-    logits = _tensor(x, "logits")
+    logits = tensor_of(x, "logits")
     if logits.dtype not in FLOATING:
         raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
     problem = Problem(logits)
@@ -151,30 +185,7 @@ def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chose
 def _other(value: Any, role: Role, options: Options) -> Tensor:
     if _is_path(value):
         return tensor_at(os.fspath(value), role, options.stored_dtype)
-    return _tensor(value, role.name)
-
-
-def _tensor(value: Any, name: str) -> Tensor:
-    """Values in memory as a Tensor; torch's are shared, not copied, where they are contiguous on the CPU."""
-    if type(value).__module__.split(".")[0] == "torch":
-        dtype, array = _from_torch(value)
-    else:
-        array = np.asarray(value)
-        dtype = array.dtype.name
-        if dtype in BITS:
-            array = array.view(BITS[dtype])
-    return Tensor("<memory>", name, dtype, array.shape, lambda: array)
-
-
-def _from_torch(value: torch.Tensor) -> tuple[str, np.ndarray[Any, Any]]:
-    import torch
-
-    value = value.detach().cpu().contiguous()
-    dtype = str(value.dtype).removeprefix("torch.")
-    if dtype in BITS:
-        value = value.view(torch.int16 if BITS[dtype] == "uint16" else torch.uint8)
-        return dtype, value.numpy().view(BITS[dtype])
-    return dtype, value.numpy()
+    return tensor_of(value, role.name)
 
 
 def _dtype_name(dtype: Any) -> str:

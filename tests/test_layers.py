@@ -16,7 +16,7 @@ import nanhunt
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nanhunt", "errors", "dtypes"),
+    ("nanhunt", "errors", "literal", "dtypes"),
     ("options",),  # how one is declared; the options themselves are in the rooms that read them
     ("results",),
     ("load", "parallel"),
@@ -29,10 +29,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-STANDARD_ONLY = ("errors", "results", "options")
+STANDARD_ONLY = ("errors", "literal", "results", "options")
 NEVER = {
     "render": {"torch", "numpy", "nanhunt.load"},
-    "operations": {"typer", "rich", "nanhunt.render"},
+    "operations": {"typer", "rich", "nanhunt.render", "nanhunt.parallel"},
     "load": {"typer", "rich", "nanhunt.render"},
     "cli": {"torch"},
 }

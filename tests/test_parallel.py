@@ -147,23 +147,34 @@ def test_where_no_more_processes_are_allowed_one_does_everything(
 
 
 ORPHANS = """
-import os, signal
+import os, signal, sys, time
 from pathlib import Path
-from typing import Any
 from nanhunt.parallel.processes import in_processes
-results = in_processes(lambda item: bytes(1 << 16), iter(range(10**9)), 3)
+
+def work(item):
+    if item > 2 and sys.argv[2] == "busy":
+        time.sleep(1000)
+    return bytes(1 << 16)
+
+results = in_processes(work, iter(range(10**9)), 3)
 next(results)
 print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), int(sys.argv[1]))
+time.sleep(1000)
 """
 
 
 @FORKS
-def test_no_process_outlives_its_parent() -> None:
-    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("at", ["busy", "writing"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_no_process_outlives_its_parent(number: int, at: str) -> None:
+    """Neither one that is in the middle of its work, nor one that waits for its result to be read."""
+    command = [sys.executable, "-c", ORPHANS, str(int(number)), at]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -number
     orphans = done.stdout.split()
     assert len(orphans) == 2
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 15
     while any(map(lives, orphans)):
         assert time.monotonic() < deadline
         time.sleep(0.01)

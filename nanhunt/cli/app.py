@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nanhunt import __version__
-from nanhunt.cli import explain, judge
+from nanhunt.cli import judge
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, SettingsOptions, command
 from nanhunt.cli.run import register
 from nanhunt.results.options import ReportOptions
@@ -30,7 +30,7 @@ def check(
     ],
 ) -> None:
     """Look for trouble in dumped logits, checkpoints or folders of them."""
-    judge.survey(given, paths, compares=False)
+    judge.judge(given, paths, compares=False)
 
 
 @command(app, Options, ScanOutputOptions, SettingsOptions)
@@ -41,7 +41,7 @@ def compare(
     ] = None,
 ) -> None:
     """Run all four implementations side by side over every row; without PATH, on the articles' 3 x 3 batch."""
-    judge.survey(given, judge.only_one(paths or []), compares=True)
+    judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
 @command(app, ReportOptions, OutputOptions)
@@ -63,6 +63,8 @@ def rule(
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
     """Explain a rule: what, why, how to fix."""
+    from nanhunt.cli import explain  # the whole catalogue: no other command needs it to start
+
     explain.explain_rules(name, every=every)
 
 
@@ -72,6 +74,8 @@ def op(
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
     """Explain an operation: its tensors, options, ways of writing it, rules."""
+    from nanhunt.cli import explain
+
     explain.explain_operations(name, every=every)
 
 

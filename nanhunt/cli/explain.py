@@ -9,7 +9,7 @@ from typing import Any
 from nanhunt.cli import output as files
 from nanhunt.operations import rules
 from nanhunt.operations.description import Description
-from nanhunt.operations.registry import described
+from nanhunt.operations.descriptions import described
 from nanhunt.operations.rule import Rule
 from nanhunt.options import Option, one_of
 

@@ -1,4 +1,4 @@
-"""One command from its parsed options to its exit code: settings, survey, rendering, files."""
+"""One command from its parsed options to its exit code: judging, rendering, files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nanhunt.cli import output as files
+from nanhunt.cli import process
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.operations import rules
 from nanhunt.render import format_for, render, statistics
-from nanhunt.results import baseline
+from nanhunt.results import baseline, verdict
 from nanhunt.results.options import ReportOptions
-from nanhunt.results.report import ExitCode, ReadError, Report, exit_code, merge
+from nanhunt.results.origin import kept_apart
+from nanhunt.results.report import ExitCode, ReadError, Report, merge
 from nanhunt.scan.options import Options
 
 if TYPE_CHECKING:
     from nanhunt.operations.cross_entropy.sweep import RowTable
 
-INTERRUPTED = 130
+LEAST_ADDRESS_SPACE = 128 << 20
+"""Bytes: measured, with some room."""
 
 
-def survey(given: Given, paths: list[str], *, compares: bool) -> None:
+def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
     options, output = given.part(Options), given.part(ScanOutputOptions)
     rules.chosen(options.select, options.ignore)
@@ -36,14 +39,14 @@ def survey(given: Given, paths: list[str], *, compares: bool) -> None:
     _check_files(output, [*paths, *(path for path in read if path)])
 
     def options_for(path: str) -> Options:
-        return given.part(Options, path) if given.settings.for_path(path) else options
+        return given.part(Options, path) if given.configuration.for_path(path) else options
 
-    _allow_many_files()
+    _set_limits()
     tables: dict[tuple[str, str], RowTable] | None = {} if output.save_rows else None
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if output.save_rows and tables is not None and not interrupted:
         files.write_rows(output.save_rows, tables)
-    report = _with_known(report, output, options.fail_on)
+    report = _with_known(report, output)
     _finish(report, output, interrupted=interrupted)
 
 
@@ -57,23 +60,37 @@ def only_one(paths: list[str]) -> list[str]:
     return paths
 
 
-def _allow_many_files() -> None:
-    """Every mapped tensor keeps a file open, and checkpoints have thousands."""
-    if sys.platform != "win32":
-        import resource
+def _set_limits() -> None:
+    """Every mapped tensor keeps a file open, and checkpoints have thousands; and NumPy needs room to start in.
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Raises NanhuntError where the address space is too small for NumPy, whose libraries would end the process.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY and space < LEAST_ADDRESS_SPACE:
+        raise NanhuntError(
+            f"Only {space >> 20:,} MiB of address space are allowed (ulimit -v), too few to start NumPy.",
+            f"Allow {LEAST_ADDRESS_SPACE >> 20} MiB at least.",
+        )
+    if space != resource.RLIM_INFINITY:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of its threads reserves tens of MiB
 
 
 def merge_saved(given: Given, reports: list[str]) -> None:
     """report: adds saved reports up, renders the sum, exits."""
-    fail_on, output = given.part(ReportOptions).fail_on, given.part(OutputOptions)
+    output = given.part(OutputOptions)
     _check_files(output, [*reports, *([output.baseline] if output.baseline else [])])
-    total = merge([_saved(path, as_input=True) for path in reports])
-    total = replace(total, exit_code=_code(total, fail_on))
-    _finish(_with_known(total, output, fail_on), output, interrupted=False)
+    total = merge(kept_apart({path: _saved(path, as_input=True) for path in reports}))
+    # Every tensor is judged as it was, unless one threshold for all of them is asked for.
+    asked = "fail_on" in given.typed
+    total = verdict.under(total, given.part(ReportOptions).fail_on) if asked else verdict.decided(total)
+    _finish(_with_known(total, output), output, interrupted=False)
 
 
 def _judged(
@@ -96,7 +113,7 @@ def _judged(
             for report in survey.paths(paths):
                 done.append(report)
         except KeyboardInterrupt as interrupt:
-            print("nanhunt: interrupted; this is what was known.", file=sys.stderr)
+            process.complain("interrupted; this is what was known.")
             known = "; ".join((f"interrupted after {progress.done:,} bytes", *map(str, interrupt.args)))
             rest = ReadError("the rest", f"{known}.", "Run it again to judge it.")
             return merge((*done, *survey.unfinished, Report(errors=(rest,)))), True
@@ -105,7 +122,7 @@ def _judged(
 
 def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None:
     if interrupted:
-        report = replace(report, exit_code=INTERRUPTED)
+        report = replace(report, exit_code=process.INTERRUPTED)
     verbosity = int(output.verbose) - int(output.quiet)
     for path in output.output:
         files.write(path, render(report, format_for(path), verbosity=verbosity))
@@ -115,23 +132,18 @@ def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None
     files.say(render(report, output.format, verbosity=verbosity, **look))
     if output.statistics:
         # Standard output stays what --format promises to programs.
-        say = files.say if output.format == "text" else sys.stderr.write
+        say = files.say if output.format == "text" else process.say
         say("\n" + statistics(report, **look))
     raise typer.Exit(report.exit_code)
 
 
-def _with_known(report: Report, output: OutputOptions, fail_on: str) -> Report:
+def _with_known(report: Report, output: OutputOptions) -> Report:
     """The exit code under the baseline and --exit-zero; unreadable input is always an error."""
     if output.baseline:
         report = baseline.mark_known(report, _saved(output.baseline, as_input=False))
-        report = replace(report, exit_code=_code(report, fail_on))
     if output.exit_zero and report.exit_code == ExitCode.FINDINGS:
         report = replace(report, exit_code=int(ExitCode.CLEAN))
     return report
-
-
-def _code(report: Report, fail_on: str) -> int:
-    return int(ExitCode.ERROR) if report.errors else exit_code(report.tensors, fail_on)
 
 
 def _append_summary(report: Report) -> None:
@@ -143,7 +155,7 @@ def _append_summary(report: Report) -> None:
                 stream.write(render(report, "markdown"))
         except OSError as error:
             raise NanhuntError(
-                f"GITHUB_STEP_SUMMARY {summary} cannot be written: {error}", "Unset it."
+                f"GITHUB_STEP_SUMMARY {summary} cannot be written: {error.strerror or error}.", "Unset it."
             ) from None
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nanhunt.cli.settings import Settings, read_settings
+from nanhunt.cli.settings import Configuration, read_configuration
 from nanhunt.options import Option, declared, make, option
-from nanhunt.render import FORMATS
+from nanhunt.render import REPORT_FORMATS
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class OutputOptions:
     """What to write."""
 
-    format: str = option("text", help="How standard output is written.", choices=FORMATS)
+    format: str = option("text", help="How standard output is written.", choices=REPORT_FORMATS)
     output: tuple[str, ...] = option(
         (),
         metavar="FILE",
@@ -63,12 +63,12 @@ class Given:
 
     typed: Mapping[str, Any]
     """Values from the command line, by field name."""
-    settings: Settings = field(default_factory=Settings)
+    configuration: Configuration = field(default_factory=Configuration)
 
     def part(self, kind: type[T], path: str | None = None) -> T:
         """The options of that class, for one input where ``path`` is given. Raises NanhuntError for wrong values."""
-        special = {} if path is None else self.settings.for_path(path)
-        values = {**self.settings.values, **special, **self.typed}
+        special = {} if path is None else self.configuration.for_path(path)
+        values = {**self.configuration.values, **special, **self.typed}
         return make(kind, {name: values[name] for name in declared(kind) if name in values})
 
 
@@ -132,7 +132,9 @@ def _given(context: typer.Context, parts: tuple[type, ...]) -> Given:
     if SettingsOptions not in parts:
         return Given(typed)
     by_path = _keys(part for part in parts if not issubclass(part, OutputOptions))  # one report for all paths
-    return Given(typed, read_settings(values["config"], _keys(parts), by_path, isolated=values["isolated"]))
+    return Given(
+        typed, read_configuration(values["config"], _keys(parts), by_path, isolated=values["isolated"])
+    )
 
 
 def _keys(parts: Iterable[type]) -> dict[str, Option]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ from nanhunt.cli import output as files
 from nanhunt.errors import NanhuntError
 
 if TYPE_CHECKING:
+    from nanhunt.watch.family import Family
     from nanhunt.watch.incident import Incident
     from nanhunt.watch.session import Session
 
@@ -93,35 +92,30 @@ def run(
     arguments = (script, *context.args) if module and script else tuple(context.args)
     what = Script(module or script, tuple(arguments), bool(module))
     start = prepare(what)
+    from nanhunt.watch.family import Family, Orders
     from nanhunt.watch.session import Session, Settings
 
     settings = Settings(keep_going, max_reports, every_op, capture_dir)
     session = Session(settings, report=_tell if format == "text" else _hold)
-    with _logging(session, tensorboard), session:
-        code = exit_code(start)
-    if session.found and not code:
-        code = 1  # the script went on (--continue), caught the stop, or a forked child found something
-    _write(session, what.name, code, format, output or [])
+    orders = Orders(keep_going, max_reports, every_op, str(Path(capture_dir).absolute()), format != "text")
+    with Family(orders, session) as family:
+        with _logging(session, tensorboard), session:
+            code = exit_code(start, session.raised)
+        code = code or family.found  # it went on (--continue), caught the stop, or a child found something
+        if family.is_first:
+            _write(session, family, what.name, code, format, output or [])
     raise typer.Exit(code)
 
 
 def _tell(incident: Incident) -> None:
+    from nanhunt.watch.family import say
     from nanhunt.watch.message import incident_text
 
-    _say(incident_text(incident))
+    say(incident_text(incident))
 
 
 def _hold(incident: Incident) -> None:
     """With --format json everything is written at the end, as one document."""
-
-
-def _say(text: str) -> None:
-    """Standard error, after what the script has printed: its standard output is its own, and may be closed."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
 
 
 def _logging(session: Session, folder: str) -> AbstractContextManager[object]:
@@ -141,15 +135,20 @@ def _for_rank(path: str) -> str:
     return str(file.with_name(f"{file.stem}-rank-{os.environ['RANK']}{file.suffix}"))
 
 
-def _write(session: Session, script: str, code: int, format: str, outputs: Sequence[str]) -> None:
+def _write(
+    session: Session, family: Family, script: str, code: int, format: str, outputs: Sequence[str]
+) -> None:
+    from nanhunt.watch.family import say
     from nanhunt.watch.message import all_clear, incident_text, run_json
 
-    document = run_json(script, session.steps, session.incidents, code)
-    clear = all_clear(session.steps, session.settings.every_op, code)
-    text = "".join(map(incident_text, session.incidents)) if session.found else clear
+    children = family.reports()
+    steps = [session.steps, *family.steps()]
+    document = run_json(script, sum(steps), [*session.incidents, *(item for _, item in children)], code)
+    clear = all_clear(sum(steps), session.settings.every_op, code, sum(map(bool, steps)))
+    text = "".join([*map(incident_text, session.incidents), *(text for text, _ in children)]) or clear
     for path in outputs:
         files.write(_for_rank(path), document if path.endswith(".json") else text)
     if format == "json":
-        _say(document)
-    elif not session.found:
-        _say(text)
+        say(document)
+    elif not family.found:
+        say(clear)

@@ -1,9 +1,9 @@
-"""Settings from [tool.nanhunt]: options under their names on the command line, and per-path tables."""
+"""Configuration from [tool.nanhunt]: options under their names on the command line, and per-path tables."""
 
 from __future__ import annotations
 
 import difflib
-import tomllib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ from nanhunt.options import Option, checked
 
 
 @dataclass(frozen=True)
-class Settings:
+class Configuration:
     """What a configuration file says, under field names (underscores)."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -31,36 +31,42 @@ class Settings:
         return found
 
 
-def read_settings(
+def read_configuration(
     file: str | None, known: Mapping[str, Option], by_path: Mapping[str, Option], *, isolated: bool
-) -> Settings:
-    """Settings from ``file``, or from the pyproject.toml found upward from the working directory.
+) -> Configuration:
+    """Configuration from ``file``, or from the pyproject.toml found upward from the working directory.
 
     ``known`` and ``by_path`` are the options that the table and its per-path tables may hold, by key. Raises
     NanhuntError for a file that cannot be read, an unknown key or a value that its option does not take.
     """
     if isolated and file is None:
-        return Settings()
+        return Configuration()
     path = Path(file) if file is not None else _nearest()
     if path is None:
-        return Settings()
+        return Configuration()
     table = _table(path, whole=file is not None)
     tables = table.pop("per-path", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
         raise NanhuntError(f"{path}: per-path is not a list of tables.", "Write [[tool.nanhunt.per-path]].")
-    return Settings(_values(path, table, known), tuple(_per_path(path, each, by_path) for each in tables))
+    return Configuration(
+        _values(path, table, known), tuple(_per_path(path, each, by_path) for each in tables)
+    )
 
 
 def _nearest() -> Path | None:
-    folder = Path.cwd()
-    for each in (folder, *folder.parents):
-        if (each / "pyproject.toml").is_file():
-            return each / "pyproject.toml"
-    return None
+    """Upward from the working directory; none where that has been deleted, or may not be looked into."""
+    try:
+        folder = Path.cwd()
+    except OSError:
+        return None
+    files = (each / "pyproject.toml" for each in (folder, *folder.parents))
+    return next((file for file in files if os.path.isfile(file)), None)  # noqa: PTH113 - False, and not an error
 
 
 def _table(path: Path, *, whole: bool) -> dict[str, Any]:
     """The [tool.nanhunt] table; in a file given with --config, top-level keys count when there is none."""
+    import tomllib  # most runs find no file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

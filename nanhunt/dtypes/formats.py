@@ -15,7 +15,7 @@ class FloatFormat:
     """One sign bit, an exponent and a mantissa, as in IEEE 754 and in OCP 8-bit floating point (2023).
 
     The exp limits are logits x, judged by exp(x) rounded to the format; they are measured, since where exp rounds
-    to infinity or 0 is the exp's affair as much as the format's.
+    to infinity or 0 depends on how exp is computed as much as on the format.
     """
 
     name: str

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.source import Source
+from nanhunt.load.source import Location, Source
 
 CHUNK = 1 << 20
 """Bytes in memory at once while unpacking or swapping."""
@@ -46,7 +46,7 @@ def mapped(
         return np.empty(shape, stored.newbyteorder("="), order)
     with source.open() as stream:
         try:
-            flat = _map(stream, stored, math.prod(shape), offset)
+            flat = _map(stream, stored, math.prod(shape), (source.start or 0) + offset)
         except OSError as error:
             if error.errno == errno.EMFILE:
                 hint = "Raise the limit first: ulimit -n 65536"
@@ -59,7 +59,7 @@ def mapped(
 
 
 def unpacked(
-    source: Source,
+    source: Location,
     copy: Callable[[IO[bytes]], None],
     stored: np.dtype[Any],
     shape: tuple[int, ...],
@@ -86,7 +86,7 @@ def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> np
     return np.ndarray((count,), dtype, pages, offset - start)
 
 
-def _swapped(source: Source, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _swapped(source: Location, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     native = flat.dtype.newbyteorder("=")
     step = CHUNK // native.itemsize
 
@@ -98,7 +98,7 @@ def _swapped(source: Source, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _through_file(
-    source: Source, needed: int, copy: Callable[[IO[bytes]], None], dtype: np.dtype[Any]
+    source: Location, needed: int, copy: Callable[[IO[bytes]], None], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     # Loaded here because most files are mapped as they lie.
     import shutil

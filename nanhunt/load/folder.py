@@ -12,7 +12,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.foreign import UnknownContent, refusal
 from nanhunt.load.reader import Reader, reader_of, readers
 from nanhunt.load.source import STDIN, Folder, is_folder, open_source
-from nanhunt.load.wording import FORMATS, printable
+from nanhunt.load.wording import READABLE, printable
 from nanhunt.results.report import natural_key
 
 
@@ -51,7 +51,7 @@ def _nothing_in(folder: str, found: Found, exclude: Sequence[str]) -> NanhuntErr
     others = sorted({what for _, what in found.passed_over})
     seen = f" (there are: {', '.join(others)})" if others else ""
     left_out = f" Excluded: {', '.join(exclude)}." if exclude else ""
-    hint = f"It reads {FORMATS}, hidden files left out.{left_out}"
+    hint = f"It reads {READABLE}, hidden files left out.{left_out}"
     return NanhuntError(f"{printable(folder)} holds no file that nanhunt reads{seen}.", hint)
 
 

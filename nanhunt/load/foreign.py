@@ -6,7 +6,7 @@ import re
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.source import Source
-from nanhunt.load.wording import FORMATS
+from nanhunt.load.wording import READABLE
 
 
 class UnknownContent(NanhuntError):  # noqa: N818 - says what it is instead
@@ -60,7 +60,7 @@ def refusal(source: Source) -> NanhuntError:
             f"{source.name} is a git LFS pointer, not the file itself.", "Fetch it: git lfs pull"
         )
     if source.archive is not None:
-        hint = f"Unzip it and name the files in it; nanhunt reads {FORMATS}."
+        hint = f"Unzip it and name the files in it; nanhunt reads {READABLE}."
         message = f"{source.name} is a zip archive without .npy files or a torch checkpoint."
         return UnknownContent(message, hint, "zip archive")
     for name, pattern, hint in _FOREIGN:
@@ -73,7 +73,7 @@ def refusal(source: Source) -> NanhuntError:
             f"{source.name} is not a tensor file: it looks like text.", _table_hint(head), "text"
         )
     message = f"{source.name} is in no format that nanhunt knows."
-    return UnknownContent(message, f"It reads {FORMATS}. {_SAVE}", "unknown format")
+    return UnknownContent(message, f"It reads {READABLE}. {_SAVE}", "unknown format")
 
 
 def _table_hint(head: bytes) -> str:

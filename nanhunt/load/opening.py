@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
 from nanhunt.load.foreign import refusal
 from nanhunt.load.reader import Reader, Reading, reader_of
 from nanhunt.load.source import Folder, Location, folder_refused, open_location, open_source
+from nanhunt.load.tensor import Address
 
 
 def open_path(path: str, stored_dtype: str | None = None) -> Container:
@@ -29,7 +32,11 @@ def open_path(path: str, stored_dtype: str | None = None) -> Container:
     container = reader.open(place, Reading(stored_dtype, open_part))
     if not (container.tensors or container.refused or container.numbers or container.unread):
         raise NothingToCheck(f"{place.name} holds no tensors.", "Name a file that does.")
-    return container
+    if path == "-":
+        return container
+    address = Address(path, stored_dtype)
+    tensors = {name: replace(tensor, address=address) for name, tensor in container.tensors.items()}
+    return replace(container, tensors=tensors)
 
 
 def _reader(place: Location) -> Reader:

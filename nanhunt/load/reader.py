@@ -109,6 +109,9 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.pt",
     "nanhunt.load.readers.npz",
     "nanhunt.load.readers.pt_legacy",
+    "nanhunt.load.readers.dcp",
+    "nanhunt.load.readers.sharded_safetensors",
+    "nanhunt.load.readers.zarr",
 ]
 """Modules with a ``READER``, or readers."""
 

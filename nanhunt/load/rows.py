@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
+from nanhunt.load.spool import Portable
+
+
+class RowSource(Protocol):
+    """Rows of classes, wherever they lie: of an array (``Rows``) or of pieces (``ShardRows``)."""
+
+    classes: int
+    leading: tuple[int, ...]
+    """Shape of the other dimensions, over which rows are numbered."""
+    count: int
+    """Of rows."""
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
+        """(first row number, block of shape (rows, classes)) over all rows, in order."""
+
+    def take(self, numbers: Array) -> Array:
+        """Copies of the rows with those numbers, shape (len(numbers), classes)."""
+
+    def range(self, first: int, last: int) -> Array:
+        """Rows first..last-1, shape (last - first, classes)."""
 
 
 class Rows:
@@ -21,6 +42,10 @@ class Rows:
         self.classes = self._view.shape[-1]
         self.leading = self._view.shape[:-1]
         self.count = math.prod(self.leading)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes map the values."""
+        return _rows_of, (Portable(self._view),)
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""
@@ -37,6 +62,10 @@ class Rows:
         if self._view.flags.c_contiguous:
             return self._view.reshape(self.count, self.classes)[first:last]
         return self.take(np.arange(first, last))
+
+
+def _rows_of(values: Portable) -> Rows:
+    return Rows(values.array, -1)
 
 
 def _blocks(view: Array, first: int, limit: int) -> Iterator[tuple[int, Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.wording import FORMATS, did_you_mean, printable
+from nanhunt.load.wording import READABLE, did_you_mean, printable
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
+
+    from _typeshed import WriteableBuffer as Buffer
 
 STDIN = "-"
 HEAD = 4096
@@ -41,6 +44,8 @@ class Source:
     """In bytes."""
     unnamed: Unnamed | None = None
     """Standard input's bytes."""
+    start: int | None = None
+    """Where it begins, for a part of a file: some formats keep whole files of others inside of one."""
 
     @property
     def name(self) -> str:
@@ -62,9 +67,12 @@ class Source:
         """
         if self.unnamed is None:
             try:
-                return Path(self.file).open("rb")
+                stream = Path(self.file).open("rb")  # noqa: SIM115 - the caller closes it
             except OSError as error:
                 raise cannot_read(self.file, error) from None
+            if self.start is None:
+                return stream
+            return io.BufferedReader(_Window(stream, self.start, self.size))
         stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
         stream.seek(0)
         return stream
@@ -86,6 +94,39 @@ class Source:
         from nanhunt.load.readers import zipped  # brings zipfile and its decompressors
 
         return tuple(zipped.entries(self))
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
+        self._stream, self._start, self._size, self._at = stream, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer)
+        self._stream.seek(self._start + self._at)
+        taken = self._stream.read(min(len(view), max(0, self._size - self._at)))
+        view[: len(taken)] = taken
+        self._at += len(taken)
+        return len(taken)
 
 
 @dataclass(frozen=True)
@@ -199,7 +240,7 @@ def _missing(path: str) -> NanhuntError:
         return NanhuntError(f"{name} does not exist.", "Its folder does not either: check the path.")
     guess = did_you_mean(Path(path).name, siblings)
     return NanhuntError(
-        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {FORMATS}."
+        f"{name} does not exist.", guess.strip() or f"Check the path; nanhunt reads {READABLE}."
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import DTYPES, FORMATS
@@ -12,11 +12,24 @@ from nanhunt.dtypes.formats import DTYPES, FORMATS
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from nanhunt.load.container import Container
+    from nanhunt.load.rows import RowSource
+    from nanhunt.load.shards import Shard
+    from nanhunt.load.spool import Portable
+
 FLOATING = DTYPES
 INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 COMPLEX = ("complex64", "complex128")
 BITS = {name: item.carrier for name, item in FORMATS.items() if not item.in_numpy}
 """Formats NumPy lacks, and the unsigned integer of the same width that carries their bits."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """What ``open_path`` was told."""
+
+    path: str
+    stored_dtype: str | None
 
 
 @dataclass(frozen=True)
@@ -32,8 +45,20 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], npt.NDArray[Any]] = field(repr=False, compare=False)
     """Maps the values; called at most once."""
+    pieces: Callable[[], Sequence[Shard]] | None = field(default=None, repr=False, compare=False)
+    """Of a tensor that lies in several places: maps them. ``read`` then puts them together in a file."""
     note: str = ""
     """What a reader of the report must know of how the values were read."""
+    address: Address | None = field(default=None, repr=False, compare=False)
+    """How another process opens it; None: the values themselves must get there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled tensor is its address, or its values in a file that is mapped where it is unpickled."""
+        if self.address is not None:
+            return _opened, (self.address, self.name)
+        from nanhunt.load.spool import Portable
+
+        return _of_values, (self.file, self.name, self.dtype, self.note, Portable(self.data))
 
     @cached_property
     def data(self) -> npt.NDArray[Any]:
@@ -42,6 +67,20 @@ class Tensor:
         dtype: NumPy's own for formats it has; the bits as in ``BITS`` for the others. Never written to.
         """
         return self.read()
+
+    @cached_property
+    def shards(self) -> Sequence[Shard]:
+        """The mapped pieces; empty for a tensor in one place."""
+        return () if self.pieces is None else self.pieces()
+
+    def rows(self, class_axis: int) -> RowSource:
+        """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
+        from nanhunt.load.rows import Rows
+        from nanhunt.load.shards import ShardRows
+
+        if self.shards:
+            return ShardRows(self.shards, self.shape, class_axis)
+        return Rows(self.data, class_axis)
 
     @property
     def label(self) -> str:
@@ -61,4 +100,19 @@ def as_real(tensor: Tensor) -> Tensor:
 
     part = "float32" if tensor.dtype == "complex64" else "float64"
     note = f"{tensor.dtype}, judged as torch.view_as_real gives it: the last dimension is real, imaginary"
-    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note)
+    return Tensor(tensor.file, tensor.name, part, (*tensor.shape, 2), read, note=note)
+
+
+def _of_values(file: str, name: str, dtype: str, note: str, values: Portable) -> Tensor:
+    return Tensor(file, name, dtype, values.array.shape, lambda: values.array, note=note)
+
+
+def _opened(address: Address, name: str) -> Tensor:
+    return _container(address).tensors[name]
+
+
+@lru_cache(maxsize=16)
+def _container(address: Address) -> Container:
+    from nanhunt.load.opening import open_path
+
+    return open_path(address.path, address.stored_dtype)

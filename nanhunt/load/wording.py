@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nanhunt.literal import literal
 from nanhunt.load.tensor import Tensor
 
 LISTED = 12
 """How many tensors a message lists before it says "and N more"."""
-FORMATS = ".npy, .npz, .pt/.pth/.bin/.ckpt, .safetensors and *.index.json"
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters escaped: names in a file are not trusted to reach a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+printable = literal
+READABLE = ".npy, .npz, .pt/.pth/.bin/.ckpt, .safetensors and *.index.json"
 
 
 def described(tensor: Tensor) -> str:

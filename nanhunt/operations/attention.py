@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING, INTEGER
+from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
 from nanhunt.operations.rule import Rule
-from nanhunt.options import option
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
     import torch
 
     from nanhunt.operations.operation import Behaviour, Bools, Tensors
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
-    """Attention."""
-
-    scale: float = option(0.0, help="Multiplies q @ k.mT; 0 stands for 1 / sqrt(D).")
-    causal: bool = option(False, help="Query i sees keys 0 to i only.")
-    mask_drops: bool = option(
-        False,
-        help="A bool mask is True where a key is left out, as a key_padding_mask is; default: where it stays.",
-    )
 
 
 def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Plan:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
 from nanhunt.dtypes.formats import compute_format
+from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.judge import ranges, tally
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
 from nanhunt.operations.problem import Problem, read_block
@@ -16,22 +19,26 @@ from nanhunt.operations.prove import prove
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
-from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
 
 
-def judged(problem: Problem, advance: Callable[[int], None], *, compares: bool) -> TensorReport:
+def judged(
+    problem: Problem, executor: Executor, advance: Callable[[int], None], *, compares: bool
+) -> TensorReport:
     """Judges the problem block by block; ``advance`` is told bytes done."""
-
-    def work(groups: tuple[int, int]) -> Tally:
-        return tally(problem, *groups)
-
     found, size = Tally(), problem.main.data.nbytes // max(1, problem.plan.group_count)
     blocks = list(ranges(problem))
-    for (first, last), part in zip(blocks, in_order(work, blocks), strict=True):
+    for (first, last), part in zip(
+        blocks, executor.map(functools.partial(_tally, problem), blocks), strict=True
+    ):
         found += part
         advance((last - first) * size)
     return report(problem, found, compares=compares)
+
+
+def _tally(problem: Problem, groups: tuple[int, int]) -> Tally:
+    with defaults_of_libraries():
+        return tally(problem, *groups)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
@@ -39,7 +46,7 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
     tensor, plan, operation = problem.main, problem.plan, problem.operation
     findings = tuple(_finding(problem, rule, found) for rule in problem.judged if found.counts.get(rule.code))
     return TensorReport(
-        file=tensor.file, tensor=tensor.name, role=operation.roles[0].name, stored_dtype=tensor.dtype,
+        file=tensor.file, tensor=tensor.name, role="operands", stored_dtype=tensor.dtype,
         dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
         health=as_health(found.health),
         implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},

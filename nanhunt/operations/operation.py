@@ -154,6 +154,12 @@ class Operation:
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process has the operation itself; it needs the name."""
+        from nanhunt.operations import registry
+
+        return registry.find, (self.name,)
+
     def role(self, name: str) -> Role:
         """The role of that name. Raises KeyError."""
         found = {role.name: role for role in self.roles}

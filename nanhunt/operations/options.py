@@ -35,7 +35,7 @@ class JudgeOptions:
     role: Sequence[str] = option(
         (),
         metavar="ROLE=[FILE:]NAME",
-        help="Which tensor plays a role of --op; repeatable. Default: by name.",
+        help="Which tensor plays a role of --op. Default: by name.",
     )
     dtype: Sequence[str] = option(
         (),

@@ -1,13 +1,10 @@
-"""The operations there are: one line each."""
+"""The operations that --op takes: one line each."""
 
 from __future__ import annotations
 
 from nanhunt.operations.attention import ATTENTION
 from nanhunt.operations.bce import BCE
-from nanhunt.operations.cross_entropy import description as cross_entropy
-from nanhunt.operations.description import Description
 from nanhunt.operations.operation import Operation
-from nanhunt.operations.values import description as values
 from nanhunt.options import one_of
 
 OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in (BCE, ATTENTION)}
@@ -17,22 +14,3 @@ def find(name: str) -> Operation:
     """The operation of that name. NanhuntError, with the nearest one, for any other."""
     one_of("--op", name, tuple(OPERATIONS))
     return OPERATIONS[name]
-
-
-def described() -> dict[str, Description]:
-    """All operations for people, those that need no --op first."""
-    known = [cross_entropy.describe(), values.describe(), *map(_describe, OPERATIONS.values())]
-    return {each.name: each for each in known}
-
-
-def _describe(operation: Operation) -> Description:
-    return Description(
-        name=operation.name,
-        what=operation.what,
-        tensors={
-            role.name: role.what if role.required else f"{role.what}, optional" for role in operation.roles
-        },
-        kind=operation.options,
-        forms={name: (form.__doc__ or "").split("\n")[0] for name, form in operation.forms.items()},
-        rules=operation.rules,
-    )

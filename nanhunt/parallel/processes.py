@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ def in_processes(work: Callable[[Item], Result], items: Iterator[Item], count: i
     Raises NanhuntError when a process was ended from outside.
     """
     children: list[_Child] = []
+    alive: tuple[int, int] | None = None
     try:
         try:
             with _interrupts_held():  # else one could come between a fork and its name in the list
+                alive = os.pipe()
                 for number in range(1, count):
-                    children.append(_fork(work, items, number, count))
+                    children.append(_fork(work, items, number, count, alive))
         except OSError:  # no more processes are allowed: this one does everything
             _end(children)
             count = 1
@@ -41,6 +44,8 @@ def in_processes(work: Callable[[Item], Result], items: Iterator[Item], count: i
             yield children[number - 1].result() if number else work(item)
     finally:
         _end(children)
+        for end in alive or ():
+            os.close(end)
 
 
 @contextlib.contextmanager
@@ -83,7 +88,9 @@ def _end(children: list[_Child]) -> None:
                     os.waitpid(child.process, 0)
 
 
-def _fork(work: Callable[[Item], Result], items: Iterator[Item], number: int, count: int) -> _Child:
+def _fork(
+    work: Callable[[Item], Result], items: Iterator[Item], number: int, count: int, alive: tuple[int, int]
+) -> _Child:
     reading, writing = os.pipe()
     try:
         with warnings.catch_warnings():
@@ -91,7 +98,8 @@ def _fork(work: Callable[[Item], Result], items: Iterator[Item], number: int, co
             warnings.simplefilter("ignore", DeprecationWarning)
             process = os.fork()
         if process == 0:
-            os.close(reading)  # else this process would wait for itself to read, were its parent to die
+            os.close(reading)
+            _end_with_parent(*alive)
             _work_and_exit(work, items, number, count, writing)
     except OSError:
         os.close(reading)
@@ -99,6 +107,20 @@ def _fork(work: Callable[[Item], Result], items: Iterator[Item], number: int, co
     finally:
         os.close(writing)
     return _Child(process, os.fdopen(reading, "rb"))
+
+
+def _end_with_parent(waiting: int, held: int) -> None:
+    """Ends this process, whatever it is at, when its parent has ended, however that was (SIGKILL leaves it no word).
+
+    The parent alone holds the other end of this pipe, and nobody writes to it: reading returns when it has gone.
+    """
+    os.close(held)
+
+    def watch() -> None:
+        os.read(waiting, 1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work_and_exit(

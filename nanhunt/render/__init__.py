@@ -1,7 +1,8 @@
 """A Report becomes text: one module per ``--format`` value, each imported only when it is asked for.
 
 Nothing is computed here beyond layout; torch and numpy are never imported.
-Tensor names come from files and are untrusted: every renderer shows them as literal text.
+Tensor names come from files and are untrusted: every renderer shows them as literal text. A name must also keep to its
+line, which only its renderer can see to; that nothing else slips through is made sure of here, for all of them.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from nanhunt.errors import NanhuntError
+from nanhunt.literal import literal_lines
 from nanhunt.results.report import Report
 
-FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
 
 
@@ -24,7 +26,7 @@ def render(
     verbosity: int = 0,
     ascii: bool = False,
 ) -> str:
-    """The report in one of ``FORMATS``, ending in a newline; the same report gives the same bytes.
+    """The report in one of ``REPORT_FORMATS``, ending in a newline; the same report gives the same bytes.
 
     ``width`` (columns), ``color`` (ANSI escapes), ``verbosity`` (-1 findings only, 0, 1 everything) and
     ``ascii`` (for an output that cannot encode box drawing) shape only ``text``.
@@ -38,25 +40,25 @@ def render(
         case "json":
             from nanhunt.render import json
 
-            return json.render(report)
+            return json.render(report, verbosity=verbosity)
         case "github":
             from nanhunt.render import github
 
-            return github.render(report)
+            return literal_lines(github.render(report))
         case "junit":
             from nanhunt.render import junit
 
-            return junit.render(report)
+            return literal_lines(junit.render(report))
         case "markdown":
             from nanhunt.render import markdown
 
-            return markdown.render(report)
+            return literal_lines(markdown.render(report))
         case "html":
             from nanhunt.render import html
 
-            return html.render(report)
+            return literal_lines(html.render(report))
         case _:
-            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(FORMATS)}.")
+            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(REPORT_FORMATS)}.")
 
 
 def format_for(path: str) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from nanhunt.literal import literal, literal_lines
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, ReadError, Report, Severity, TensorReport
+from nanhunt.results.verdict import fails
 
 MOST = 10
 """GitHub shows this many annotations of a level per step and drops the rest in silence."""
@@ -25,13 +27,16 @@ class _Annotation:
 
 
 def render(report: Report) -> str:
-    """At most ten commands a level, most severe first, and a summary line that is no command."""
+    """At most ten commands a level, most severe first, and a summary line that is no command.
+
+    What does not fail the run is a notice, whatever its severity.
+    """
     found: dict[str, list[_Annotation]] = {level: [] for level in LEVELS.values()}
     found["error"] += [_unread(error) for error in report.errors]
     for group in phrases.groups(report):
         for tensor in group:
             for finding in tensor.findings:
-                level = "notice" if finding.known else LEVELS[finding.severity]
+                level = LEVELS[finding.severity] if fails(finding, tensor) else "notice"
                 found[level].append(_finding(finding, tensor))
     lines = [line for level, annotations in found.items() for line in _commands(level, annotations)]
     return "\n".join([*lines, f"nanhunt: {phrases.summary(report)}"]) + "\n"
@@ -64,12 +69,7 @@ def _command(level: str, annotation: _Annotation) -> str:
     file = PurePath(annotation.file).as_posix() if annotation.file else ""
     properties = {"file": file, "title": annotation.title}
     named = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
-    return f"::{level} {named}::{_data(_lines(annotation.text))}"
-
-
-def _lines(text: str) -> str:
-    """Our own line breaks stay, all other control characters are spelled out."""
-    return "\n".join(phrases.literal(line) for line in text.split("\n"))
+    return f"::{level} {named}::{_data(literal_lines(annotation.text))}"
 
 
 def _data(text: str) -> str:
@@ -77,4 +77,4 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    return _data(phrases.literal(text)).replace(":", "%3A").replace(",", "%2C")
+    return _data(literal(text)).replace(":", "%3A").replace(",", "%2C")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.render import phrases, scales, steps, svg
+from nanhunt.literal import literal
+from nanhunt.render import overview, phrases, scales, steps, svg
 from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
 
 HERE = Path(__file__).parent
@@ -26,19 +28,35 @@ ALL_BINS = 4096
 """Bins of all strips of a page together, so that a hundred of them still open quickly."""
 
 
+LISTED = 20
+"""Verdicts that are in sight, worst first; the rest is folded."""
+MOST_LISTED = 1000
+"""Verdicts on a page; the rest is counted."""
+OPEN = 3
+"""Sections that are open where there are more."""
+MOST_SECTIONS = 100
+"""Tensors with pictures and findings, worst first, so that a page opens at once."""
+
+
 def render(report: Report) -> str:
     """The page. It loads nothing: styles and script are inside, allowed by their hashes alone."""
     style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
-    sections, verdicts = _sections(report), list(enumerate(_tensors(report)))
-    fold = len(verdicts) - len(sections) > FEW
+    tensors = _ordered(report)
+    sections = _sections(tensors)
+    listed = [(index, tensor) for index, tensor in enumerate(tensors) if tensor.findings or index in sections]
+    counted = dataclasses.replace(report, tensors=tuple(each for each in tensors if each.countable)).counted()
+    few = len(tensors) <= LISTED
     page = _environment().get_template("page.html.jinja")
     return page.render(
         report=report,
         sections=sections,
-        verdicts=verdicts,
-        listed=[(index, tensor) for index, tensor in verdicts if not fold or index in sections],
-        folded=[(index, tensor) for index, tensor in verdicts if fold and index not in sections],
-        series=steps.series(report),
+        open=OPEN if len(sections) > OPEN + 1 else len(sections),
+        rules=overview.by_rule(report) if len(listed) > 1 else [],
+        listed=list(enumerate(tensors)) if few else listed[:LISTED],
+        folded=[] if few else listed[LISTED:MOST_LISTED],
+        unlisted=max(len(listed) - MOST_LISTED, 0),
+        healthy=report.healthy if few else counted.healthy,
+        series=steps.series(report)[:MOST_SECTIONS],
         style=style,
         script=script,
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -62,7 +80,7 @@ def _environment() -> Environment:
 
 def _literal(value: Any) -> Any:
     """Controls and bidi marks of untrusted names are spelled out; our own markup passes."""
-    return phrases.literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return literal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _hash(text: str) -> str:
@@ -98,30 +116,29 @@ class Section:
     worst: Sequence[WorstRow]
 
 
-def _tensors(report: Report) -> list[TensorReport]:
-    return [tensor for group in phrases.groups(report) for tensor in group]
+def _ordered(report: Report) -> list[TensorReport]:
+    """Worst first, then what is known or compared, then the rest in natural order."""
+    worst = overview.worst_first(report)
+    seen = set(map(id, worst))
+    rest = [tensor for group in phrases.groups(report) for tensor in group if id(tensor) not in seen]
+    return [*worst, *sorted(rest, key=lambda tensor: tensor.countable)]
 
 
-def _sections(report: Report) -> dict[int, Section]:
+def _sections(tensors: Sequence[TensorReport]) -> dict[int, Section]:
     """The tensors that get a section, by their place among the verdicts."""
-    tensors = _tensors(report)
     few = len(tensors) <= FEW
-    shown = [
-        index
-        for index, tensor in enumerate(tensors)
-        if few or tensor.findings or phrases.comparison(tensor, report)
-    ]
+    shown = [index for index, tensor in enumerate(tensors) if few or not tensor.countable][:MOST_SECTIONS]
     bins = min(BINS, max(ALL_BINS // max(len(shown), 1), 32))
-    return {index: _section(index, tensors[index], report, bins) for index in shown}
+    return {index: _section(index, tensors[index], bins) for index in shown}
 
 
-def _section(index: int, tensor: TensorReport, report: Report, bins: int) -> Section:
+def _section(index: int, tensor: TensorReport, bins: int) -> Section:
     histogram = tensor.histogram
     return Section(
         id=f"t{index + 1}",
         tensor=tensor,
         verdict=phrases.verdict(tensor),
-        comparison=phrases.comparison(tensor, report),
+        comparison=phrases.comparison(tensor),
         findings=phrases.by_severity(tensor.findings),
         histogram=svg.histogram(histogram, tensor.dtype, tensor.role) if histogram else None,
         limits=[_limits(name, tensor) for name in FORMATS] if histogram else [],

@@ -9,8 +9,9 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 
-from nanhunt.render import phrases
-from nanhunt.results.report import Finding, RemedyResult, Report, Severity, TensorReport
+from nanhunt.literal import literal
+from nanhunt.render import overview, phrases, steps
+from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
 SIGNS = {
     Severity.ERROR: "❌ error",
@@ -22,22 +23,55 @@ FOLD_ABOVE = 5
 """Longer lists are folded into <details>."""
 
 
+LISTED = 50
+"""Rows of a table; the rest is counted."""
+IN_FULL = 10
+"""Judgements whose evidence is shown, worst first."""
+MOST_BYTES = 900_000
+"""GitHub refuses a step's summary above 1 MiB, and several steps may share it."""
+
+
 def render(report: Report) -> str:
-    """Headline, a table of verdicts, then the evidence, folded where it is long."""
-    groups = phrases.groups(report)
-    sick = [tensor for group in groups for tensor in group if tensor.findings]
-    well = [tensor for group in groups for tensor in group if not tensor.findings]
-    compared = [tensor for tensor in well if phrases.comparison(tensor, report)]
+    """Headline, counts, a table of verdicts worst first, then the evidence of the worst, folded where it is long."""
+    sick = overview.worst_first(report)
+    seen = set(map(id, sick))
+    known = [tensor for tensor in report.tensors if tensor.findings and id(tensor) not in seen]
+    compared = [tensor for tensor in report.tensors if tensor.truth]
     blocks = [
         f"## nanhunt: {_headline(report)}",
         phrases.summary(report),
+        *(plain(one.sentence) for one in steps.series(report)[:IN_FULL]),
         *_unread(report),
-        *_verdicts(sick),
-        *_healthy(well),
-        *_comparisons(report, [*sick, *compared]),
-        *_evidence(sick),
+        *([f"Not looked at: {plain(phrases.not_looked_at(report))}"] if report.not_looked_at else []),
+        *_rules(report, sick),
+        *_verdicts([*sick, *known]),
+        *_healthy(report.counted()),
+        *_comparisons(compared[:IN_FULL]),
+        *_evidence([*sick, *known][:IN_FULL]),
     ]
-    return "\n\n".join(blocks) + "\n"
+    return _cut(blocks)
+
+
+def _cut(blocks: Sequence[str]) -> str:
+    """As many of them as fit into ``MOST_BYTES``."""
+    size, kept = 0, []
+    for block in blocks:
+        size += len(block.encode("utf-8", "replace")) + 2
+        if size > MOST_BYTES:
+            kept.append("The rest is left out here: it is in the JSON and HTML reports (`--output`).")
+            break
+        kept.append(block)
+    return "\n\n".join(kept) + "\n"
+
+
+def _rules(report: Report, sick: Sequence[TensorReport]) -> Iterator[str]:
+    """Counts before lists, where there is more than one tensor to count."""
+    if len(sick) > 1:
+        rows = [
+            (SIGNS[each.severity], f"{each.name} ({each.code})", plain(each.told))
+            for each in overview.by_rule(report)
+        ]
+        yield _table(("", "rule", "how often"), rows)
 
 
 def _headline(report: Report) -> str:
@@ -45,43 +79,67 @@ def _headline(report: Report) -> str:
         return f"{phrases.plural(len(report.errors), 'input')} not read"
     worst = max((finding.severity for finding in report.findings), key=lambda one: one.rank, default=None)
     if worst is None:
-        return SIGNS[None] if report.tensors else "nothing to judge"
+        return SIGNS[None] if report.tensors or report.healthy else "nothing to judge"
     if all(finding.known for finding in report.findings):
         return "nothing new"
-    broken = sum(any(not finding.known for finding in tensor.findings) for tensor in report.tensors)
-    return f"{SIGNS[worst]}, findings in {broken} of {len(report.tensors)} verdicts"
+    tensors, _ = phrases.tensors_and_files(report)
+    sick = phrases.count(overview.sick_tensors(report))
+    return f"{SIGNS[worst]}, findings in {sick} of {phrases.plural(tensors, 'tensor')}"
 
 
 def _unread(report: Report) -> Iterator[str]:
     if report.errors:
-        rows = [(code(error.file), plain(error.message), plain(error.hint)) for error in report.errors]
-        yield _folded(f"{phrases.plural(len(rows), 'input')} not read", ("input", "what", "what to do"), rows)
+        shown = report.errors[:LISTED]
+        rows = [(code(_of(error)), plain(error.message), plain(error.hint)) for error in shown]
+        title = f"{phrases.plural(len(report.errors), 'input')} not read"
+        yield _folded(title, ("input", "what", "what to do"), [*rows, *_more(report.errors, 3)])
 
 
 def _verdicts(tensors: Sequence[TensorReport]) -> Iterator[str]:
     rows = []
-    for tensor in tensors:
+    for tensor in tensors[:LISTED]:
         verdict = phrases.verdict(tensor)
         shape = code(f"{phrases.shape(tensor.shape)} {tensor.dtype}")
-        rows.append((SIGNS[verdict.severity], code(_name(tensor)), shape, plain(verdict.sentence)))
+        rows.append((SIGNS[verdict.severity], code(phrases.name(tensor)), shape, plain(verdict.sentence)))
     if rows:
-        yield _table(("", "tensor", "shape, dtype", "verdict"), rows)
+        yield _table(("", "tensor", "shape, dtype", "verdict"), [*rows, *_more(tensors, 4)])
 
 
-def _healthy(tensors: Sequence[TensorReport]) -> Iterator[str]:
-    rows = [(code(_name(one)), code(f"{phrases.shape(one.shape)} {one.dtype}")) for one in tensors]
+def _more(items: Sequence[object], columns: int) -> list[tuple[str, ...]]:
+    """A last row for what a table leaves out."""
+    more = len(items) - LISTED
+    return [("", f"and {phrases.count(more)} more", *[""] * (columns - 2))] if more > 0 else []
+
+
+def _of(error: ReadError) -> str:
+    return f"{error.file} (from {error.origin})" if error.origin else error.file
+
+
+def _healthy(report: Report) -> Iterator[str]:
+    """Counted by file."""
+    rows = [
+        (code(f"{file} (from {group.origin})" if group.origin else file), group.dtype, phrases.count(number))
+        for group in report.healthy
+        for file, number in group.files.items()
+    ]
     if rows:
+        tensors, _ = phrases.tensors_and_files(Report(healthy=report.healthy))
         yield _folded(
-            f"✅ {phrases.plural(len(rows), 'verdict')} healthy", ("tensor", "shape, dtype"), rows, 0
+            f"✅ {phrases.plural(tensors, 'tensor')} healthy",
+            ("file", "dtype", "tensors"),
+            [*rows[:LISTED], *_more(rows, 3)],
+            0,
         )
+    for note, number in phrases.common_notes(report.healthy):
+        yield f"*{plain(note)} ({phrases.plural(number, 'tensor')})*"
 
 
-def _comparisons(report: Report, tensors: Sequence[TensorReport]) -> Iterator[str]:
+def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
     """The side-by-side tables of ``compare``."""
     for tensor in tensors:
-        found = phrases.comparison(tensor, report)
+        found = phrases.comparison(tensor)
         if found:
-            yield f"### Side by side: {code(_name(tensor))} in {tensor.dtype}"
+            yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.dtype}"
             rows = [(label, *map(_loud, cells)) for label, cells in found.rows]
             yield _table(("", *found.columns), rows, numbers=True)
             yield from map(plain, found.remarks)
@@ -90,7 +148,7 @@ def _comparisons(report: Report, tensors: Sequence[TensorReport]) -> Iterator[st
 def _evidence(tensors: Sequence[TensorReport]) -> Iterator[str]:
     shown: set[str] = set()
     for tensor in tensors:
-        yield f"### {code(_name(tensor))} in {tensor.dtype}"
+        yield f"### {code(phrases.name(tensor))} in {tensor.dtype}"
         yield from (f"*{plain(note)}*" for note in tensor.notes)
         if tensor.role == "values" and phrases.health(tensor):
             yield plain(phrases.health(tensor))
@@ -123,16 +181,12 @@ def _remedy(remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> Iter
     if remedy.snippet and remedy.snippet not in shown:
         shown.add(remedy.snippet)
         fence = "`" * max(3, _longest_run(remedy.snippet) + 1)
-        lines = "\n".join(map(phrases.literal, remedy.snippet.splitlines()))
+        lines = "\n".join(map(literal, remedy.snippet.splitlines()))
         yield f"{fence}python\n{lines}\n{fence}"
 
 
 def _proven(remedy: RemedyResult, tensor: TensorReport) -> str:
     return f"{plain(remedy.title)}, {phrases.proof(remedy, tensor)}"
-
-
-def _name(tensor: TensorReport) -> str:
-    return f"{tensor.file}:{tensor.tensor}" if tensor.tensor else tensor.file
 
 
 # ---------------------------------------------------------------------------------------------- markup
@@ -144,7 +198,7 @@ def code(text: str) -> str:
     A code span where that is safe. With a pipe, a backslash or a backtick in it, tables and spans disagree
     about what ends first, so every punctuation mark becomes an entity instead.
     """
-    text = phrases.literal(text)
+    text = literal(text)
     if text.strip() == text and text and not set(text) & set("|\\`"):
         return f"`{text}`"
     return f"<code>{''.join(map(_entity, text))}</code>"
@@ -156,9 +210,7 @@ def _entity(character: str) -> str:
 
 def plain(text: str) -> str:
     """``text`` as prose in which nothing is markup: no HTML, emphasis, links, mentions or table cells."""
-    text = re.sub(
-        r"[&<>|`*\[\]\\~@#!$]|(?<!\w)_|_(?!\w)", lambda found: _entity(found[0]), phrases.literal(text)
-    )
+    text = re.sub(r"[&<>|`*\[\]\\~@#!$]|(?<!\w)_|_(?!\w)", lambda found: _entity(found[0]), literal(text))
     # A bare address would become a link.
     return re.sub(
         r"(?i)(https?|ftp)(?=:)|www(?=\.)", lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text

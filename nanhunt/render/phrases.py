@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nanhunt.literal import literal
+from nanhunt.results import verdict as judged
 from nanhunt.results.report import (
     IMPLEMENTATIONS,
     Finding,
+    Healthy,
     Implementation,
     RemedyResult,
     Report,
@@ -21,17 +24,6 @@ from nanhunt.results.report import (
 )
 
 # ---------------------------------------------------------------------------------------------- text and numbers
-
-
-def literal(text: str) -> str:
-    """``text`` with everything that could steer a terminal or hide (controls, bidi, surrogates) spelled out."""
-    return "".join(_spelled(character) for character in text)
-
-
-def _spelled(character: str) -> str:
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character
-    return character.encode("unicode_escape").decode()
 
 
 def count(number: int) -> str:
@@ -64,9 +56,15 @@ def error_bound(value: float) -> str:
 # ---------------------------------------------------------------------------------------------- where
 
 
+def name(tensor: TensorReport) -> str:
+    """E.g. "ckpt.pt:model.head.weight (from job-1.json)", as it is in the file: not to be printed like that."""
+    where = f"{tensor.file}:{tensor.tensor}" if tensor.tensor else tensor.file
+    return f"{where} (from {tensor.origin})" if tensor.origin else where
+
+
 def place(tensor: TensorReport) -> str:
-    """E.g. "ckpt.pt:model.head.weight", untrusted characters spelled out."""
-    return literal(f"{tensor.file}:{tensor.tensor}" if tensor.tensor else tensor.file)
+    """The tensor's name, untrusted characters spelled out."""
+    return literal(name(tensor))
 
 
 def shape(dimensions: Sequence[int]) -> str:
@@ -74,14 +72,23 @@ def shape(dimensions: Sequence[int]) -> str:
     return f"({', '.join(map(str, dimensions))}{',' if len(dimensions) == 1 else ''})"
 
 
+def operands(tensor: TensorReport) -> str:
+    """E.g. "query, key and value (dump.pt:v)": the tensors of an operation, and what else they are called."""
+    names = [
+        role if label.rpartition(":")[2].rpartition(".")[2] == role else f"{role} ({literal(label)})"
+        for role, label in tensor.roles.items()
+    ]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
 def unit(tensor: TensorReport) -> str:
-    """What is counted: rows of logits, or the values of any other tensor."""
-    return "row" if tensor.role == "logits" else "value"
+    """What is counted: rows of logits, the units of another operation, the values of any other tensor."""
+    return "value" if tensor.role == "values" else tensor.unit
 
 
 def units(tensor: TensorReport) -> int:
     """How many of them there are."""
-    return tensor.rows if tensor.role == "logits" else math.prod(tensor.shape)
+    return math.prod(tensor.shape) if tensor.role == "values" else tensor.rows
 
 
 def out_of(number: int, tensor: TensorReport) -> str:
@@ -90,8 +97,8 @@ def out_of(number: int, tensor: TensorReport) -> str:
 
 
 def row_name(tensor: TensorReport, row: int) -> str:
-    """A row as its indices into the leading dimensions, plain when there is only one of them."""
-    dimensions = list(tensor.shape)
+    """A row as its indices into the dimensions that units are numbered over, plain when there is only one of them."""
+    dimensions = list(tensor.shape if tensor.unit_shape is None else tensor.unit_shape)
     if tensor.role == "logits" and dimensions:
         del dimensions[tensor.class_axis]
     if len(dimensions) <= 1:
@@ -203,12 +210,12 @@ def verdict(tensor: TensorReport) -> Verdict:
         if units(tensor) < 2:
             return Verdict(None, f"{plural(units(tensor), unit(tensor))}, nothing wrong.", "")
         return Verdict(None, f"all {plural(units(tensor), unit(tensor))} healthy.", "")
-    text = (_logits_verdict if tensor.role == "logits" else _values_verdict)(tensor, severity)
+    text = (_values_verdict if tensor.role == "values" else _operation_verdict)(tensor, severity)
     known = " All of it is known from the baseline." if all(found.known for found in tensor.findings) else ""
     return Verdict(severity, text + known, _cause(tensor))
 
 
-def _logits_verdict(tensor: TensorReport, severity: Severity) -> str:
+def _operation_verdict(tensor: TensorReport, severity: Severity) -> str:
     broken, breaks_naive, silent = (
         _share(tensor, level) for level in (Severity.ERROR, Severity.WARNING, Severity.NOTE)
     )
@@ -338,17 +345,41 @@ class Comparison:
     remarks: tuple[str, ...]
 
 
-def comparison(tensor: TensorReport, report: Report) -> Comparison | None:
-    """The table of ``compare``; None for a check, which did not run every row."""
+def comparison(tensor: TensorReport) -> Comparison | None:
+    """The table of ``compare``; None for a check, which tells no losses and no errors."""
+    if tensor.role == "operands":
+        return _comparison_of_forms(tensor)
     runs = [tensor.implementations.get(name) for name in IMPLEMENTATIONS]
     if not any(run is not None and run.loss is not None for run in runs):
         return None
     truth = tensor.truth.loss if tensor.truth else None
-    loss = (_loss_label(tensor, report), (*(_cell(run, "loss") for run in runs), number(truth)))
+    loss = (_loss_label(tensor), (*(_cell(run, "loss") for run in runs), number(truth)))
     rest = [(label, (*(_cell(run, name) for run in runs), "")) for label, name in _MEASURES]
     return Comparison((*IMPLEMENTATIONS, "truth"), (loss, *rest), tuple(_remarks(tensor)))
 
 
+def _comparison_of_forms(tensor: TensorReport) -> Comparison | None:
+    """The same for an operation that has no rows of classes: its forms are the columns."""
+    runs = tensor.implementations
+    if all(run.loss is None and run.max_error is None for run in runs.values()):
+        return None
+    lines = [
+        (label.format(unit=unit(tensor)), (*(_cell(run, name) for run in runs.values()), ""))
+        for label, name in _FORM_MEASURES
+    ]
+    truth = tensor.truth.loss if tensor.truth else None
+    if truth is not None:
+        losses = (*(_cell(run, "loss") for run in runs.values()), number(truth))
+        lines.insert(0, (_reduced_loss(tensor), losses))
+    return Comparison((*runs, "truth"), tuple(lines), ())
+
+
+_FORM_MEASURES = (
+    ("bad {unit}s", "bad_value_rows"),
+    ("bad-gradient {unit}s", "bad_gradient_rows"),
+    ("wrong {unit}s", "wrong_rows"),
+    ("largest error", "max_error"),
+)
 _MEASURES = (
     ("NaN-probability rows", "nan_probability_rows"),
     ("zero target p, rows", "zero_target_probability_rows"),
@@ -361,13 +392,17 @@ _MEASURES = (
 
 def _cell(run: Implementation | None, name: str) -> str:
     value = None if run is None else getattr(run, name)
-    if name == "max_loss_error" and value is not None:
+    if name in ("max_loss_error", "max_error") and value is not None:
         return error_bound(value)
     return number(value) if value is None or isinstance(value, float) else count(value)
 
 
-def _loss_label(tensor: TensorReport, report: Report) -> str:
-    reduction = {"mean": "mean loss", "sum": "summed loss"}.get(str(report.options.get("reduction")), "loss")
+def _reduced_loss(tensor: TensorReport) -> str:
+    return {"mean": "mean loss", "sum": "summed loss"}.get(str(tensor.options.get("reduction")), "loss")
+
+
+def _loss_label(tensor: TensorReport) -> str:
+    reduction = _reduced_loss(tensor)
     return reduction if tensor.targets else f"{reduction}, worst label"
 
 
@@ -383,13 +418,21 @@ def _remarks(tensor: TensorReport) -> Iterable[str]:
 
 
 def groups(report: Report) -> list[list[TensorReport]]:
-    """Tensors in natural order, those on the same tensor in several dtypes together."""
-    found: dict[tuple[str, str], list[TensorReport]] = {}
+    """Tensors in natural order, judgements of the same tensor in several dtypes together.
+
+    Two judgements in one dtype are of two tensors, whatever their names are.
+    """
+    found: dict[tuple[str, str, str], list[list[TensorReport]]] = {}
     for tensor in report.tensors:
-        found.setdefault((tensor.file, tensor.tensor), []).append(tensor)
-    return [
-        found[key] for key in sorted(found, key=lambda key: (natural_key(key[0]), natural_key(key[1]), key))
-    ]
+        alike = found.setdefault((tensor.file, tensor.origin, tensor.tensor), [])
+        free = (group for group in alike if all(other.dtype != tensor.dtype for other in group))
+        group = next(free, None)
+        if group is None:
+            alike.append([tensor])
+        else:
+            group.append(tensor)
+    keys = sorted(found, key=lambda key: (natural_key(key[0]), key[0], key[1], natural_key(key[2]), key))
+    return [group for key in keys for group in found[key]]
 
 
 def severity_counts(report: Report) -> dict[Severity, int]:
@@ -398,18 +441,61 @@ def severity_counts(report: Report) -> dict[Severity, int]:
     return {severity: found.count(severity) for severity in reversed(Severity)}
 
 
+def tensors_and_files(report: Report) -> tuple[int, int]:
+    """How many tensors were looked at in how many files, those included that are only counted.
+
+    Tensors of a file that are stored alike are judged in the same dtypes, so the most judgements in one dtype are
+    their number.
+    """
+    judgements: Counter[tuple[str, str, str, str]] = Counter()
+    named: dict[tuple[str, str, str], set[str]] = {}
+    for tensor in report.tensors:
+        judgements[tensor.origin, tensor.file, tensor.stored_dtype, tensor.dtype] += 1
+        named.setdefault((tensor.origin, tensor.file, tensor.stored_dtype), set()).add(tensor.tensor)
+    for group in report.healthy:
+        for file, number in group.files.items():
+            judgements[group.origin, file, group.stored_dtype, group.dtype] += number
+    alike = {key: len(names) for key, names in named.items()}
+    for (origin, file, stored, _), number in judgements.items():
+        alike[origin, file, stored] = max(number, alike.get((origin, file, stored), 0))
+    return sum(alike.values()), len({key[:2] for key in alike})
+
+
+def common_notes(groups: Iterable[Healthy], most: int = 3) -> list[tuple[str, int]]:
+    """What has to be known of tensors that are only counted, and of how many: the most common notes."""
+    found: Counter[str] = Counter()
+    for group in groups:
+        for note in group.notes:
+            found[note] += sum(group.files.values())
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+
 def summary(report: Report) -> str:
     """One line on everything."""
-    tensors = {(tensor.file, tensor.tensor) for tensor in report.tensors}
-    files = {tensor.file for tensor in report.tensors}
+    tensors, files = tensors_and_files(report)
     found = [plural(number, severity) for severity, number in severity_counts(report).items() if number]
     known = sum(finding.known for finding in report.findings)
     parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else "nothing to judge")]
     parts += [f"{count(known)} known"] if known else []
+    parts += tolerated(report)
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []
     parts += [f"{count(len(report.not_looked_at))} not looked at"] if report.not_looked_at else []
-    read = f"{plural(len(tensors), 'tensor')} in {plural(len(files), 'file')}"
-    return f"{read}: {'; '.join(parts)}."
+    return f"{plural(tensors, 'tensor')} in {plural(files, 'file')}: {'; '.join(parts)}."
+
+
+def tolerated(report: Report) -> list[str]:
+    """Said where warnings or errors do not fail the run, which nobody would expect."""
+    grave = [
+        (finding, tensor)
+        for tensor in report.tensors
+        for finding in tensor.findings
+        if finding.severity is not Severity.NOTE and not finding.known
+    ]
+    passed = sum(not judged.fails(finding, tensor) for finding, tensor in grave)
+    if not passed:
+        return []
+    some = f"{count(passed)} of them {'does' if passed == 1 else 'do'} not fail"
+    return [f"{'none of them fails' if passed == len(grave) else some} the run (--fail-on)"]
 
 
 NAMED = 5

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.literal import literal
 from nanhunt.render import phrases, scales
 from nanhunt.render.steps import Series, Step
 from nanhunt.results.report import Histogram, RowBin, TensorReport, WorstRow
@@ -375,6 +376,6 @@ def _names(found: Series) -> Markup:
 def told(step: Step) -> str:
     """E.g. "step-20.npz: largest logit 97.25, headroom -8.527, 471 bad rows"."""
     return (
-        f"{phrases.literal(step.file)}: largest logit {phrases.number(step.largest)}, "
+        f"{literal(step.file)}: largest logit {phrases.number(step.largest)}, "
         f"headroom {phrases.number(step.headroom)}, {phrases.plural(step.bad_rows, 'bad row')}"
     )

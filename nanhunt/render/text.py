@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from nanhunt.render import blocks, phrases
+from nanhunt.literal import literal
+from nanhunt.render import blocks, overview, phrases, steps
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -21,20 +22,31 @@ HEALTHY = "green"
 _ASCII = str.maketrans({"─": "-", "…": "..."})
 
 
+IN_FULL = 3
+"""Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""
+FEW_HEALTHY = 8
+RULES = 3
+"""Rules of an overview that are shown with an example and a fix."""
+UNREAD = 5
+WORST_SERIES = 2
+
+
 def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bool = False) -> str:
-    """The report in lines of at most ``width`` columns (code is never wrapped); ANSI escapes only with ``color``."""
+    """The report in lines of at most ``width`` columns (code is never wrapped); ANSI escapes only with ``color``.
+
+    It fits a screen, unless ``verbosity`` is positive; negative, there is nothing but new findings.
+    """
     page = _Page(width, color, ascii)
-    shown: set[str] = set()
-    healthy: list[TensorReport] = []
-    for group in phrases.groups(report):
-        if any(tensor.findings or phrases.comparison(tensor, report) for tensor in group):
-            _group(page, report, group, verbosity, shown)
-        else:
-            healthy += group
+    groups = phrases.groups(report)
+    sick = [group for group in groups if any(tensor.findings for tensor in group)]
+    shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
+    if len(sick) > IN_FULL and verbosity <= 0:
+        _overview(page, report)
+    else:
+        _in_full(page, shown, verbosity)
     if verbosity >= 0:
-        _healthy(page, healthy, verbosity)
-    for error in report.errors:
-        _error(page, error)
+        _healthy(page, report, verbosity)
+    _unread(page, report.errors, verbosity)
     if report.not_looked_at and verbosity >= 0:
         page.line(("NOT LOOKED AT ", "bold"), (phrases.not_looked_at(report), "dim"))
         page.gap()
@@ -42,6 +54,71 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         page.line((phrases.summary(report), "bold"))
     text = page.text().rstrip("\n")
     return f"{text}\n" if text else ""
+
+
+def _in_full(page: _Page, groups: Sequence[Sequence[TensorReport]], verbosity: int) -> None:
+    snippets: set[str] = set()
+    for group in groups:
+        new = [finding for tensor in group for finding in tensor.findings if not finding.known]
+        if new or verbosity >= 0:
+            _group(page, group, verbosity, snippets)
+
+
+def _overview(page: _Page, report: Report) -> None:
+    """Counts, the worst tensors, then every rule with its worst tensor and its fix."""
+    tensors = overview.worst_first(report)
+    severity = overview.worst_word(tensors)
+    style = STYLES[severity] if severity else HEALTHY
+    word = severity.name if severity else "NOTHING NEW"
+    page.line((word, f"{style} bold"), (f" {overview.headline(report)}", style))
+    for one in steps.series(report)[:WORST_SERIES]:
+        page.line((one.sentence, ""), indent=2)
+    page.gap()
+    _worst(page, tensors)
+    rules = overview.by_rule(report)
+    for rule in rules[:RULES]:
+        _rule(page, rule)
+    for rule in rules[RULES:]:
+        page.line((rule.heading, STYLES[rule.severity]))
+    if len(rules) > RULES:
+        page.gap()
+    if tensors:
+        page.line(("All of it: -v, or --output report.html as a page.", "bold"))
+        page.gap()
+
+
+def _worst(page: _Page, tensors: Sequence[TensorReport]) -> None:
+    if tensors:
+        page.line((f"The worst {min(overview.WORST, len(tensors))}:", "bold"))
+    for tensor in tensors[: overview.WORST]:
+        verdict = phrases.verdict(tensor)
+        style = STYLES[verdict.severity] if verdict.severity else HEALTHY
+        page.line((verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold"), indent=2)
+        page.line((f"{tensor.dtype}: {verdict.sentence}", ""), indent=4)
+    more = len(tensors) - overview.WORST
+    if more > 0:
+        page.line((f"and {phrases.count(more)} more", "dim"), indent=2)
+    page.gap()
+
+
+def _rule(page: _Page, rule: overview.RuleGroup) -> None:
+    finding, tensor = rule.worst
+    page.line((rule.heading, STYLES[rule.severity]))
+    where = f"{phrases.place(tensor)} in {tensor.dtype}"
+    page.line(
+        (f"{'most in ' if len(rule.members) > 1 else ''}{where}: {phrases.message(finding, tensor)}", ""),
+        indent=2,
+    )
+    working = next((remedy for remedy in finding.remedies if remedy.works), None)
+    fix = "" if working else phrases.explanation(finding)
+    if working:
+        page.line(
+            ("Fix: ", "bold green"), (f"{working.title}, {phrases.proof(working, tensor)}", ""), indent=2
+        )
+        page.code(working.snippet, indent=6)
+    if fix:
+        page.line(("What to do: ", "bold"), (fix, ""), indent=2)
+    page.gap()
 
 
 def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) -> str:
@@ -61,7 +138,7 @@ def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) 
 
 
 class _Page:
-    """A rich console that writes to memory, deaf to its environment, so that bytes repeat."""
+    """A rich console that writes to memory, independent of its environment, so that bytes repeat."""
 
     def __init__(self, width: int, color: bool, ascii: bool) -> None:
         self.width = max(width, 20)
@@ -83,7 +160,8 @@ class _Page:
         )
 
     def encodable(self, text: str) -> str:
-        """``text``, in ASCII where the output cannot encode more."""
+        """One line of ``text``, spelled out where it would steer the terminal, in ASCII if that is all there is."""
+        text = literal(text)
         return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
 
     def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
@@ -96,7 +174,7 @@ class _Page:
     def code(self, text: str, indent: int) -> None:
         """Lines of code as they are, however long: what is copied must run."""
         for line in text.splitlines():
-            shown = Text.assemble(" " * indent, (self.encodable(phrases.literal(line)), "bold"))
+            shown = Text.assemble(" " * indent, (self.encodable(line), "bold"))
             self._console.print(shown, soft_wrap=True)
 
     def gap(self) -> None:
@@ -142,19 +220,17 @@ def _loud(cell: str) -> str:
     return "bold red" if cell in ("nan", "inf", "-inf") else ""
 
 
-def _group(
-    page: _Page, report: Report, group: Sequence[TensorReport], verbosity: int, shown: set[str]
-) -> None:
+def _group(page: _Page, group: Sequence[TensorReport], verbosity: int, shown: set[str]) -> None:
     """One tensor in all the dtypes it was judged in: first every verdict, then the evidence."""
     _what_was_read(page, group[0])
     for tensor in group:
         _verdict(page, tensor)
     for note in dict.fromkeys(note for tensor in group for note in tensor.notes):
-        page.line((phrases.literal(note), "dim"), indent=2)
+        page.line((note, "dim"), indent=2)
     if verbosity >= 0:
         _numbers(page, group, verbosity)
     for tensor in group:
-        _evidence(page, report, tensor, len(group) > 1, verbosity, shown)
+        _evidence(page, tensor, len(group) > 1, verbosity, shown)
     page.gap()
 
 
@@ -162,9 +238,11 @@ def _what_was_read(page: _Page, tensor: TensorReport) -> None:
     read = f"  {phrases.shape(tensor.shape)} {tensor.stored_dtype}"
     if tensor.targets:
         ignored = f", {phrases.count(tensor.targets.ignored)} ignored" if tensor.targets.ignored else ""
-        read += f", labels from {phrases.literal(tensor.targets.source)}{ignored}"
+        read += f", labels from {tensor.targets.source}{ignored}"
     elif tensor.role == "logits":
         read += ", no labels"
+    elif tensor.role == "operands":
+        read += f", judged as {tensor.operation} of {phrases.operands(tensor)}"
     page.line((phrases.place(tensor), "bold"), (read, ""))
 
 
@@ -188,11 +266,9 @@ def _numbers(page: _Page, group: Sequence[TensorReport], verbosity: int) -> None
             page.line((line, ""), indent=2)
 
 
-def _evidence(
-    page: _Page, report: Report, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]
-) -> None:
+def _evidence(page: _Page, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]) -> None:
     """The side-by-side table and the findings of one tensor in one dtype."""
-    table = phrases.comparison(tensor, report) if verbosity >= 0 else None
+    table = phrases.comparison(tensor) if verbosity >= 0 else None
     if table:
         page.gap()
         if several:
@@ -203,12 +279,16 @@ def _evidence(
         for remark in table.remarks:
             page.line((remark, "dim"), indent=2)
     for finding in phrases.by_severity(tensor.findings):
-        page.gap()
-        _finding(page, finding, tensor, several, shown)
+        if not finding.known:
+            page.gap()
+            _finding(page, finding, tensor, several, shown)
+        elif verbosity >= 0:
+            page.gap()
+            page.line((phrases.heading(finding, tensor), "dim"), indent=2)
 
 
 def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
-    style = "dim" if finding.known else STYLES[finding.severity]
+    style = STYLES[finding.severity]
     where = f" in {tensor.dtype}" if several else ""
     page.line((phrases.heading(finding, tensor) + where, style), indent=2)
     if len(finding.rows) > 1 or finding.count > 1:
@@ -221,14 +301,14 @@ def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool,
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
     for proof, titles in phrases.failing(finding, tensor).items():
-        told = f"{', '.join(map(phrases.literal, titles))}{':' if len(titles) > 1 else ','} {proof}"
+        told = f"{', '.join(titles)}{':' if len(titles) > 1 else ','} {proof}"
         page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
 
 def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
     page.line(
         ("Fix: ", "bold green"),
-        (f"{phrases.literal(remedy.title)}, {phrases.proof(remedy, tensor)}", ""),
+        (f"{remedy.title}, {phrases.proof(remedy, tensor)}", ""),
         indent=4,
     )
     # The same fix for fifty dumps is printed once as code.
@@ -237,35 +317,52 @@ def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[
         page.code(remedy.snippet, indent=8)
 
 
-def _healthy(page: _Page, tensors: Sequence[TensorReport], verbosity: int) -> None:
+def _healthy(page: _Page, report: Report, verbosity: int) -> None:
     """Healthy tensors: a line each while they are few or asked for, else one line for all."""
-    if len(tensors) > 8 and verbosity == 0:
-        page.line(
-            ("HEALTHY", f"{HEALTHY} bold"),
-            (f" {phrases.plural(len(tensors), 'tensor')} without a finding", HEALTHY),
-            (" (--verbose lists them)", "dim"),
-        )
-        page.gap()
-        return
-    for tensor in tensors:
+    groups = phrases.groups(report)
+    tensors = [each for group in groups if all(one.countable for one in group) for each in group]
+    few = len(tensors) <= FEW_HEALTHY or verbosity > 0
+    for tensor in tensors if few else ():
         verdict = phrases.verdict(tensor)
         read = f" {phrases.shape(tensor.shape)} {tensor.dtype}: {verdict.text}"
         page.line((verdict.word, f"{HEALTHY} bold"), (f" {phrases.place(tensor)}", "bold"), (read, ""))
         if verbosity > 0:
             _numbers(page, [tensor], verbosity)
         for note in tensor.notes:
-            page.line((phrases.literal(note), "dim"), indent=2)
-    if tensors:
+            page.line((note, "dim"), indent=2)
+    counted = Report(tensors=() if few else tuple(tensors), healthy=report.healthy).counted()
+    number, files = phrases.tensors_and_files(counted)
+    if number:
+        told = f" {phrases.plural(number, 'tensor')} in {phrases.plural(files, 'file')} without a finding"
+        page.line(("HEALTHY", f"{HEALTHY} bold"), (told, HEALTHY), (" (--verbose lists them)", "dim"))
+        for note, times in phrases.common_notes(counted.healthy):
+            page.line((f"{note} ({phrases.plural(times, 'tensor')})", "dim"), indent=2)
+    if tensors or number:
+        page.gap()
+
+
+def _unread(page: _Page, errors: Sequence[ReadError], verbosity: int) -> None:
+    shown = errors if verbosity > 0 else errors[:UNREAD]
+    for error in shown:
+        _error(page, error)
+    if len(errors) > len(shown):
+        page.line(
+            (
+                f"NOT READ {phrases.count(len(errors) - len(shown))} more (--verbose lists them)",
+                STYLES[Severity.ERROR],
+            )
+        )
         page.gap()
 
 
 def _error(page: _Page, error: ReadError) -> None:
-    file, message = phrases.literal(error.file), phrases.literal(error.message)
+    file, message = error.file, error.message
     # Most messages begin with the file, and it should not be read twice.
     rest = (
         message.removeprefix(file) if message.startswith(f"{file} ") else f": {message}" if file else message
     )
-    page.line(("NOT READ ", STYLES[Severity.ERROR]), (file, "bold"), (rest, ""))
+    origin = f" (from {error.origin})" if error.origin else ""
+    page.line(("NOT READ ", STYLES[Severity.ERROR]), (file, "bold"), (rest + origin, ""))
     if error.hint:
-        page.line((phrases.literal(error.hint), ""), indent=2)
+        page.line((error.hint, ""), indent=2)
     page.gap()

@@ -10,13 +10,16 @@ import enum
 import functools
 import itertools
 import json
-import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-FORMAT_VERSION = 1
+from nanhunt.literal import literal_json
+from nanhunt.results.codec import decode, encode
+
+FORMAT_VERSION = 2
 IMPLEMENTATIONS = ("naive", "log-of-softmax", "logsumexp", "fused")
 
 
@@ -199,13 +202,13 @@ class WorstRow:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """Everything found about one tensor in one dtype."""
+    """Everything found about one tensor in one dtype: a judgement."""
 
     file: str
     tensor: str
     """Name inside the file; "" for a file that holds one unnamed tensor."""
     role: str
-    """"logits" or "values"."""
+    """"logits", "values", or "operands" of another operation."""
     stored_dtype: str
     dtype: str
     """The dtype it was judged in."""
@@ -237,6 +240,32 @@ class TensorReport:
     """Shape over which units are numbered; None: that of the logits without the class axis."""
     fused_call: str = "F.cross_entropy"
     """What a user calls who does it right."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Those it was judged under, settings of its own path included; ``fail_on`` among them decides."""
+    coordinates: Mapping[str, int] = field(default_factory=dict)
+    """Where it stands in a run, as far as its names say: {"step": 20, "rank": 0, "layer": 3}."""
+    origin: str = ""
+    """The saved report that it comes from, where several reports have a tensor of that name; else ""."""
+
+    @property
+    def countable(self) -> bool:
+        """Whether a count says it all: nothing was found, and no loss was computed to be looked at."""
+        return not self.findings and self.truth is None
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """Judgements without a finding, counted by file: alike in everything but their names and numbers."""
+
+    operation: str
+    stored_dtype: str
+    dtype: str
+    options: Mapping[str, Any]
+    notes: tuple[str, ...]
+    files: Mapping[str, int]
+    """Healthy tensors by file, files in natural order."""
+    origin: str = ""
+    """As in ``TensorReport``."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +275,8 @@ class ReadError:
     file: str
     message: str
     hint: str
+    origin: str = ""
+    """As in ``TensorReport``."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +297,8 @@ class Report:
     tensors: tuple[TensorReport, ...] = ()
     errors: tuple[ReadError, ...] = ()
     exit_code: int = 0
+    healthy: tuple[Healthy, ...] = ()
+    """Judgements that are only counted, as in a saved report; none of them is in ``tensors``."""
     not_looked_at: tuple[NotLookedAt, ...] = ()
 
     @property
@@ -288,35 +321,40 @@ class Report:
         """So that ``sum(reports)`` works, which starts from 0."""
         return self if other == 0 else NotImplemented
 
-    def to_json(self, indent: int | None = 2) -> str:
-        """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
-        body = {"format_version": FORMAT_VERSION, **_encode(self)}
+    def counted(self) -> Report:
+        """The same with healthy tensors counted instead of listed. Commutes with adding."""
+        listed = tuple(tensor for tensor in self.tensors if not tensor.countable)
+        counts = map(_counted, (tensor for tensor in self.tensors if tensor.countable))
+        return dataclasses.replace(self, tensors=listed, healthy=_together((*self.healthy, *counts)))
+
+    def to_json(self, indent: int | None = 2, *, verbose: bool = False) -> str:
+        """Strictly valid JSON, as ``nanhunt schema`` describes it: healthy tensors are counted unless ``verbose``.
+
+        Non-finite numbers are the strings "nan", "inf", "-inf"; what could steer a terminal is escaped.
+        """
+        body = {"format_version": FORMAT_VERSION, **encode(self if verbose else self.counted())}
         text = json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
-        # A file name that is no UTF-8 holds lone surrogates, which only an escape can carry into a file.
-        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        return literal_json(text)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """The report that ``to_json`` wrote. ValueError when it is not one, or of another format version."""
-        body = json.loads(text)
+        try:
+            body = json.loads(text)
+        except RecursionError:
+            raise ValueError("not a nanhunt report") from None
         if not isinstance(body, dict) or "tensors" not in body or "format_version" not in body:
             raise ValueError("not a nanhunt report")
-        if body["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {body['format_version']}, this nanhunt reads {FORMAT_VERSION}")
+        version = body["format_version"]
+        if version != FORMAT_VERSION:
+            older = isinstance(version, int) and version < FORMAT_VERSION
+            way_out = "save it again with this nanhunt" if older else "read it with the nanhunt that wrote it"
+            raise ValueError(f"format version {version!r}, this nanhunt reads {FORMAT_VERSION}: {way_out}")
         try:
-            report: Report = _decode(cls, body)
+            report: Report = decode(cls, body)
             return report
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a whole nanhunt report: {error}") from None
-
-
-def exit_code(tensors: Iterable[TensorReport], fail_on: str) -> int:
-    """1 if a finding that is not known already reaches ``fail_on``."""
-    if fail_on == "never":
-        return ExitCode.CLEAN
-    least = Severity(fail_on).rank
-    found = (finding for tensor in tensors for finding in tensor.findings if not finding.known)
-    return ExitCode.FINDINGS if any(finding.severity.rank >= least for finding in found) else ExitCode.CLEAN
 
 
 def merge(reports: Iterable[Report]) -> Report:
@@ -327,10 +365,38 @@ def merge(reports: Iterable[Report]) -> Report:
         tensors=_ordered(tensor for report in reports for tensor in report.tensors),
         errors=tuple(sorted((error for report in reports for error in report.errors), key=_error_key)),
         exit_code=max((report.exit_code for report in reports), default=0),
+        healthy=_together(group for report in reports for group in report.healthy),
         not_looked_at=tuple(
             sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
         ),
     )
+
+
+def _counted(tensor: TensorReport) -> Healthy:
+    return Healthy(
+        tensor.operation, tensor.stored_dtype, tensor.dtype, tensor.options, tensor.notes, {tensor.file: 1},
+        tensor.origin,
+    )  # fmt: skip
+
+
+def _together(groups: Iterable[Healthy]) -> tuple[Healthy, ...]:
+    """One group for all that are alike, in one total order."""
+    texts: dict[int, str] = {}  # thousands of tensors share one mapping of options
+    found: dict[tuple[str, ...], tuple[Healthy, Counter[str]]] = {}
+    for group in groups:
+        options = texts.get(id(group.options))
+        if options is None:
+            options = texts[id(group.options)] = json.dumps(encode(group.options), sort_keys=True)
+        key = (group.origin, group.operation, group.stored_dtype, group.dtype, options, *group.notes)
+        found.setdefault(key, (group, Counter()))[1].update(group.files)
+    return tuple(
+        dataclasses.replace(group, files={file: files[file] for file in sorted(files, key=_file_key)})
+        for _, (group, files) in sorted(found.items(), key=lambda item: item[0])
+    )
+
+
+def _file_key(file: str) -> tuple[Any, ...]:
+    return (natural_key(file), file)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -346,14 +412,15 @@ def _ordered(tensors: Iterable[TensorReport]) -> tuple[TensorReport, ...]:
 
 
 def _place(tensor: TensorReport) -> tuple[Any, ...]:
-    return (natural_key(tensor.file), tensor.file, natural_key(tensor.tensor), tensor.tensor, tensor.dtype)
+    tensor_key = (natural_key(tensor.tensor), tensor.tensor)
+    return (natural_key(tensor.file), tensor.file, tensor.origin, *tensor_key, tensor.dtype)
 
 
 def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
     """Two reports on one tensor, in an order of their own, so that adding is order-free even for them."""
     if len(group) == 1:
         return group
-    return sorted(group, key=lambda tensor: json.dumps(_encode(tensor), sort_keys=True))
+    return sorted(group, key=lambda tensor: json.dumps(encode(tensor), sort_keys=True))
 
 
 def _part_key(part: NotLookedAt) -> tuple[Any, ...]:
@@ -361,7 +428,7 @@ def _part_key(part: NotLookedAt) -> tuple[Any, ...]:
 
 
 def _error_key(error: ReadError) -> tuple[Any, ...]:
-    return (natural_key(error.file), error.file, error.message, error.hint)
+    return (natural_key(error.file), error.file, error.origin, error.message, error.hint)
 
 
 _VARIOUS = "various"
@@ -376,49 +443,4 @@ def _common(one: Mapping[str, Any], two: Mapping[str, Any]) -> Mapping[str, Any]
 
 def _agreed(one: Any, two: Any) -> Any:
     # As JSON: a tuple of a fresh report and the list of one read again are the same, 1 and True are not.
-    return one if json.dumps(_encode(one)) == json.dumps(_encode(two)) else _VARIOUS
-
-
-_FLOAT_NAMES = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
-T = TypeVar("T")
-
-
-def _encode(value: Any) -> Any:
-    """Dataclasses to dicts, tuples to lists, non-finite floats to their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_encode(item) for item in value]
-    if isinstance(value, float) and not isinstance(value, int):
-        return value if math.isfinite(value) else _float_name(value)
-    return value
-
-
-def _float_name(value: float) -> str:
-    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-
-
-@functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
-    """Resolved once per class: a report of a long run holds a hundred thousand row bins."""
-    return get_type_hints(kind)
-
-
-def _decode(kind: Any, value: Any) -> Any:
-    """The inverse of ``_encode``, led by the type hints."""
-    origin, args = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = _field_types(kind)
-        return kind(**{name: _decode(hints[name], value[name]) for name in value if name in hints})
-    if origin is tuple:
-        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_decode(item_kind, item) for item_kind, item in zip(inner, value, strict=True))
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _decode(args[1], item) for key, item in value.items()}
-    if args:  # X | None
-        return None if value is None else _decode(next(arg for arg in args if arg is not type(None)), value)
-    if kind is float:
-        return _FLOAT_NAMES[value] if isinstance(value, str) else float(value)
-    return value if kind is Any else kind(value)
+    return one if json.dumps(encode(one)) == json.dumps(encode(two)) else _VARIOUS

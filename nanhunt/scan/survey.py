@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,10 +20,12 @@ from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_weights
-from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
-from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, exit_code, merge
+from nanhunt.parallel import Fastest
+from nanhunt.results.coordinates import coordinates
+from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
+from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
 
 Advance = Callable[[int], None]
@@ -43,6 +46,8 @@ class Survey:
     """Filled in for --save-rows, by (tensor label, dtype)."""
     unfinished: list[Report] = field(default_factory=list)
     """What is known of the file that is being judged."""
+    executor: Executor = field(default_factory=Fastest)
+    """Who judges units of work."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -71,36 +76,37 @@ class Survey:
         try:
             container = open_path(file, options.stored_dtype)
             if options.op is not None:
-                return self._operation(container, registry.find(options.op), options)
-            unread = [(f"{file}:{name}", what) for name, what in container.unread.items()]
-            return merge(
-                (
-                    self.chosen(choose(container, options), options),
-                    self._refused(container, options),
-                    _not_looked_at(*unread),
-                )
-            )
+                return self.operation(container, options)
+            return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
 
-    def _operation(self, container: Container, operation: Operation, options: Options) -> Report:
+    def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
+        """Tensors of a container whose roles are known, and what of it cannot be read or is not looked at."""
+        unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
+        refused = self._refused(container, options or self.options)
+        return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
+
+    def operation(self, container: Container, options: Options | None = None) -> Report:
         """One operation on every complete set of its tensors, in every dtype asked for."""
         # Loaded here because they bring torch, which healthy logits do without.
         from nanhunt.operations.assignment import assignments, spoken
         from nanhunt.operations.findings import judged
         from nanhunt.operations.problem import problem_of
 
+        options = options or self.options
+        operation = registry.find(options.op or "")
         said = spoken(operation, options, tuple(options.role))
-        codes = frozenset(rule.code for rule in operation.rules)
+        codes = rules.chosen(options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
             for dtype in _dtypes(main, options):
                 problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
-                found = judged(problem, self.advance, compares=self.compares)
+                found = judged(problem, self.executor, self.advance, compares=self.compares)
                 reports.append(self._report(options, [found]))
         self.unfinished = []
         return merge(reports)
@@ -153,7 +159,7 @@ class Survey:
         job = Job(tensor, dtype, seen.targets, weights, options, rules.chosen(options.select, options.ignore))
         table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
         every_row = self.compares or table is not None
-        return diagnose(job, every_row=every_row, table=table, advance=self.advance)
+        return diagnose(job, self.executor, every_row=every_row, table=table, advance=self.advance)
 
     def _values(
         self, tensors: Sequence[Tensor], notes: Mapping[str, tuple[str, ...]], options: Options
@@ -164,7 +170,7 @@ class Survey:
         def dtypes(tensor: Tensor) -> tuple[str, ...]:
             return _dtypes(tensor, options)
 
-        for tensor, found in check_values(tensors, dtypes, options, codes, self.advance):
+        for tensor, found in check_values(tensors, dtypes, options, codes, self.advance, self.executor):
             if isinstance(found, Exception):
                 yield self._failed(tensor.label, found)
                 continue
@@ -173,11 +179,13 @@ class Survey:
 
     @cached_property
     def _options(self) -> dict[str, object]:
-        """As they stand in every report, sorted: one object, so that merging sees at once that they agree."""
+        """As they stand in every report: one object, so that merging sees at once that they agree."""
         return as_written(self.options)
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
-        return Report(self._options, tuple(tensors), (), exit_code(tensors, options.fail_on))
+        given = self._options if options == self.options else as_written(options)
+        placed = tuple(_placed(tensor, given) for tensor in tensors)
+        return decided(Report(self._options, placed))
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
@@ -193,6 +201,13 @@ def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
     return NanhuntError(
         f"Nothing here looks like logits: {', '.join((label, *more))}.", "Name them with --logits NAME."
     )
+
+
+def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+    """A judgement that knows what it was judged as, under which options, and where in the run."""
+    operation = "values" if tensor.role == "values" else tensor.operation
+    where = coordinates(tensor.file, tensor.tensor)
+    return replace(tensor, operation=operation, options=options, coordinates=where)
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:

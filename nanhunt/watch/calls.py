@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from .recorder import Opaque, Recorder
+from .recorder import Opaque, Recorders
 from .site import installed
 from .unseen import hide
 
@@ -20,7 +19,7 @@ Returned = Callable[[Any], None]
 
 
 @contextlib.contextmanager
-def calls_patched(recorder: Recorder, called: Called, returned: Returned) -> Iterator[None]:
+def calls_patched(recorders: Recorders, called: Called, returned: Returned) -> Iterator[None]:
     """Tell the recorder which module runs; note custom Functions and compiled regions as one call each.
 
     ``called`` is called with each outermost module before it runs, ``returned`` with its output.
@@ -28,9 +27,9 @@ def calls_patched(recorder: Recorder, called: Called, returned: Returned) -> Ite
     module_call = torch.nn.Module.__call__
     apply = torch.autograd.Function.__dict__["apply"]
     compiler = torch.compile
-    torch.nn.Module.__call__ = _module_call(recorder, module_call, called, returned)  # type: ignore[method-assign]
-    torch.autograd.Function.apply = classmethod(_apply(recorder, apply.__func__))  # type: ignore[assignment,method-assign]
-    torch.compile = _compile(recorder, compiler)
+    torch.nn.Module.__call__ = _module_call(recorders, module_call, called, returned)  # type: ignore[method-assign]
+    torch.autograd.Function.apply = classmethod(_apply(recorders, apply.__func__))  # type: ignore[assignment,method-assign]
+    torch.compile = _compile(recorders, compiler)
     try:
         yield
     finally:
@@ -40,13 +39,14 @@ def calls_patched(recorder: Recorder, called: Called, returned: Returned) -> Ite
 
 
 def _module_call(
-    recorder: Recorder, original: Callable[..., Any], called: Called, returned: Returned
+    recorders: Recorders, original: Callable[..., Any], called: Called, returned: Returned
 ) -> Callable[..., Any]:
-    thread, get_thread, is_compiling = recorder.thread, threading.get_ident, torch.compiler.is_compiling
+    is_compiling = torch.compiler.is_compiling
 
     @functools.wraps(original)
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if is_compiling() or recorder.paused or get_thread() != thread:
+        recorder = recorders.recorder
+        if is_compiling() or recorder.paused:
             return original(self, *args, **kwargs)
         outer, line = recorder.module, recorder.line
         here = sys._getframe(1)
@@ -77,13 +77,15 @@ def _module_call(
     return call
 
 
-def _apply(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
+def _apply(recorders: Recorders, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
         try:
-            if torch.compiler.is_compiling() or recorder.paused:
+            if torch.compiler.is_compiling() or recorders.recorder.paused:
                 return original(cls, *args, **kwargs)
-            return recorder.opaque(Opaque(functools.partial(original, cls), cls.__name__), args, kwargs)
+            return recorders.recorder.opaque(
+                Opaque(functools.partial(original, cls), cls.__name__), args, kwargs
+            )
         except BaseException as error:
             hide(error)
             raise
@@ -91,7 +93,7 @@ def _apply(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., An
     return apply
 
 
-def _compile(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
+def _compile(recorders: Recorders, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def compile(model: Any = None, **options: Any) -> Any:
         if model is None:
@@ -99,23 +101,23 @@ def _compile(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., 
         compiled = original(model, **options)
         region = Opaque(compiled, f"compiled {_name(model)}", compiled=True)
         if isinstance(compiled, torch.nn.Module):
-            return _open_module(recorder, compiled, region)
+            return _open_module(recorders, compiled, region)
 
         @functools.wraps(compiled)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return recorder.opaque(region, args, kwargs)
+            return recorders.recorder.opaque(region, args, kwargs)
 
         return call
 
     return compile
 
 
-def _open_module(recorder: Recorder, compiled: torch.nn.Module, region: Opaque) -> torch.nn.Module:
+def _open_module(recorders: Recorders, compiled: torch.nn.Module, region: Opaque) -> torch.nn.Module:
     """An ``OptimizedModule`` has a ``__call__`` of its own: give this one a class that notes it."""
     base = type(compiled)
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return recorder.opaque(region, args, kwargs)
+        return recorders.recorder.opaque(region, args, kwargs)
 
     region.func = functools.partial(base.__call__, compiled)
     compiled.__class__ = type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__})

@@ -25,8 +25,9 @@ _ABOUT_SOFTMAX = ("NH101", "NH102", "NH103")
 
 
 def file_name(incident: Incident) -> str:
-    """``step-37.pt``, with the rank where there are several processes."""
-    rank = "" if incident.rank is None else f"-rank-{incident.rank}"
+    """``step-37.pt``, with the rank or the name where there are several processes."""
+    child = re.sub(r"[^\w.-]+", "-", f"-{incident.process}") if incident.process else ""
+    rank = child if incident.rank is None else f"-rank-{incident.rank}"
     return f"step-{incident.step}{rank}.pt"
 
 

@@ -25,6 +25,13 @@ def _exp_limit(scene: Scene) -> float:
     )
 
 
+def _by_hand(code: str) -> Callable[[Scene], str]:
+    """Advice for a softmax made of exps: the catalogue's where it is cross entropy."""
+    return lambda at: (
+        RULES[code].fix if at.cross_entropy or not at.softmax else _BY_HAND[at.softmax.handwritten]
+    )
+
+
 def _exp_overflow(scene: Scene) -> bool:
     return bool(scene.out.posinf or scene.out.neginf) and scene.from_finite and scene.dtype in FORMATS
 
@@ -124,7 +131,11 @@ def _lost_eps_reason(scene: Scene) -> str:
 def _by(*names: str) -> Callable[[Scene], bool]:
     def holds(scene: Scene) -> bool:
         made = scene.divisor_maker
-        return divides_by_zero(scene) and made is not None and made.func.__name__.strip("_") in names
+        return (
+            divides_by_zero(scene)
+            and made is not None
+            and made.func.__name__.removeprefix("linalg_") in names
+        )
 
     return holds
 
@@ -305,6 +316,13 @@ def _diverges(scene: Scene) -> bool:
 _WRITERS = named("index_put fill copy masked_fill full index_fill masked_scatter")
 SOFTMAX = "Call torch.softmax or torch.log_softmax instead: it subtracts the row's maximum first."
 LOG_P = "Compute log p by F.log_softmax of what the softmax was given: it never forms p. The rest of the formula stays."
+_BY_HAND = {
+    "softmax": SOFTMAX,
+    "quotient": "Take torch.log_softmax of the argument and pick from that: it subtracts the row's maximum first.",
+    "logsumexp": "Call torch.logsumexp instead: it subtracts the row's maximum first.",
+}
+_EPS = "Use an eps the dtype can hold (1e-4 in float16), or do this in float32."
+_LOG1P = "Where this is log(1 - exp(x)), write torch.log(-torch.expm1(x)): it is exact for x near 0."
 _UNMASK = "Replace log p by 0 at the masked classes before multiplying: log_p.masked_fill(p == 0, 0)."
 SIGMOID = (
     "Use F.logsigmoid(x) for log(sigmoid(x)) and F.logsigmoid(-x) for log(1 - sigmoid(x)), or "
@@ -335,12 +353,16 @@ FORWARD: tuple[Pattern, ...] = (
     ),
     Pattern(
         "exp-overflow", _EXPS, lambda at: _exp_overflow(at) and at.handwritten and at.op == "exp", _exp_reason,
-        rule_fix("NH101", SOFTMAX), rule="NH101",
+        _by_hand("NH101"), rule="NH101",
     ),
     Pattern("exp-overflow", _EXPS, _exp_overflow, _exp_reason, _bound_exp),
     Pattern(
         "log-of-negative", _LOGS, _log_below, _log_below_reason,
         say("Keep the argument positive: what is it meant to be, and how did it become negative?"),
+    ),
+    Pattern(
+        "log-of-zero", _LOGS, lambda at: _log_at_edge(at) and at.lost_eps is not None,
+        lambda at: f"{_log_zero_reason(at)}, since {at.lost_eps:g} is 0 in {at.dtype}", say(_EPS),
     ),
     Pattern(
         "log-of-sigmoid", _LOGS, _log_sigmoid,
@@ -356,6 +378,7 @@ FORWARD: tuple[Pattern, ...] = (
         lambda at: f"{_log_zero_reason(at)}, a probability that underflowed in {at.dtype}",
         rule_fix("NH201", LOG_P), rule="NH201",
     ),
+    Pattern("log-of-zero", named("log1p"), _log_at_edge, _log_zero_reason, say(_LOG1P)),
     Pattern("log-of-zero", _LOGS, _log_at_edge, _log_zero_reason, say(_CLAMP_LOG)),
     Pattern(
         "division-by-zero", _DIVISIONS, lambda at: 0 in at.item.scalars and len(at.item.inputs) == 1,
@@ -363,11 +386,11 @@ FORWARD: tuple[Pattern, ...] = (
     ),
     Pattern(
         "sum-underflow", _DIVISIONS, lambda at: divides_by_zero(at) and at.out.nan > 0 and at.handwritten,
-        _because("every exp of the row underflowed"), rule_fix("NH103", SOFTMAX), rule="NH103",
+        _because("every exp of the row underflowed"), _by_hand("NH103"), rule="NH103",
     ),
     Pattern(
         "division-by-zero", _DIVISIONS, _by_lost_eps, _lost_eps_reason,
-        say("Use an eps the dtype can hold (1e-4 in float16), or divide in float32."),
+        say(_EPS),
     ),
     Pattern("empty-selection", _DIVISIONS, _by_count, _because("nothing was selected, the count is 0"), say(_COUNT)),
     Pattern(
@@ -404,7 +427,7 @@ FORWARD: tuple[Pattern, ...] = (
     Pattern("mean-of-nothing", named("mean"), _of_nothing, say("the mean of no values is 0 / 0"), say(_EMPTY)),
     Pattern(
         "sum-overflow", named("sum mean"), lambda at: _sums_up(at) and at.handwritten, _sum_reason,
-        rule_fix("NH102", SOFTMAX), rule="NH102",
+        _by_hand("NH102"), rule="NH102",
     ),
     Pattern("sum-overflow", named("sum mean cumsum"), lambda at: _sums_up(at) and at.half, _sum_reason, say(_WIDE)),
     Pattern(

@@ -114,6 +114,8 @@ class Incident:
     found_by: FoundBy
     notes: tuple[str, ...] = ()
     rank: int | None = None
+    process: str = ""
+    """Name of the child process it happened in; "" in the first."""
     remedies: tuple[RemedyResult, ...] = ()
     capture: str | None = None
     """Path of the file written."""

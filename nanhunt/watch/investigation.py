@@ -21,7 +21,7 @@ from .second_look import CannotRepeat, Repetition, repeat
 from .site import Site, resolve
 from .step_graph import StepGraph
 from .story import Exhibits, Story, own_site, site_of
-from .tape import Entry, Tape
+from .tape import Entry, Slot, Tape
 from .terms import terms_of
 
 MAX_LINKS = 3
@@ -37,6 +37,8 @@ class Evidence:
     """What backward was called on (without a GradScaler's scale), each with its gradient."""
     gradients: list[torch.Tensor] = field(default_factory=list)
     """Parameters whose gradient is bad; empty: the roots themselves are."""
+    slots: list[Slot] = field(default_factory=list)
+    """Of results that may be gone from memory, instead of roots."""
     parameters: int = 0
     step: int = 0
     noticed: Site | None = None
@@ -90,9 +92,10 @@ def _look(
         known = [item for item in seen if item is not None]
         if known:
             return None, known, FoundBy.WATCHING
-    if not evidence.roots:
+    if not evidence.roots and not evidence.slots:
         raise CannotRepeat("backward had made finite gradients")
-    roots = [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
+    roots: list[tuple[Slot | None, torch.Tensor | None]] = [(slot, None) for slot in evidence.slots]
+    roots += [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
     found = [(slot, seed) for slot, seed in roots if slot is not None]
     if len(found) < len(roots):
         raise CannotRepeat("the loss was not made by recorded operations")

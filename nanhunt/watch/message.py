@@ -48,7 +48,8 @@ def incident_text(incident: Incident) -> str:
 
 
 def _headline(incident: Incident) -> str:
-    rank = "" if incident.rank is None else f"rank {incident.rank} · "
+    process = f"process {incident.process} · " if incident.process else ""
+    rank = process if incident.rank is None else f"rank {incident.rank} · "
     where = f" at {incident.noticed.short}" if incident.noticed else ""
     return f"nanhunt: {rank}step {incident.step} · {incident.what}{where}"
 
@@ -139,33 +140,38 @@ def _row(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def all_clear(steps: int, every_op: bool, code: int = 0) -> str:
+def all_clear(steps: int, every_op: bool, code: int = 0, processes: int = 1) -> str:
     """The one line for a run without a bad value; a script that failed for another reason is not all clear."""
     if not steps and not every_op:
         return "nanhunt: no step was seen, so nothing was checked (--every-op looks at inference too)\n"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
+    counted += f" of {processes} processes" if processes > 1 else ""
     if code:
         return f"nanhunt: no NaN or infinity in {counted}; the script ended with exit code {code}\n"
     return f"nanhunt: all clear, no NaN or infinity in {counted}\n"
 
 
-def run_json(script: str, steps: int, incidents: Sequence[Incident], exit_code: int) -> str:
-    """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf"."""
+def run_json(script: str, steps: int, incidents: Sequence[Incident | dict[str, Any]], exit_code: int) -> str:
+    """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf".
+
+    Incidents of child processes come as JSON has them.
+    """
     body = {
         "format_version": FORMAT_VERSION,
         "script": script,
         "steps": steps,
-        "incidents": [_encoded(incident) for incident in incidents],
+        "incidents": [encoded(incident) for incident in incidents],
         "exit_code": exit_code,
     }
     return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """Plain lists, dicts, numbers and strings of it, as JSON has them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _encoded(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: encoded(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
-        return [_encoded(item) for item in value]
+        return [encoded(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):

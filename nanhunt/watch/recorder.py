@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
-from .numbers import checkable
+from .numbers import checkable, finite, tensors_in
 from .site import Line, foreign, installed, own_line
 from .tape import Entry, Module, RandomState, Tape, sequence_number
 from .unseen import hide
@@ -88,6 +88,15 @@ class Opaque:
         return self.func(*args, **kwargs)
 
 
+class Refused(NamedTuple):
+    """The last call, where it has raised over arguments that were not finite."""
+
+    error: int
+    """id of the exception."""
+    operation: str
+    bad: list[torch.Tensor]
+
+
 class Recorder(TorchFunctionMode):
     """Writes the tape of the thread that entered it."""
 
@@ -106,7 +115,7 @@ class Recorder(TorchFunctionMode):
         """The user's own line that called the running module, or the one it runs in."""
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
-        self.thread = threading.get_ident()
+        self.refused: Refused | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -118,6 +127,7 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs) if kwargs else func(*args)
         except BaseException as error:
             hide(error)
+            self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
         if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
@@ -140,6 +150,16 @@ class Recorder(TorchFunctionMode):
             self.tape.unnoted = True
         return out
 
+    def _refuse(self, error: BaseException, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Keep what a call that raised was given, if that was not finite: it may be why."""
+        if self.paused or transforming():
+            return
+        # A device that has just failed may fail again.
+        with contextlib.suppress(Exception), self.pause(), torch.no_grad():
+            given = [item for item in tensors_in([args, kwargs or {}]) if checkable(item)]
+            bad = [item for item in given if not finite(item)]
+            self.refused = Refused(id(error), operation(func), bad) if bad else None
+
     def _note(
         self,
         func: Callable[..., Any],
@@ -148,6 +168,7 @@ class Recorder(TorchFunctionMode):
         out: Any,
         frame: FrameType,
     ) -> None:
+        self.refused = None
         tape = self.tape
         symbols = tape.symbols
         entry = Entry(
@@ -171,7 +192,7 @@ class Recorder(TorchFunctionMode):
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
-        if self.paused or threading.get_ident() != self.thread:
+        if self.paused:
             return func(*args, **kwargs)
         if self.tape.random_state is None:
             self.tape.random_state = RandomState()
@@ -207,6 +228,38 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             self.paused = before
+
+
+class Recorders(threading.local):
+    """A recorder for each thread. Only threads that ``followed`` them have one that notes anything."""
+
+    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
+        # Python calls this once more in each thread that asks.
+        self.recorder = Recorder(value_read)
+        self.recorder.paused = True
+
+    def start(self) -> Recorder:
+        """The running thread's recorder, which is to note what it sees."""
+        self.recorder.paused = False
+        return self.recorder
+
+    @contextlib.contextmanager
+    def threads_followed(self) -> Iterator[None]:
+        """Record threads that start meanwhile."""
+        original = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+        def bootstrap_inner(thread: threading.Thread) -> None:
+            with self.start() as recorder:
+                try:
+                    original(thread)
+                finally:
+                    recorder.step_back()
+
+        threading.Thread._bootstrap_inner = bootstrap_inner  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            threading.Thread._bootstrap_inner = original  # type: ignore[attr-defined]
 
 
 def transforming() -> bool:

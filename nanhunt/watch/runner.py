@@ -9,6 +9,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,22 +134,43 @@ def _loader(file: str) -> Any:
     return BuiltinImporter if file == _STDIN else SourceFileLoader("__main__", file)
 
 
-def exit_code(run: Callable[[], None]) -> int:
-    """Run it to its end and return the code Python would have ended with.
+def exit_code(run: Callable[[], None], raised: Callable[[BaseException], bool]) -> int:
+    """Run it and its threads to their ends, and return the code Python would have ended with.
 
+    ``raised`` is told of the exception it ends by, an exit included, and says whether an interrupt was our own.
     An exception is printed as Python prints it, without frames of ours. An interrupt ends the process by SIGINT,
     so that a shell loop around it stops too.
     """
     sys.excepthook = sys.__excepthook__
     try:
+        code = _code(run, raised)
+        _wait_for_threads()
+    except KeyboardInterrupt as error:  # our own, from a thread
+        return 1 if raised(error) else 130
+    return code
+
+
+def _wait_for_threads() -> None:
+    """As Python does before its exit functions; some wait to be told that the end has come."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        threading._shutdown()  # type: ignore[attr-defined]
+
+
+def _code(run: Callable[[], None], raised: Callable[[BaseException], bool]) -> int:
+    try:
         run()
     except SystemExit as error:
-        return _code_of(error)
+        code = _code_of(error)
+        raised(error)
+        return code
     except KeyboardInterrupt as error:
+        if raised(error):
+            return 1
         _print(error)
         _interrupted()
     except BaseException as error:
         _print(error)
+        raised(error)
         return 1
     return 0
 

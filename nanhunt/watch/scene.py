@@ -96,8 +96,8 @@ class Scene:
 
     @property
     def handwritten(self) -> bool:
-        """Whether it is part of a softmax made of exp, sum and a division."""
-        return self.softmax is not None and self.softmax.handwritten
+        """Whether it is part of a softmax made of exp, sum and a division (or a log)."""
+        return self.softmax is not None and bool(self.softmax.handwritten)
 
     @property
     def cross_entropy(self) -> bool:

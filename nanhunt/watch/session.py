@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
+import signal
 import sys
+import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -25,11 +26,12 @@ from .investigation import Evidence, Solved, investigate, unexplained
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
-from .recorder import Recorder
+from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
+from .recorder import Recorder, Recorders
 from .second_look import CannotRepeat, repeat
 from .site import Site, resolve, user_frame
 from .story import Exhibits
-from .tape import Module, Tape, slots_in
+from .tape import Module, Slot, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 from .unseen import muted, unseen
 
@@ -46,6 +48,14 @@ class Stopped(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(1)
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[()]]:
+        """A pool of processes hands it to the first."""
+        return Stopped, ()
+
+
+class StoppedTaskError(ArithmeticError):
+    """Ends a task of a ``multiprocessing.Pool``: a worker that exits leaves its parent waiting for ever."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,10 @@ class Session:
     def __init__(self, settings: Settings, report: Callable[[Incident], None]) -> None:
         self.settings = settings
         self.report = report
-        self.recorder = Recorder(self.value_read)
+        self.recorders = Recorders(self.value_read)
+        self.first_thread = threading.get_ident()
         self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
-        self.wire = TripWire(self.recorder, self, self.observer)
+        self.wire = TripWire(self.recorders, self, self.observer)
         self.incidents: list[Incident] = []
         self.step = 1
         self.backwards = 0
@@ -88,8 +99,8 @@ class Session:
         self.patience = 0
         self.started = time.time()
         self.pid = os.getpid()
-        self.in_children = mmap.mmap(-1, 8)
-        """Shared with forked children: the first byte counts their incidents."""
+        self.process: Callable[[], str] = str
+        """Gives the name of a child process; "" in the first."""
         self.listeners: list[Callable[[Session, Roots], None]] = []
         self._counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         """Steps of each optimizer; under the trip wire itself, those that GradScaler skipped."""
@@ -99,10 +110,11 @@ class Session:
 
     def __enter__(self) -> Session:
         self._stack.enter_context(unseen())
-        self._stack.enter_context(calls_patched(self.recorder, self.module_called, self.module_returned))
+        self._stack.enter_context(calls_patched(self.recorders, self.module_called, self.module_returned))
         self.wire.install()
         self._stack.callback(self.wire.remove)
-        self._stack.enter_context(self.recorder)
+        self._stack.enter_context(self.recorders.threads_followed())
+        self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
         return self
@@ -121,6 +133,42 @@ class Session:
             self._stack.close()
         self.recorder.tape.cut()
 
+    def raised(self, error: BaseException) -> bool:
+        """The script has ended by an exception, perhaps over a NaN; whether it is our own interrupt."""
+        if isinstance(error, KeyboardInterrupt):
+            return bool(self.stopped)
+        self._examine(error)
+        return False
+
+    def _examine(self, error: BaseException) -> None:
+        if isinstance(error, Stopped | StoppedTaskError) or self.incidents or self.pending:
+            return
+        self.recorder.step_back()
+        self.closing = True
+        self.wire.check_update()
+        if not self.incidents and may_be_about_numbers(error):
+            with self.recorder.pause(), _suspended(self.observer), muted():
+                evidence = self._last_words(error)
+            if evidence is not None:
+                self._incident(evidence)
+
+    def _last_words(self, error: BaseException) -> Evidence | None:
+        """The bad numbers the script was working on when it raised."""
+        tape, refused, frame = self.recorder.tape, self.recorder.refused, innermost(error)
+        kind = type(error).__name__
+        if refused is not None and refused.error in map(id, causes(error)):
+            name, tensors = refused.operation, refused.bad
+            held = "nan" if any(map(holds_nan, tensors)) else "an infinity"
+            what, slots = f"{kind} was raised: {name} was given {held}", list(map(tape.slot, tensors))
+        else:
+            what, slots = f"{kind} was raised after a result had become nan", bad_results(tape)
+        return Evidence(what, [], slots=slots, noticed=_here_in(error, frame), frame=frame) if slots else None
+
+    @property
+    def recorder(self) -> Recorder:
+        """That of the running thread."""
+        return self.recorders.recorder
+
     @property
     def steps(self) -> int:
         """Steps that were completed."""
@@ -128,10 +176,11 @@ class Session:
         stepped = max((count for key, count in self._counts.items() if key is not self.wire), default=0)
         return stepped + skipped if self._counts else self.backwards
 
-    @property
-    def found(self) -> int:
-        """Incidents here and in forked children."""
-        return len(self.incidents) + (self.in_children[0] if os.getpid() == self.pid else 0)
+    def forked(self) -> None:
+        """In a child: what was found before is the parent's."""
+        self.incidents = []
+        self.suspect = self.pending = None
+        self.stopped = 0
 
     # what the trip wire says -----------------------------------------------------------------------------------
 
@@ -169,15 +218,14 @@ class Session:
 
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
         """Gradients are not finite though the loss was."""
-        self._incident(Evidence(what, roots, leaves, total))
+        self._incident(Evidence(what, roots, leaves, parameters=total))
 
-    def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
-        """Whether the step, repeated without GradScaler's scale, has finite gradients."""
-        found = [(self.recorder.tape.find(root), seed) for root, seed in roots]
-        if any(slot is None for slot, _ in found):
+    def scaled_to_infinity(self, roots: Sequence[tuple[Slot | None, torch.Tensor | None]]) -> bool:
+        """Whether the step, repeated without the loss's scale, has finite gradients."""
+        if any(slot is None for slot, _ in roots):
             return True  # cannot tell: the count of skipped steps will
         try:
-            look = repeat(self.recorder.tape, [(slot, seed) for slot, seed in found if slot], backward=True)
+            look = repeat(self.recorder.tape, [(slot, seed) for slot, seed in roots if slot], backward=True)
         except CannotRepeat:
             return True
         return not look.bad_gradients()
@@ -258,8 +306,6 @@ class Session:
                 incident, notes=(*incident.notes, f"{note}; the steps since were watched closely")
             )
         self.incidents.append(incident)
-        if os.getpid() != self.pid:
-            self.in_children[0] = min(self.in_children[0] + 1, 255)
         self.report(incident)
 
     def _looks_closer(self, incident: Incident) -> bool:
@@ -269,7 +315,8 @@ class Session:
         later step. The script is to be stopped anyway.
         """
         explained = incident.found_by not in (FoundBy.NARROWED, FoundBy.NOTICED)
-        if explained or os.environ.get("WORLD_SIZE", "1") != "1":
+        alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
+        if explained or not alone:
             return False
         self.observer = self.wire.observer = Observer(self.recorder.tape.entry_of)
         self._stack.enter_context(self.observer)
@@ -299,7 +346,7 @@ class Session:
         return replace(solved, incident=replace(solved.incident, found_by=FoundBy.CONSEQUENCE))
 
     def _solve(self, evidence: Evidence, update: Update | None) -> Solved:
-        evidence.frame = user_frame()
+        evidence.frame = evidence.frame or user_frame()
         evidence.step = self.step
         evidence.losses = tuple(self.losses)
         evidence.noticed = evidence.noticed or _here(evidence.frame)
@@ -318,7 +365,8 @@ class Session:
 
     def _file(self, solved: Solved) -> Incident:
         """Prove the fix and write the capture; a folder that cannot be written to becomes a note."""
-        incident = replace(solved.incident, rank=int(os.environ["RANK"]) if "RANK" in os.environ else None)
+        rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
+        incident = replace(solved.incident, rank=rank, process=self.process())
         folder = Path(self.settings.capture_dir)
         notes = incident.notes
         try:
@@ -344,12 +392,32 @@ class Session:
             return self.settings.stop(self.incidents[-1])
         if self.closing:
             return None  # the script has ended by itself
+        if _is_pool_worker():
+            raise StoppedTaskError(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
+        if threading.current_thread() is not threading.main_thread():
+            _interrupt_main()
+            raise SystemExit(1)  # of its very class: a thread ends by it without a word
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
         raise Stopped
+
+
+def _interrupt_main() -> None:
+    """Stop the script from another of its threads: as Ctrl-C would, unless it sees to that itself."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _is_pool_worker() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "multiprocessing.pool":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
@@ -394,6 +462,14 @@ def _loss_sentence(loss: torch.Tensor) -> str:
 
 def _here(frame: FrameType | None) -> Site | None:
     return resolve(frame.f_code, frame.f_lasti) if frame is not None else None
+
+
+def _here_in(error: BaseException, frame: FrameType | None) -> Site | None:
+    """The line of ``frame`` that the exception went through."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame is not frame:
+        trace = trace.tb_next
+    return resolve(trace.tb_frame.f_code, trace.tb_lasti) if trace is not None else None
 
 
 def _gradient_sentence(evidence: Evidence, names: Names) -> str:

@@ -34,7 +34,8 @@ class Softmax:
     dim: int
     first: Entry
     """The fused call, or the exp of a handwritten one."""
-    handwritten: bool = False
+    handwritten: str = ""
+    """What the exps are made into: "softmax", "quotient" (some of them over the sum), "logsumexp"; "" if fused."""
     labels: Slot | None = None
     """One class number for each row."""
     plain: bool = False
@@ -66,26 +67,39 @@ def _softmax(graph: StepGraph, call: Entry) -> Softmax | None:
         dim = argument(call, 1, "dim")
         return Softmax(logits, dim if isinstance(dim, int) else -1, call)
     if name == "exp":
-        dim = _normalised_over(graph, call)
-        return Softmax(logits, dim, call, handwritten=True) if dim is not None else None
+        return _by_hand(graph, call, logits)
     return None
 
 
-def _normalised_over(graph: StepGraph, exp: Entry) -> int | None:
-    """The dimension over which exps are added up, if the sum then divides them or is the argument of a log."""
-    readers = graph.read_by(exp)
-    for total in readers:
-        dim = argument(total, 1, "dim")
-        dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
-        value = graph.value(slot_argument(total, 0, "input"))
-        dim = -1 if dim is None and value is not None and value.dim() == 1 else dim
-        if operation(total.func) != "sum" or not isinstance(dim, int):
-            continue
-        for user in graph.read_by(total):
-            divides = operation(user.func).rstrip("_") == "div" and any(user is call for call in readers)
-            if divides or operation(user.func) == "log":
-                return dim
+def _by_hand(graph: StepGraph, exp: Entry, logits: Slot) -> Softmax | None:
+    """Exps that are added up over one dimension, where the sum then divides some of them or a log is taken of it."""
+    for total in graph.read_by(exp):
+        dim = _summed_dim(graph, total)
+        for user in graph.read_by(total) if dim is not None else ():
+            made = _made_of(graph, exp, user)
+            if made and dim is not None:
+                return Softmax(logits, dim, exp, handwritten=made)
     return None
+
+
+def _summed_dim(graph: StepGraph, total: Entry) -> int | None:
+    dim = argument(total, 1, "dim")
+    dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
+    value = graph.value(slot_argument(total, 0, "input"))
+    dim = -1 if dim is None and value is not None and value.dim() == 1 else dim
+    return dim if operation(total.func) == "sum" and isinstance(dim, int) else None
+
+
+def _made_of(graph: StepGraph, exp: Entry, user: Entry) -> str:
+    """What the call that reads the sum makes of the exps."""
+    name = operation(user.func).rstrip("_")
+    if name == "log":
+        return "logsumexp"
+    numerator = graph.made_by(slot_argument(user, 0, "input")) if name == "div" else None
+    if numerator is exp:
+        return "softmax"
+    picked = numerator is not None and any(call is exp for call in graph.above(numerator, _PARTS))
+    return "quotient" if picked else ""
 
 
 def _with_loss(graph: StepGraph, softmax: Softmax) -> Softmax:
@@ -138,10 +152,11 @@ def _picked(graph: StepGraph, call: Entry) -> Iterator[Slot]:
     elif name in ("gather", "take_along_dim"):
         given = [slot_argument(call, 2 if name == "gather" else 1, "index")]
     else:
-        # Of p[torch.arange(n), labels] the last: the first only counts the rows.
+        # Of p[torch.arange(n), labels] the last: the first only counts the rows. p[:, classes] picks no labels.
         index = argument(call, 1, "") if name == "index" else None
-        last = list(slots_in(index))[-1:] if isinstance(index, list | tuple) else []
-        given = [*last]
+        places = index if isinstance(index, list | tuple) else ()
+        slots = [place for place in places if isinstance(place, Slot)]
+        given = [slots[-1]] if len(slots) == len(places) > 1 else []
     for slot in given:
         value = graph.value(slot)
         if slot is not None and value is not None and value.dtype is torch.int64:

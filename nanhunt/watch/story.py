@@ -17,7 +17,7 @@ from .scene import Scene
 from .second_look import Repetition
 from .site import Site, resolve
 from .softmax import Softmax
-from .step_graph import StepGraph
+from .step_graph import StepGraph, slot_argument
 from .tape import Entry, Slot, Tape
 
 
@@ -91,6 +91,11 @@ class Story:
         original = slot.tensor if slot else None
         name = self.names.of(original) if original is not None else f"a tensor of shape {item.out.shape}"
         parameter = item.op == "parameter" or (original is not None and original.requires_grad)
+        into = slot_argument(reader, 0) if reader and operation(reader.func) == "copy_" else None
+        if into is not None and into is not slot and into.tensor is not None:
+            # Loaded: what the model calls it says more than what the file called it.
+            name = self.names.known(into.tensor) or name
+            parameter = parameter or isinstance(into.tensor, torch.nn.Parameter)
         kind = "parameter" if parameter else "buffer" if name in self.names.buffers else "input"
         return Culprit(
             operation=name,
@@ -141,7 +146,10 @@ class Story:
         # Beside labels `nanhunt check` judges cross entropy: they are handed on only where the loss is that.
         labels = self._labels(about, rows) if about.plain else None
         options = about.options if about.plain else {}
-        return Exhibits(inputs, rows, labels, about.plain, about.handwritten, options)
+        # Code that is printed is run with the classes last: it is proven only where the user has them there.
+        last = about.dim in (-1, logits.dim() - 1)
+        softmax = about.handwritten == "softmax"
+        return Exhibits(inputs, rows, labels, about.plain and last, softmax and last, options)
 
     def _labels(self, softmax: Softmax, rows: torch.Tensor) -> torch.Tensor | None:
         labels = self.graph.value(softmax.labels)

@@ -7,9 +7,10 @@ optimizer. What a bad step means is the session's affair.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Protocol
@@ -17,10 +18,12 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from .names import operation
 from .numbers import all_finite, checkable, finite
 from .observer import Observer
-from .recorder import Opaque, Recorder, transforming
+from .recorder import Opaque, Recorder, Recorders, transforming
 from .site import caller
+from .tape import Slot, Tape
 from .unseen import hide
 
 Roots = list[tuple[torch.Tensor, torch.Tensor | None]]
@@ -40,8 +43,8 @@ class Judge(Protocol):
     def bad_gradients(self, roots: Roots, leaves: list[torch.Tensor], total: int, what: str) -> None:
         """These leaves' gradients are not finite. Without roots: they were, when backward had run."""
 
-    def scaled_to_infinity(self, roots: Roots, leaves: list[torch.Tensor], total: int) -> bool:
-        """Whether without GradScaler's scale the gradients would have been finite, so that it was by design."""
+    def scaled_to_infinity(self, roots: Sequence[tuple[Slot | None, torch.Tensor | None]]) -> bool:
+        """Whether without the loss's scale the gradients would have been finite, so that it was by design."""
 
     def bad_parameters(self, update: Update, leaves: list[torch.Tensor]) -> None:
         """The optimizer's step has made these parameters not finite."""
@@ -80,13 +83,15 @@ class Update:
 class TripWire:
     """Patches torch while installed; every patch is taken back by ``remove``."""
 
-    recorder: Recorder
+    recorders: Recorders
     judge: Judge
     observer: Observer | None = None
     scaled: list[_Scaled] = field(default_factory=list)
     leaves: list[torch.Tensor] = field(default_factory=list)
     """Whose gradients the last backward was to fill."""
     skips: int = 0
+    scale: float | None = None
+    """By which the script itself multiplied the loss, where that made the present gradients infinite."""
     checked: dict[int, int] = field(default_factory=dict)
     """id of a gradient -> its version when it was last found finite."""
     inside_scaler: bool = False
@@ -97,6 +102,11 @@ class TripWire:
     discard: bool = False
     """Whether the gradients of the bad step are to be left out of the update."""
     undo: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def recorder(self) -> Recorder:
+        """That of the running thread."""
+        return self.recorders.recorder
 
     def install(self) -> None:
         """Wrap what a training step calls."""
@@ -206,30 +216,43 @@ class TripWire:
 
     def _check_loss(self, roots: Roots) -> bool:
         good = all_finite([root for root, _ in roots if checkable(root)])
+        if not good and self._only_the_scale(roots):
+            return True
         if not good:
             self.check_update()  # a bad parameter is the update's fault, not that of the first to read it
             self.poisoned = True
             self.judge.bad_loss([(root, seed) for root, seed in roots if _bad(root)])
         return good
 
+    def _only_the_scale(self, roots: Roots) -> bool:
+        """Whether the losses were finite before the script multiplied them by its loss scale."""
+        by_hand = scaled_by_hand(self.recorder.tape, roots)
+        losses = [slot.tensor if slot else None for slot, _ in by_hand[0]] if by_hand else [None]
+        return all(loss is not None and checkable(loss) and finite(loss) for loss in losses)
+
     def _check_gradients(self, roots: Roots, leaves: list[torch.Tensor], tensors: Any) -> None:
         scaler = self._scaler_of(tensors)
         self.scaled.clear()
         grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
         if all_finite(grads):
-            self.skips = 0
+            self.skips, self.scale = 0, None
             self.poisoned = False
             self.checked = {id(grad): grad._version for grad in grads}
             return
         self.poisoned = scaler is None
         bad = [leaf for leaf in leaves if leaf.grad is not None and _bad(leaf.grad)]
-        if scaler is None or not self.judge.scaled_to_infinity(roots, bad, len(grads)):
+        tape = self.recorder.tape
+        by_hand = scaled_by_hand(tape, roots) if scaler is None else None
+        plain = by_hand[0] if by_hand else [(tape.find(root), seed) for root, seed in roots]
+        if (scaler is None and by_hand is None) or not self.judge.scaled_to_infinity(plain):
             self.judge.bad_gradients(roots, bad, len(grads), "")
             return
         self.skips += 1
-        scale = scaler.get_scale()
+        scale = scaler.get_scale() if scaler is not None else by_hand[1] if by_hand else 1.0
+        self.scale = None if scaler is not None else scale
         if self.skips >= SKIPS_WITHOUT_END or scale <= 1:
-            what = f"GradScaler has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
+            who = "the script" if scaler is None else "GradScaler"
+            what = f"{who} has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
             # Without the scale there is nothing to be seen: the scaled loss is what went bad.
             self.judge.bad_gradients(self._roots(tensors, None), bad, len(grads), what)
 
@@ -277,7 +300,8 @@ class TripWire:
         if unchecked and not all_finite([leaf.grad for leaf in unchecked if leaf.grad is not None]):
             bad = [leaf for leaf in unchecked if leaf.grad is not None and _bad(leaf.grad)]
             self.poisoned = True
-            self.judge.bad_gradients([], bad, len(leaves), "")
+            what = "" if self.scale is None else _applied(self.scale)
+            self.judge.bad_gradients([], bad, len(leaves), what)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.observer is not None:
@@ -299,6 +323,39 @@ class TripWire:
             bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
             if bad:
                 self.judge.bad_parameters(self.last_update, bad)
+
+
+def scaled_by_hand(
+    tape: Tape, roots: Roots
+) -> tuple[list[tuple[Slot | None, torch.Tensor | None]], float] | None:
+    """The losses before the script multiplied them by a loss scale above 1, and the scale; None where it did not.
+
+    As fairseq, Megatron, DeepSpeed and apex do: ``(loss * scale).backward()``, and steps are skipped while the scaled
+    gradients overflow.
+    """
+    found = [_factors(tape, root) for root, _ in roots]
+    scales = [item[1] for item in found if item is not None]
+    if len(scales) < len(roots) or not scales:
+        return None
+    return [(item[0], seed) for item, (_, seed) in zip(found, roots, strict=True) if item], max(scales)
+
+
+def _factors(tape: Tape, root: torch.Tensor) -> tuple[Slot, float] | None:
+    slot = tape.find(root)
+    maker = next((entry for entry in reversed(tape.entries) if slot is not None and entry.out is slot), None)
+    if maker is None or operation(maker.func) != "mul" or len(maker.args) != 2:
+        return None
+    for loss, factor in (maker.args, maker.args[::-1]):
+        value = factor.tensor if isinstance(factor, Slot) else factor
+        if isinstance(value, torch.Tensor):
+            value = value.item() if value.numel() == 1 and not value.requires_grad else None
+        if isinstance(loss, Slot) and isinstance(value, int | float) and 1 < value < math.inf:
+            return loss, float(value)
+    return None
+
+
+def _applied(scale: float) -> str:
+    return f"gradients that the loss scale of {scale:g} made infinite are applied: the step was not skipped"
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -52,7 +52,7 @@ def test_select_and_ignore_by_code_name_and_prefix(run: Run, bad: Path) -> None:
 
 
 def test_unreadable_input_is_2_and_the_rest_is_still_reported(run: Run, healthy: Path, bad: Path) -> None:
-    done = run("check", "missing.npy", bad, healthy, "--format", "json")
+    done = run("check", "missing.npy", bad, healthy, "--format", "json", "--verbose")
     body = done.json()
     assert done.code == body["exit_code"] == 2
     assert [error["file"] for error in body["errors"]] == ["missing.npy"]

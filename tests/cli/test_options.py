@@ -11,6 +11,7 @@ import pytest
 from conftest import Run
 
 from nanhunt.operations.rules import RULES
+from nanhunt.results.report import Report
 
 COLUMNS = [
     "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability", "naive_gradient_finite",
@@ -33,7 +34,7 @@ def test_the_articles_batch_is_built_in(run: Run) -> None:
 
 def test_json_is_the_contract(run: Run, bad: Path) -> None:
     body = run("check", bad, "--format", "json", "--dtype", "float16", "--dtype", "float32").json()
-    assert set(body) >= {"format_version", "options", "tensors", "errors", "exit_code"}
+    assert set(body) >= {"format_version", "options", "tensors", "healthy", "errors", "exit_code"}
     assert [tensor["dtype"] for tensor in body["tensors"]] == ["float16", "float32"]
     tensor = body["tensors"][0]
     assert tensor["targets"]["ignored"] == 0
@@ -82,7 +83,7 @@ def test_standard_input(run: Run, bad: Path, healthy: Path) -> None:
 
 def test_a_folder_is_searched(run: Run, bad: Path, healthy: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a tensor")
-    done = run("check", ".", "--format", "json")
+    done = run("check", ".", "--format", "json", "--verbose")
     assert {Path(tensor["file"]).name for tensor in done.json()["tensors"]} == {bad.name, healthy.name}
 
 
@@ -121,7 +122,8 @@ def test_saved_reports_are_merged_and_rendered_again(run: Run, bad: Path, health
     run("check", healthy, "--output", "a.json")
     done = run("report", "b.json", "a.json", "--format", "json")
     assert done.code == 1
-    assert [Path(tensor["file"]).name for tensor in done.json()["tensors"]] == [bad.name, healthy.name]
+    assert [Path(tensor["file"]).name for tensor in done.json()["tensors"]] == [bad.name]
+    assert [Path(file).name for group in done.json()["healthy"] for file in group["files"]] == [healthy.name]
     assert run("report", "a.json").code == 0
     assert run("report", "a.json", "missing.json").code == 2
 
@@ -136,6 +138,26 @@ def test_what_the_baseline_knows_does_not_fail(run: Run, bad: Path, tmp_path: Pa
     logits[2] = 500.0
     np.savez(bad, logits=logits, labels=np.array([0, 2, 1]))
     assert run("check", bad, "--baseline", "base.json").code == 1
+
+
+def test_each_path_decides_for_itself(run: Run, bad: Path, tmp_path: Path) -> None:
+    """``fail-on = "never"`` for one path: exit code and JUnit agree, with a baseline or without."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.nanhunt.per-path]]\npaths = ["bad*"]\nfail-on = "never"\n'
+    )
+    (tmp_path / "empty.json").write_text(Report().to_json())
+    for baseline in ((), ("--baseline", "empty.json")):
+        done = run("check", bad, "--output", "report.xml", "--output", "report.json", *baseline)
+        assert done.code == 0
+        assert 'failures="0"' in (tmp_path / "report.xml").read_text().splitlines()[1]
+    assert run("report", "report.json").code == 0
+    assert run("report", "report.json", "--fail-on", "warning").code == 1
+
+
+def test_the_baseline_knows_every_spelling_of_a_file(run: Run, bad: Path) -> None:
+    run("check", bad.name, "--output", "base.json")
+    for spelling in (bad.name, f"./{bad.name}", bad):
+        assert run("check", spelling, "--baseline", "base.json").code == 0
 
 
 def test_configuration(run: Run, bad: Path, tmp_path: Path) -> None:

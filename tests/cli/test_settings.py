@@ -1,4 +1,4 @@
-"""Settings files: found upward, checked key by key, per path."""
+"""Configuration files: found upward, checked key by key, per path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanhunt.cli.options import OutputOptions
-from nanhunt.cli.settings import Settings, read_settings
+from nanhunt.cli.settings import Configuration, read_configuration
 from nanhunt.errors import NanhuntError
 from nanhunt.options import declared
 from nanhunt.scan.options import Options
@@ -25,10 +25,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path, text: str) -> Settings:
-    """Settings of a pyproject.toml with that text."""
+def read(folder: Path, text: str) -> Configuration:
+    """Configuration of a pyproject.toml with that text."""
     (folder / "pyproject.toml").write_text(text)
-    return read_settings(None, KNOWN, BY_PATH, isolated=False)
+    return read_configuration(None, KNOWN, BY_PATH, isolated=False)
 
 
 def test_found_upward_and_named_like_fields(folder: Path) -> None:
@@ -41,17 +41,19 @@ def test_found_upward_and_named_like_fields(folder: Path) -> None:
 def test_the_nearest_file_counts_even_without_a_table(folder: Path) -> None:
     read(folder, '[tool.nanhunt]\nfail-on = "note"\n')
     (folder / "a" / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    assert read_settings(None, KNOWN, BY_PATH, isolated=False) == Settings()
+    assert read_configuration(None, KNOWN, BY_PATH, isolated=False) == Configuration()
 
 
 def test_isolated_reads_nothing(folder: Path) -> None:
     read(folder, "[tool.nanhunt]\nfail-on = 'note'\n")
-    assert read_settings(None, KNOWN, BY_PATH, isolated=True) == Settings()
+    assert read_configuration(None, KNOWN, BY_PATH, isolated=True) == Configuration()
 
 
 def test_a_named_file_may_have_its_keys_on_top(folder: Path) -> None:
     (folder / "my.toml").write_text("max-rows = 7\n")
-    assert read_settings(str(folder / "my.toml"), KNOWN, BY_PATH, isolated=False).values == {"max_rows": 7}
+    assert read_configuration(str(folder / "my.toml"), KNOWN, BY_PATH, isolated=False).values == {
+        "max_rows": 7
+    }
 
 
 def test_per_path_tables_later_ones_win(folder: Path) -> None:
@@ -94,4 +96,4 @@ def test_what_is_wrong_is_said_with_the_file(folder: Path, text: str, said: str)
 def test_bytes_that_are_no_text(folder: Path) -> None:
     (folder / "pyproject.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(NanhuntError, match="cannot be read"):
-        read_settings(None, KNOWN, BY_PATH, isolated=False)
+        read_configuration(None, KNOWN, BY_PATH, isolated=False)

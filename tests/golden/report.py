@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from nanhunt.results.coordinates import coordinates
 from nanhunt.results.report import (
     Finding,
     Health,
@@ -288,6 +291,17 @@ ERRORS = (
     ),
 )
 OPTIONS = {"dtype": [], "reduction": "mean", "fail_on": "warning", "select": [], "ignore": [], "max_rows": 10}
+
+
+def judged(tensor: TensorReport) -> TensorReport:
+    """As a survey leaves it: with operation, options and place."""
+    operation = "values" if tensor.role == "values" else tensor.operation
+    where = coordinates(tensor.file, tensor.tensor)
+    return replace(tensor, operation=operation, options=OPTIONS, coordinates=where)
+
+
+ARTICLES, WEIGHT, ATTENTION, HEALTHY = map(judged, (ARTICLES, WEIGHT, ATTENTION, HEALTHY))
+STEPS = tuple(map(judged, STEPS))
 REPORT = sum(
     [Report(OPTIONS, (tensor,), (), 1) for tensor in (ARTICLES, *STEPS, WEIGHT, ATTENTION, HEALTHY)],
     start=Report(OPTIONS, (), ERRORS, 2),

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from nanhunt.api import _tensor as tensor_of
+from nanhunt.load.memory import tensor_of
 from nanhunt.operations.findings import judged as judge_all
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.problem import problem_of
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import TensorReport
 
 
@@ -22,7 +23,7 @@ def judged(
     dtype = dtype or given[operation.roles[0].name].dtype
     codes = frozenset(rule.code for rule in operation.rules)
     problem = problem_of(operation, given, dtype, options, codes, max_rows=10_000)
-    return judge_all(problem, lambda _: None, compares=True)
+    return judge_all(problem, Fastest(), lambda _: None, compares=True)
 
 
 @pytest.fixture(name="judged", scope="session")

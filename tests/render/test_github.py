@@ -77,6 +77,13 @@ def test_ten_are_shown_in_full(golden):
     assert all("more" not in properties["title"] for _, properties, _ in commands)
 
 
+def test_what_does_not_fail_the_run_is_a_notice(golden):
+    tensor = dataclasses.replace(golden.ARTICLES, options={"fail_on": "error"})
+    text = render(Report(tensors=(tensor,)), "github")
+    assert {level for level, _, _ in parsed(text)} == {"notice"}
+    assert "2 warnings; none of them fails the run (--fail-on)" in text
+
+
 def test_known_findings_are_notices(golden):
     findings = tuple(dataclasses.replace(finding, known=True) for finding in golden.ARTICLES.findings)
     tensor = dataclasses.replace(golden.ARTICLES, findings=findings)

@@ -164,7 +164,7 @@ def test_one_dump_has_no_steps(golden):
 def test_many_healthy_verdicts_fold(golden):
     tensors = tuple(dataclasses.replace(golden.HEALTHY, file=f"{n}.npy") for n in range(50))
     tree = page(Report(tensors=tensors))
-    assert any(texts(summary) == "50 healthy verdicts" for summary in tree.xpath("//summary"))
+    assert any("50 tensors in 50 files" in texts(summary) for summary in tree.xpath("//summary"))
     assert not tree.xpath("//section[contains(@class, 'tensor')]")
 
 
@@ -184,3 +184,15 @@ def test_styles_know_both_themes_and_print(report):
     style = page(report).xpath("//style")[0].text
     assert re.search(r"prefers-color-scheme:\s*dark", style)
     assert "@media print" in style
+
+
+def test_hundreds_of_bad_tensors_fold(golden):
+    """The worst in sight, the rest of the table and the evidence folded, pictures for a hundred at most."""
+    tensors = tuple(dataclasses.replace(golden.STEPS[2], file=f"run-{n}/x.npz") for n in range(300))
+    text = render(Report(golden.OPTIONS, tensors), "html")
+    tree = page(Report(golden.OPTIONS, tensors))
+    assert len(tree.xpath("//section[contains(@class, 'tensor')]")) == 100
+    assert len(tree.xpath("//section[contains(@class, 'tensor')]/details[@class='evidence']")) == 97
+    assert any(texts(summary) == "280 more verdicts" for summary in tree.xpath("//summary"))
+    assert "Shown in detail: the worst 100." in text
+    assert len(text.encode()) < 12_000_000

@@ -53,21 +53,29 @@ def test_one_case_per_rule_looked_at_passing_ones_too(report):
 
 
 def test_rules_about_the_loss_are_not_looked_at_without_labels(golden):
-    looked_at = names(parse(Report(tensors=(golden.HEALTHY,))), "attn.pt")
+    looked_at = names(parse(Report(tensors=(golden.ATTENTION,))), "attn.pt")
     assert looked_at == [rule.code for rule in of_operation("cross-entropy", targets=False)]
 
 
 def test_select_and_ignore_restrict_the_cases(golden):
     options = {"select": ["NH1"], "ignore": ["sum-overflow"]}
-    cases = names(parse(Report(options, (golden.STEPS[0],))), "dumps/step-2.npz")
+    tensor = dataclasses.replace(golden.ARTICLES, options=options, findings=(golden.EXP_OVERFLOW,))
+    cases = names(parse(Report({}, (tensor,))), "articles-batch")
     assert cases == ["NH101", "NH103", "NH104"]
 
 
-@pytest.mark.parametrize(
-    ("fail_on", "failures"), [("never", 0), ("error", 0), ("warning", 2), ("various", 2)]
-)
-def test_failures_follow_fail_on(golden, fail_on, failures):
-    tree = parse(Report({"fail_on": fail_on}, (golden.ARTICLES,)))
+def test_healthy_tensors_are_one_case_a_file(golden):
+    tensors = tuple(dataclasses.replace(golden.HEALTHY, tensor=f"layer.{n}") for n in range(500))
+    for report in (Report(tensors=tensors), Report(tensors=tensors).counted()):
+        (case,) = parse(report).findall("testsuite/testcase")
+        assert (case.get("name"), case.get("classname")) == ("healthy [bfloat16]", "attn.pt")
+        assert case.find("system-out").text == "500 tensors healthy"
+
+
+@pytest.mark.parametrize(("fail_on", "failures"), [("never", 0), ("error", 0), ("warning", 2)])
+def test_failures_follow_the_options_of_the_tensor(golden, fail_on, failures):
+    tensor = dataclasses.replace(golden.ARTICLES, options={"fail_on": fail_on})
+    tree = parse(Report({"fail_on": "note"}, (tensor,)))
     assert len(tree.findall(".//failure")) == failures
     assert len(tree.findall(".//system-out")) == 2 - failures
 
@@ -85,7 +93,7 @@ def test_unreadable_files_are_errors(report):
     assert "Write the file again." in error.text
 
 
-def test_what_xml_cannot_hold_is_stripped():
+def test_what_xml_cannot_hold_is_spelled_out():
     everything = "".join(map(chr, range(0x180))) + "\ufffe\uffff\ud800\U0001f600"
     tree = parse(Report(errors=(ReadError(everything, everything, everything),)))
     assert "\U0001f600" in tree.find("testsuite").get("name")

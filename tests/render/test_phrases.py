@@ -42,28 +42,6 @@ def test_number(value, text):
     assert phrases.number(value) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "spelled"),
-    [
-        ("a\x1b[31mb", "a\\x1b[31mb"),
-        ("\r\n\t", "\\r\\n\\t"),
-        ("\u202e", "\\u202e"),
-        ("é🙂", "é🙂"),
-        ("\udce9", "\\udce9"),
-    ],
-)
-def test_literal(text, spelled):
-    assert phrases.literal(text) == spelled
-
-
-@given(st.text())
-def test_literal_is_printable_and_stable(text):
-    spelled = phrases.literal(text)
-    assert "\n" not in spelled
-    assert "\x1b" not in spelled
-    assert phrases.literal(spelled) == spelled
-
-
 def test_where_the_count_cannot_be_known_the_verdict_says_at_least(golden):
     # Two warnings on possibly the same rows, and a note on others: the union is not in the report.
     warnings = [dataclasses.replace(golden.EXP_OVERFLOW, code=code, count=5) for code in ("NH101", "NH201")]

@@ -10,11 +10,11 @@ import pytest
 from rich.cells import cell_len
 
 from nanhunt.errors import NanhuntError
-from nanhunt.render import FORMATS, format_for, render, statistics
+from nanhunt.render import REPORT_FORMATS, format_for, render, statistics
 from nanhunt.results.report import Health, Histogram, Report, RowBin
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 def test_ends_in_one_newline_and_repeats(report, format):
     text = render(report, format)
     assert text.endswith("\n")
@@ -22,25 +22,25 @@ def test_ends_in_one_newline_and_repeats(report, format):
     assert text == render(report, format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 def test_an_empty_report_is_rendered(format):
     assert render(Report(), format).strip()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 def test_no_raw_control_character_comes_through(report, format):
     text = render(report, format)
     assert not {ord(character) for character in text if ord(character) < 32 and character != "\n"}
     assert "\u202e" not in text or format == "json"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 def test_names_that_are_no_utf8_can_be_written(golden, format):
     error = golden.ReadError("caf\udce9.npy", "is \udce9 empty", "")
     render(Report(errors=(error,)), format).encode("utf-8")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", REPORT_FORMATS)
 def test_the_bytes_do_not_depend_on_the_environment(report, format, monkeypatch):
     before = render(report, format)
     for name, value in {"NO_COLOR": "1", "COLUMNS": "33", "TERM": "dumb", "FORCE_COLOR": "1"}.items():
@@ -79,10 +79,10 @@ def test_statistics_counts_rules_over_all_inputs(report):
 
 def test_rendering_imports_neither_torch_nor_numpy(report):
     script = (
-        "import sys; from nanhunt.render import FORMATS, render, statistics\n"
+        "import sys; from nanhunt.render import REPORT_FORMATS, render, statistics\n"
         "from nanhunt.results.report import Report\n"
         "report = Report.from_json(sys.stdin.read())\n"
-        "for format in FORMATS: render(report, format)\n"
+        "for format in REPORT_FORMATS: render(report, format)\n"
         "statistics(report)\n"
         "heavy = [name for name in sys.modules if name.split('.')[0] in ('torch', 'numpy')"
         " or name.startswith('nanhunt.load')]\n"
@@ -124,7 +124,7 @@ EDGES = {
 def test_the_edges_of_what_a_report_can_hold(golden, edge, dtype):
     tensor = dataclasses.replace(golden.ARTICLES, dtype=dtype, **EDGES[edge])
     dumps = tuple(dataclasses.replace(tensor, file=f"{n}.npy") for n in range(2))
-    for format in FORMATS:
+    for format in REPORT_FORMATS:
         assert render(Report(golden.OPTIONS, dumps), format)
     for width in (20, 80, 300):
         lines = render(Report(golden.OPTIONS, dumps), "text", width=width, verbosity=1).splitlines()

@@ -36,7 +36,7 @@ def test_ascii_is_ascii(report):
 
 
 def test_names_are_printed_literally(report):
-    text = render(report, "text").replace("\n", "")
+    text = render(report, "text", verbosity=1).replace("\n", "")
     assert "[bold]x[/bold]\\x1b[31m\\r\\n::error::pwned" in text
     assert "\\u202egnp" in text
 
@@ -51,14 +51,14 @@ def test_the_articles_batch_at_a_glance(golden):
 
 
 def test_most_severe_first(report):
-    text = render(report, "text")
+    text = render(report, "text", verbosity=1)
     assert text.index("nan-logits (NH001), error: 3 of 4,096 rows") < text.index(
         "exp-overflow (NH101), warning: 471 of"
     )
 
 
 def test_proof_and_what_does_not_help(report):
-    text = " ".join(render(report, "text").split())
+    text = " ".join(render(report, "text", verbosity=1).split())
     assert "proven on 471 rows: 0 bad afterwards, loss within 3e-4 of the truth" in text
     assert "Does not help: gradient clipping, 471 of 471 rows still bad" in text
     assert "What to do: Go back to an earlier checkpoint" in text
@@ -82,7 +82,7 @@ def test_what_is_still_wrong_and_what_is_changed_are_said(golden):
 
 
 def test_rows_are_indices_into_the_leading_dimensions(report):
-    text = render(report, "text")
+    text = render(report, "text", verbosity=1)
     assert "row (1, 3, 7): every logit is -inf" in text
     assert "rows (0, 0, 0), (0, 1, 1), (0, 1, 2), (1, 3, 6)" in text
 
@@ -93,7 +93,7 @@ def test_a_class_axis_in_the_middle_is_left_out_of_row_names(golden):
 
 
 def test_sampling_is_said(report):
-    assert "sampled: 2,097,152 of 131,072,000 values" in " ".join(render(report, "text").split())
+    assert "sampled: 2,097,152 of 131,072,000 values" in " ".join(render(report, "text", verbosity=1).split())
 
 
 def test_quiet_is_findings_only(report):
@@ -107,7 +107,7 @@ def test_quiet_is_findings_only(report):
 def test_many_healthy_tensors_fold_into_a_count(golden):
     tensors = tuple(dataclasses.replace(golden.HEALTHY, file=f"step-{step}.npy") for step in range(400))
     text = render(Report(tensors=tensors), "text")
-    assert "HEALTHY 400 tensors without a finding" in text
+    assert "HEALTHY 400 tensors in 400 files without a finding" in text
     assert len(text.splitlines()) < 5
     assert "step-399.npy" in render(Report(tensors=tensors), "text", verbosity=1)
 
@@ -134,8 +134,42 @@ def test_counts_are_never_rounded(golden):
 
 
 def test_known_findings_are_shown_as_known(report):
-    assert "cast-loss (NH502), warning, known: 40 of 65,536 values" in render(report, "text")
+    assert "cast-loss (NH502), warning, known: 40 of 65,536 values" in render(report, "text", verbosity=1)
 
 
 def test_a_snippet_is_printed_once(report):
     assert render(report, "text").count("loss = torch.nn.functional.cross_entropy(logits, targets)") == 1
+
+
+@pytest.mark.parametrize("count", [12, 300, 3000])
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_any_number_of_bad_tensors_fits_a_screen(golden, count, width):
+    """Counts, the worst five, each rule with a fix, and how to see more."""
+    bad = [dataclasses.replace(golden.STEPS[2], file=f"dumps/run-a/step-{n}.npz") for n in range(count)]
+    worst = dataclasses.replace(golden.ATTENTION, file="worst.npz", tensor="x", affected_rows=64)
+    text = render(Report(golden.OPTIONS, (*bad, worst, golden.HEALTHY)), "text", width=width)
+    lines = text.splitlines()
+    assert len(lines) < 60
+    assert lines[0].startswith(f"ERROR {count + 1:,} of {count + 2:,} tensors have findings: ")
+    first = next(index for index, line in enumerate(lines) if "The worst 5:" in line) + 1
+    assert lines[first].strip() == "ERROR worst.npz:x"
+    assert f"and {count + 1 - 5:,} more" in text
+    assert f"nan-logits (NH001), error: {3 * count:,} rows of {count:,} tensors in {count:,} files" in text
+    assert f"By step: the first error at dumps/run-a/step-0.npz ({count:,} steps)" in " ".join(text.split())
+    assert "All of it: -v, or --output report.html" in text
+
+
+def test_thousands_of_unread_inputs_are_counted(golden):
+    errors = tuple(golden.ReadError(f"{n}.npz", "is damaged", "Write it again.") for n in range(2600))
+    text = render(Report(errors=errors), "text")
+    assert "NOT READ 2,595 more (--verbose lists them)" in text
+    assert len(text.splitlines()) < 25
+
+
+def test_quiet_leaves_out_what_is_known(golden):
+    findings = tuple(dataclasses.replace(finding, known=True) for finding in golden.ARTICLES.findings)
+    known = dataclasses.replace(golden.ARTICLES, findings=findings)
+    assert render(Report(tensors=(known,)), "text", verbosity=-1) == ""
+    shown = render(Report(tensors=(known,)), "text")
+    assert "exp-overflow (NH101), warning, known: 1 of 3 rows" in shown
+    assert "Fix:" not in shown

@@ -14,6 +14,7 @@ from nanhunt.results.report import (
     ExitCode,
     Finding,
     Health,
+    Healthy,
     Histogram,
     Implementation,
     ReadError,
@@ -69,6 +70,9 @@ tensors = st.builds(
     shape=rows_of(counts),
     targets=st.none() | st.builds(Targets, source=names),
     health=st.builds(Health, min=maybe, max=maybe),
+    options=st.sampled_from([{}, {"fail_on": "never"}, {"dtype": ("float16",)}]),
+    coordinates=st.sampled_from([{}, {"step": 3}]),
+    origin=st.sampled_from(["", "job.json"]),
     implementations=st.dictionaries(
         st.sampled_from(["naive", "fused"]),
         st.builds(Implementation, loss=maybe, max_loss_error=maybe),
@@ -80,6 +84,15 @@ tensors = st.builds(
     histogram=st.none() | histograms,
     strip=rows_of(bins),
     worst_rows=rows_of(worst_rows),
+)
+groups = st.builds(
+    Healthy,
+    operation=st.sampled_from(["values", "cross_entropy"]),
+    stored_dtype=st.just("float32"),
+    dtype=st.sampled_from(["float32", "float16"]),
+    options=st.sampled_from([{}, {"fail_on": "never"}]),
+    notes=rows_of(st.sampled_from(["cast", "masked"])),
+    files=st.dictionaries(names, st.integers(1, 9), max_size=3),
 )
 values = (
     st.none()
@@ -93,6 +106,7 @@ reports = st.builds(
     options=st.dictionaries(st.sampled_from(["dtype", "fail_on", "ignore"]), values, max_size=3),
     tensors=rows_of(tensors),
     errors=rows_of(st.builds(ReadError, file=names, message=names, hint=names)),
+    healthy=rows_of(groups),
     exit_code=st.sampled_from([0, 1, 2]),
 )
 
@@ -124,6 +138,24 @@ def test_adding_is_associative(one, two, three):
 def test_adding_is_order_free(several):
     sums = {merge(order).to_json() for order in itertools.permutations(several)}
     assert len(sums) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(reports, reports)
+def test_adding_commutes_with_counting(one, two):
+    assert (one.counted() + two.counted()).to_json() == (one + two).to_json()
+    assert one.counted().counted() == one.counted()
+
+
+@settings(max_examples=60, deadline=None)
+@given(reports)
+def test_a_verbose_report_lists_what_is_counted_else(report):
+    body = json.loads(report.to_json(verbose=True))
+    assert len(body["tensors"]) == len(report.tensors)
+    counted = json.loads(report.to_json())
+    healthy = sum(number for group in counted["healthy"] for number in group["files"].values())
+    already = sum(number for group in report.healthy for number in group.files.values())
+    assert len(counted["tensors"]) + healthy == len(report.tensors) + already
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,16 +205,32 @@ def test_natural_order():
     assert sorted(backwards, key=natural_key) == ordered
 
 
-@pytest.mark.parametrize("text", ["", "nan", "[]", "{}", '{"format_version": 1}', '{"tensors": []}', "\x00"])
+@pytest.mark.parametrize("text", ["", "nan", "[]", "{}", '{"format_version": 2}', '{"tensors": []}', "\x00"])
 def test_what_is_no_report_is_refused(text):
     with pytest.raises(ValueError):
         Report.from_json(text)
 
 
-def test_another_format_version_is_refused_by_name():
-    text = Report().to_json().replace('"format_version": 1', '"format_version": 99')
-    with pytest.raises(ValueError, match="99"):
+@pytest.mark.parametrize(
+    ("version", "way_out"), [("1", "save it again"), ("99", "read it with the nanhunt"), ('"2"', "read it")]
+)
+def test_another_format_version_is_refused_by_name(version, way_out):
+    text = Report().to_json().replace('"format_version": 2', f'"format_version": {version}')
+    with pytest.raises(ValueError, match=f"format version .?{version.strip(chr(34))}.*{way_out}"):
         Report.from_json(text)
+
+
+def test_thousands_of_healthy_files_are_a_small_report():
+    health = Health(0, 0, 0, 0, 0, -1.0, 1.0)
+    options = {"dtype": (), "fail_on": "warning"}
+    tensors = tuple(
+        TensorReport(
+            f"/data/runs/2026-11-24/llama-8b-sft/dumps/rank-{n % 8}/step-{n}.npy", "", "logits", "float32",
+            "float32", (64, 100), 64, 100, None, health, {}, None, (), options=options,
+        )
+        for n in range(2000)
+    )  # fmt: skip
+    assert len(Report(options, tensors).to_json()) < 300_000
 
 
 def test_a_damaged_report_is_refused():

@@ -65,6 +65,14 @@ def _open(source: Source, reading: Reading) -> Container:
     return Container(source.file, tensors, "safetensors", refused)
 
 
+def metadata(source: Source) -> dict[str, Any]:
+    """The header's own remarks. Raises NanhuntError as reading does."""
+    if not _is_safetensors(source):
+        return {}
+    found = _header(source)[0].get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
 def _header(source: Source) -> tuple[dict[str, Any], int]:
     with source.open() as stream:
         (length,) = struct.unpack("<Q", stream.read(8))

@@ -23,6 +23,7 @@ from nanhunt.operations.cross_entropy.forms import (
     Implementation,
     Labels,
     LossOptions,
+    at_temperature,
     by_row,
     fused,
     smoothed_parts,
@@ -105,7 +106,7 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
 def _added(x: torch.Tensor, labels: Labels, ran: Ran, batch: Batch) -> dict[str, torch.Tensor]:
     if labels.classes is None or not batch.options.label_smoothing:
         return {"losses": ran.losses}
-    of_labels, of_classes = smoothed_parts(heated(x, batch.options), labels, batch.options)
+    of_labels, of_classes = smoothed_parts(at_temperature(x, batch.options), labels, batch.options)
     return {"labels": of_labels, "classes": of_classes}
 
 
@@ -173,11 +174,6 @@ def gradient_of(losses: torch.Tensor, x: torch.Tensor, upstream: torch.Tensor) -
     """
     (gradient,) = torch.autograd.grad((losses * upstream).sum(), x)
     return gradient
-
-
-def heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
-    """Logits divided by the temperature, as every implementation divides them."""
-    return x if options.temperature == 1.0 else x / options.temperature
 
 
 def _input_facts(
@@ -249,7 +245,7 @@ def _low_headroom(x: torch.Tensor, batch: Batch) -> Bools:
     top = (highest if batch.options.temperature > 0 else lowest).double() / batch.options.temperature
 
     def near(rows: torch.Tensor) -> torch.Tensor:
-        z = heated(x[rows], batch.options).amax(-1).double()
+        z = at_temperature(x[rows], batch.options).amax(-1).double()
         size = x[rows].abs().masked_fill(x[rows] == -math.inf, 0.0).amax(-1).double()
         return ((z >= 0.9 * limit) & (z <= limit)) | ((size >= 0.9 * largest) & (size <= largest))
 
@@ -259,7 +255,7 @@ def _low_headroom(x: torch.Tensor, batch: Batch) -> Bools:
 
 
 def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, given: bool) -> None:
-    laid_out = heated(x, batch.options)
+    laid_out = at_temperature(x, batch.options)
     exps = torch.exp(laid_out)
     z, e, total = by_row(laid_out), by_row(exps), exps.sum(1).reshape(-1)
     # A sum that is finite has no infinite term.
@@ -330,7 +326,7 @@ def _wrong(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.T
 def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
     if x.dtype != torch.float16 or x.ndim > 2:
         return np.zeros(math.prod(x.shape) // x.shape[1], bool)
-    z = heated(x, batch.options)
+    z = at_temperature(x, batch.options)
     return (F.log_softmax(z, -1).amax(-1).isinf() & z.amax(-1).isfinite()).numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 def diagnose(
     job: Job,
+    executor: Executor,
     *,
     every_row: bool,
     table: RowTable | None = None,
@@ -36,7 +38,7 @@ def diagnose(
 
     ``table`` is filled in with one entry per row (and needs ``every_row``); ``advance`` is told bytes done.
     """
-    job, tally = _tally(job, every_row, table, advance)
+    job, tally = _tally(job, executor, every_row, table, advance)
     tensor, rows = job.tensor, job.rows
     try:
         findings = tuple(_findings(job, tally))
@@ -58,20 +60,24 @@ def diagnose(
 
 
 def _tally(
-    job: Job, every_row: bool, table: RowTable | None, advance: Callable[[int], None]
+    job: Job, executor: Executor, every_row: bool, table: RowTable | None, advance: Callable[[int], None]
 ) -> tuple[Job, Tally]:
     """The tally over all rows; the job that comes back knows whether the sum of the losses overflows."""
     screens = not every_row and can_screen(job)
     added = RowTable()
-    tally = screen_all(job, advance) if screens else run_all(job, table, advance, added if job.half else None)
+    tally = (
+        screen_all(job, executor, advance)
+        if screens
+        else run_all(job, executor, table, advance, added if job.half else None)
+    )
     overflows = _overflows(job, tally)
     if overflows is None:
         if not added.columns:
-            run_all(job, added=added)
+            run_all(job, executor, added=added)
         overflows = _add_up_to_inf(added, job)
     if overflows:
         job = replace(job, sum_overflows=True)
-        tally = screen_all(job) if screens else run_all(job, table)
+        tally = screen_all(job, executor) if screens else run_all(job, executor, table)
     return job, tally
 
 

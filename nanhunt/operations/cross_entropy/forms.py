@@ -74,18 +74,18 @@ NegLog = Callable[[torch.Tensor | None], torch.Tensor]
 
 def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """e = exp(x); p = e / e.sum(1); loss_i = -log(p[i, t_i])."""
-    e = torch.exp(_heated(x, options))
+    e = torch.exp(at_temperature(x, options))
     return _log_of(e / e.sum(1, keepdim=True), labels, options)
 
 
 def log_of_softmax(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """p = torch.softmax(x, 1); loss_i = -log(p[i, t_i])."""
-    return _log_of(torch.softmax(_heated(x, options), 1), labels, options)
+    return _log_of(torch.softmax(at_temperature(x, options), 1), labels, options)
 
 
 def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """m = max; loss_i = m + log(sum(exp(x - m))) - x_t."""
-    z = _heated(x, options)
+    z = at_temperature(x, options)
     m = z.amax(1, keepdim=True)
     lse = m + torch.log(torch.exp(z - m).sum(1, keepdim=True))
 
@@ -99,7 +99,7 @@ def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
 
 def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """``F.cross_entropy`` on raw logits; its probabilities are those of ``torch.softmax``."""
-    z = _heated(x, options)
+    z = at_temperature(x, options)
     with torch.no_grad():
         probabilities = torch.softmax(z, 1)
     return Outcome(probabilities, cross_entropy(z, labels, options))
@@ -149,7 +149,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 
 
-def _heated(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
+def at_temperature(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    """The logits divided by the temperature, of x's shape and dtype; x itself at 1, so that nothing is copied."""
     return x if options.temperature == 1.0 else x / options.temperature
 
 

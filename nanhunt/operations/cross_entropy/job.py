@@ -47,11 +47,24 @@ class Job:
         """The tensor as rows."""
         return Rows(self.tensor.data, self.options.class_axis)
 
-    def blocks(self, values: int) -> Iterator[tuple[int, Array]]:
-        """(first row, block of about ``values`` values) over all rows, in the user's layout."""
+    def __getstate__(self) -> dict[str, Any]:
+        """What units of work in other processes need: the plan of the whole tensor, counted once; no values."""
+        counted = {"kept": self.kept, "divisor": self.divisor, "_all_ignored": self._all_ignored}
+        known = {name: value for name, value in self.__dict__.items() if name not in ("rows", "judged")}
+        return known | counted
+
+    def ranges(self, values: int) -> Iterator[tuple[int, int]]:
+        """(first row, the row after the last) of blocks of about ``values`` values over all rows."""
         if self.last_axis:
-            return self.rows.blocks(values // max(1, self.rows.classes))
-        return Layout(self.tensor.data, self.options.class_axis).blocks(values)
+            step, count = max(1, values // max(1, self.rows.classes)), self.rows.count
+            return ((first, min(first + step, count)) for first in range(0, count, step))
+        return Layout(self.tensor.data, self.options.class_axis).ranges(values)
+
+    def block(self, first: int, last: int) -> Array:
+        """Stored values of one of those ranges, in the user's layout."""
+        if self.last_axis:
+            return self.rows.range(first, last)
+        return Layout(self.tensor.data, self.options.class_axis).block(first, last)
 
     def around(self, row: int) -> tuple[int, Array]:
         """(its first row, the smallest block that treats that row as the whole tensor does)."""

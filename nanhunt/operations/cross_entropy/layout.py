@@ -29,19 +29,19 @@ class Layout:
         self._inner = math.prod(data.shape[axis + 1 :])
         self._classes = data.shape[axis]
 
-    def blocks(self, values: int) -> Iterator[tuple[int, Array]]:
-        """(first row, block (n, classes, d)) of about ``values`` values over all rows, in order."""
+    def ranges(self, values: int) -> Iterator[tuple[int, int]]:
+        """(first row, the row after the last) of blocks of about ``values`` values over all rows, in order."""
         size = self._classes * self._inner
         if size <= values:
             step = max(1, values // max(1, size))
             for first in range(0, self._outer, step):
                 last = min(first + step, self._outer)
-                yield first * self._inner, self._items(first, last)
+                yield first * self._inner, last * self._inner
             return
         step = max(1, values // self._classes // NEIGHBOURS) * NEIGHBOURS
         for item in range(self._outer):
             for start in range(0, max(NEIGHBOURS, self._inner - NEIGHBOURS + 1), step):
-                yield item * self._inner + start, self._part(item, start, step)
+                yield item * self._inner + start, item * self._inner + self._end(start, step)
 
     def around(self, row: int) -> tuple[int, Array]:
         """(its first row, the smallest block (1, classes, d) that treats that row as the whole tensor does)."""
@@ -49,12 +49,19 @@ class Layout:
         start = at // NEIGHBOURS * NEIGHBOURS
         if start and self._inner - start < NEIGHBOURS:
             start -= NEIGHBOURS
-        return item * self._inner + start, self._part(item, start, NEIGHBOURS)
+        first = item * self._inner
+        return first + start, self.block(first + start, first + self._end(start, NEIGHBOURS))
 
-    def _part(self, item: int, start: int, step: int) -> Array:
-        """Neighbours of one item from ``start`` on; what would be left over by less than a vector goes with them."""
-        end = start + step if self._inner - start - step >= NEIGHBOURS else self._inner
-        return self._items(item, item + 1)[:, :, start:end]
+    def block(self, first: int, last: int) -> Array:
+        """One of those ranges as (n, classes, d)."""
+        item, start = divmod(first, max(1, self._inner))
+        if last - first < self._inner:
+            return self._items(item, item + 1)[:, :, start : start + last - first]
+        return self._items(item, last // max(1, self._inner))
+
+    def _end(self, start: int, step: int) -> int:
+        """Where neighbours from ``start`` on end; fewer than a vector's worth of others go with them."""
+        return start + step if self._inner - start - step >= NEIGHBOURS else self._inner
 
     def _items(self, first: int, last: int) -> Array:
         if self._data.flags.c_contiguous:

@@ -9,8 +9,8 @@ import torch
 
 from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
-from nanhunt.operations.cross_entropy.confirm import cast, heated, labels_of, run
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, by_row
+from nanhunt.operations.cross_entropy.confirm import cast, labels_of, run
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, at_temperature, by_row
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.truth import truth
 
@@ -86,7 +86,7 @@ def numbers_of(job: Job, number: int) -> Numbers:
     given = job.targets is not None and job.targets.labels is not None
     return Numbers(
         job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
-        heated(x, job.batch.options),
+        at_temperature(x, job.batch.options),
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
         ran["fused"].gradient[at],
         {name: float(each.losses[at]) for name, each in ran.items()},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import Array, to_floats
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import Interrupted
+from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.cross_entropy.extremes import extremes
 from nanhunt.operations.cross_entropy.facts import select
 from nanhunt.operations.cross_entropy.job import Job
@@ -21,7 +24,6 @@ from nanhunt.operations.cross_entropy.screen import Screen, screen
 from nanhunt.operations.cross_entropy.tally import causes_of, empty_behaviour, tally_facts
 from nanhunt.operations.tally import Tally, bin_of
 from nanhunt.operations.values import health
-from nanhunt.parallel import in_order
 
 if TYPE_CHECKING:
     from nanhunt.operations.cross_entropy.confirm import Confirmed
@@ -55,29 +57,72 @@ class RowTable:
             column[first : first + len(value)] = value
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Rows of a job, to be judged anywhere: it can be pickled, and ``run_unit`` and ``screen_unit`` judge it."""
+
+    job: Job
+    first: int
+    last: int
+    """The row after the last."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as stored."""
+        itemsize: int = self.job.tensor.data.itemsize
+        classes: int = self.job.rows.classes
+        return (self.last - self.first) * classes * itemsize
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A unit whose rows were all run."""
+
+    tally: Tally
+    columns: dict[str, npt.NDArray[Any]]
+    """For a RowTable; empty unless asked for."""
+    added: dict[str, npt.NDArray[Any]]
+    """What a reduction adds up; empty unless asked for."""
+
+
+def run_unit(unit: Unit, columns: bool = False, added: bool = False) -> Ran:
+    """Runs every row of the unit."""
+    job, numbers = unit.job, np.arange(unit.first, unit.last)
+    with defaults_of_libraries(), one_torch_thread():
+        block = job.block(unit.first, unit.last)
+        confirmed = run_block(job, numbers, block)
+        tally = _run_tally(job, numbers, block, confirmed)
+        return Ran(tally, _columns(job, confirmed) if columns else {}, confirmed.added if added else {})
+
+
 def run_all(
-    job: Job, table: RowTable | None = None, advance: Advance = lambda _: None, added: RowTable | None = None
+    job: Job,
+    executor: Executor,
+    table: RowTable | None = None,
+    advance: Advance = lambda _: None,
+    added: RowTable | None = None,
 ) -> Tally:
     """Runs every row; what the losses add up to is known afterwards. ``added`` takes what a reduction adds up."""
-
-    def work(first: int, block: Array) -> tuple[Tally, Confirmed]:
-        numbers = np.arange(first, first + block.size // job.rows.classes)
-        confirmed = run_block(job, numbers, block)
-        return _run_tally(job, numbers, block, confirmed), confirmed
-
-    total, first = Tally(behaviour=empty_behaviour()), 0
+    job.batch  # noqa: B018 - cached: no other process need know the targets of all rows
+    total, seen = Tally(behaviour=empty_behaviour()), 0
+    work = functools.partial(run_unit, columns=table is not None, added=added is not None)
+    units = _units(job, BLOCK_VALUES)
     try:
         with one_torch_thread():
-            for tally, confirmed in _side_by_side(work, job, BLOCK_VALUES, advance):
-                total += tally
-                if table is not None:
-                    table.fill(first, job.rows.count, _columns(job, confirmed))
-                if added is not None:
-                    added.fill(first, job.rows.count, confirmed.added)
-                first += len(confirmed.truth)
+            for unit, ran in zip(units, executor.map(work, units), strict=True):
+                advance(unit.nbytes)
+                total += ran.tally
+                for kept, values in ((table, ran.columns), (added, ran.added)):
+                    if kept is not None:
+                        kept.fill(unit.first, job.rows.count, values)
+                seen = unit.last
     except KeyboardInterrupt:
-        raise _interrupted(job, first, total, 0) from None
+        raise _interrupted(job, seen, total, 0) from None
     return total
+
+
+def _units(job: Job, values: int) -> list[Unit]:
+    return [Unit(job, first, last) for first, last in job.ranges(values)]
 
 
 def _interrupted(job: Job, seen: int, total: Tally, waiting: int) -> Interrupted:
@@ -91,17 +136,11 @@ def _interrupted(job: Job, seen: int, total: Tally, waiting: int) -> Interrupted
     )
 
 
-def _run_rows(job: Job, numbers: Numbers) -> Tally:
+def run_rows(job: Job, numbers: Numbers) -> Tally:
     """Runs the rows with those numbers."""
-    step = max(1, BLOCK_VALUES // job.rows.classes)
-
-    def work(start: int) -> Tally:
-        chosen = numbers[start : start + step]
-        block = job.rows.take(chosen)
-        return _run_tally(job, chosen, block, run_block(job, chosen, block))
-
-    with one_torch_thread():
-        return sum(in_order(work, range(0, len(numbers), step)), start=Tally())
+    with defaults_of_libraries(), one_torch_thread():
+        block = job.rows.take(numbers)
+        return _run_tally(job, numbers, block, run_block(job, numbers, block))
 
 
 @contextlib.contextmanager
@@ -175,33 +214,25 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def screen_all(job: Job, advance: Advance = lambda _: None) -> Tally:
+def screen_all(job: Job, executor: Executor, advance: Advance = lambda _: None) -> Tally:
     """Proves what it can from bounds, then runs the rows that were not proven."""
-    if not can_screen(job):
-        return run_all(job, None, advance)
-    how = Screen(
-        job.tensor.dtype,
-        job.dtype,
-        job.rows.classes,
-        -math.log(job.kept) if job.options.reduction == "mean" and job.kept else 0.0,
-        job.targets is not None,
-    )
     total, seen = Tally(behaviour=empty_behaviour()), 0
-    numbers = np.zeros(0, np.intp)
-    doubtful = [numbers]
-
-    def work(first: int, block: Array) -> tuple[int, Tally, Numbers]:
-        return len(block), *_screen_block(job, how, first, block)
-
+    doubtful: list[Numbers] = []
+    units = _units(job, SCREEN_BYTES // job.tensor.data.itemsize)
     try:
-        for rows, part, unproven in _side_by_side(
-            work, job, SCREEN_BYTES // job.tensor.data.itemsize, advance
-        ):
-            seen += rows
+        for unit, (part, unproven) in zip(units, executor.map(screen_unit, units), strict=True):
+            advance(unit.nbytes)
             total += part
             doubtful.append(unproven)
-        numbers = np.concatenate(doubtful)
-        return total + _run_rows(job, numbers) if len(numbers) else total
+            seen = unit.last
+        numbers = np.concatenate([np.zeros(0, np.intp), *doubtful])
+        step = max(1, BLOCK_VALUES // job.rows.classes)
+        chosen = [numbers[start : start + step] for start in range(0, len(numbers), step)]
+        if chosen:
+            job.batch  # noqa: B018 - as in run_all
+            with one_torch_thread():
+                total = sum(executor.map(functools.partial(run_rows, job), chosen), start=total)
+        return total
     except KeyboardInterrupt:
         raise _interrupted(job, seen, total, sum(map(len, doubtful))) from None
 
@@ -215,8 +246,17 @@ def can_screen(job: Job) -> bool:
 
 
 @np.errstate(over="ignore")
-def _screen_block(job: Job, how: Screen, first: int, block: Array) -> tuple[Tally, Numbers]:
+def screen_unit(unit: Unit) -> tuple[Tally, Numbers]:
     """(tally over the rows that were proven, numbers of the others)."""
+    job, first = unit.job, unit.first
+    how = Screen(
+        job.tensor.dtype,
+        job.dtype,
+        job.rows.classes,
+        -math.log(job.kept) if job.options.reduction == "mean" and job.kept else 0.0,
+        job.targets is not None,
+    )
+    block = job.block(unit.first, unit.last)
     rows = slice(first, first + len(block))
     targets = job.targets
     if targets is None or targets.labels is None or targets.ignored is None or targets.bad is None:
@@ -246,16 +286,3 @@ def _screen_block(job: Job, how: Screen, first: int, block: Array) -> tuple[Tall
 
 def _masked(block: Array, dtype: str) -> int:
     return extremes(block, dtype).masked if len(block) else 0
-
-
-def _side_by_side(
-    work: Callable[[int, Array], Result], job: Job, values: int, advance: Advance
-) -> Iterator[Result]:
-    """``work`` on (first row, block) of about ``values`` values, results in the order of the rows."""
-
-    def sized(item: tuple[int, Array]) -> tuple[int, Result]:
-        return item[1].nbytes, work(*item)
-
-    for size, result in in_order(sized, job.blocks(values)):
-        advance(size)
-        yield result

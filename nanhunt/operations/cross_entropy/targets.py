@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from nanhunt.dtypes.convert import native, to_floats
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
+from nanhunt.load.spool import Portable
 from nanhunt.load.tensor import FLOATING, Tensor
 
 Bools = npt.NDArray[np.bool_]
@@ -51,6 +53,19 @@ class Targets:
     """Of labels as the user has them; None: that of the rows."""
     code: str = ""
     """The line that makes these targets of the user's, where they are not taken as they are."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Other processes map what is large."""
+        return {
+            name: Portable(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.__dict__.items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As __getstate__ left it."""
+        self.__dict__.update(
+            {name: each.array if isinstance(each, Portable) else each for name, each in state.items()}
+        )
 
     @property
     def kept(self) -> Bools:

@@ -8,6 +8,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,11 @@ from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, FloatFormat
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.values import health, legal
 from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE, VALUE_OVERFLOW
-from nanhunt.parallel import in_order
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
 BATCH_BYTES = 1 << 24
@@ -45,13 +44,14 @@ def check_values(
     options: JudgeOptions,
     codes: frozenset[str],
     advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, list[TensorReport] | Exception]]:
     """Per tensor: counts, extremes, first bad positions and what casting it would lose, a report per dtype.
 
     One that cannot be read comes with the reason, a NanhuntError, OSError or MemoryError.
     """
     asked = bool(options.select)  # optimizer state is judged for a cast only on request
-    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance):
+    for tensor, found in _measured(tensors, dtypes, options.max_rows, advance, executor):
         if isinstance(found, Exception):
             yield tensor, found
         else:
@@ -103,41 +103,49 @@ class _Part:
     start: int
     """Flat position of the first, in C order."""
     stop: int
+    dtypes: tuple[str, ...]
+
+    def measured(self, most: int) -> tuple[int, Found]:
+        """(bytes, what is known per dtype)."""
+        try:
+            values = self.values()
+            found = [
+                health.measure(values, self.tensor.dtype, each, self.start, most) for each in self.dtypes
+            ]
+            return values.nbytes, found
+        except (NanhuntError, OSError, MemoryError) as error:
+            return 0, error
 
     def values(self) -> Array:
         """Shape (values,); a copy where the layout differs."""
-        data = self.tensor.data
-        if data.flags.c_contiguous or data.ndim == 1:
-            return data.reshape(-1)[self.start : self.stop]
-        rows = Rows(data, -1)
+        if not self.tensor.shards:
+            data = self.tensor.data
+            if data.flags.c_contiguous or data.ndim == 1:
+                return data.reshape(-1)[self.start : self.stop]
+        rows = self.tensor.rows(-1)
         first, last = self.start // rows.classes, -(-self.stop // rows.classes)
         skipped = self.start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + self.stop - self.start]
 
 
 def _measured(
-    tensors: Sequence[Tensor], dtypes: Dtypes, most: int, advance: Callable[[int], None]
+    tensors: Sequence[Tensor],
+    dtypes: Dtypes,
+    most: int,
+    advance: Callable[[int], None],
+    executor: Executor,
 ) -> Iterator[tuple[Tensor, Found]]:
     """What is known of every tensor, per dtype; a tensor is begun while the one before it is being finished."""
-
-    def measure(part: _Part) -> tuple[int, Found]:
-        stored, to = part.tensor.dtype, dtypes(part.tensor)
-        try:
-            values = part.values()
-            return values.nbytes, [health.measure(values, stored, dtype, part.start, most) for dtype in to]
-        except (NanhuntError, OSError, MemoryError) as error:
-            return 0, error
-
-    def work(batch: list[_Part]) -> list[tuple[int, int, Found]]:
-        return [(part.number, *measure(part)) for part in batch]
 
     def each() -> Iterator[tuple[int, Found]]:
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
         for tensor in tensors:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             with contextlib.suppress(NanhuntError, OSError, MemoryError):
-                tensor.data  # noqa: B018 - cached
-        for batch in (map if small else in_order)(work, _batches(tensors)):
+                _ = tensor.shards or tensor.data  # cached
+        work = functools.partial(_measure, most)
+        batches = _batches(tensors, dtypes)
+        for batch in map(work, batches) if small else executor.map(work, batches):
             for number, size, found in batch:
                 yield number, found
                 advance(size)  # after the tensor before it is told: an interrupt here loses nothing
@@ -149,6 +157,11 @@ def _measured(
         )
 
 
+def _measure(most: int, batch: list[_Part]) -> list[tuple[int, int, Found]]:
+    """(number of the tensor, bytes, what is known) of every part."""
+    return [(part.number, *part.measured(most)) for part in batch]
+
+
 def _joined(most: int, some: Found, more: Found) -> Found:
     if isinstance(some, Exception):
         return some
@@ -157,7 +170,7 @@ def _joined(most: int, some: Found, more: Found) -> Found:
     return [(one + other).keep(most) for one, other in zip(some, more, strict=True)]
 
 
-def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
+def _batches(tensors: Sequence[Tensor], dtypes: Dtypes) -> Iterator[list[_Part]]:
     """All values of all tensors in order, about ``BATCH_BYTES`` at a time."""
     batch: list[_Part] = []
     room = BATCH_BYTES
@@ -165,7 +178,7 @@ def _batches(tensors: Sequence[Tensor]) -> Iterator[list[_Part]]:
         itemsize, size = layout(tensor.dtype).carrier.itemsize, math.prod(tensor.shape)
         step = BATCH_BYTES // itemsize
         for start in range(0, max(1, size), step):
-            part = _Part(number, tensor, start, min(start + step, size))
+            part = _Part(number, tensor, start, min(start + step, size), dtypes(tensor))
             batch.append(part)
             room -= (part.stop - part.start) * itemsize
             if room <= 0:

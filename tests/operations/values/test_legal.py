@@ -9,6 +9,7 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES
 from nanhunt.operations.values.check import check_values
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import TensorReport
 
 INF, NAN = np.inf, np.nan
@@ -20,7 +21,7 @@ def judged(name: str, values: object, dtype: str = "float32") -> TensorReport:
     data = np.asarray(values, np.float32)
     tensor = Tensor("x.ckpt", name, "float32", data.shape, lambda: data)
     ((_, reports),) = check_values(
-        (tensor,), lambda _: (dtype,), JudgeOptions(), frozenset(RULES), lambda _: None
+        (tensor,), lambda _: (dtype,), JudgeOptions(), frozenset(RULES), lambda _: None, Fastest()
     )
     assert not isinstance(reports, Exception)
     return reports[0]
@@ -146,7 +147,7 @@ def test_a_complex_value_is_said_to_be_judged_by_parts() -> None:
     data = np.array([1, complex(0, NAN)])
     tensor = as_real(Tensor("x.pt", "z", "complex128", (2,), lambda: data))
     ((_, reports),) = check_values(
-        (tensor,), lambda _: ("float64",), JudgeOptions(), frozenset(RULES), lambda _: None
+        (tensor,), lambda _: ("float64",), JudgeOptions(), frozenset(RULES), lambda _: None, Fastest()
     )
     assert not isinstance(reports, Exception)
     assert reports[0].findings[0].rows == (3,)

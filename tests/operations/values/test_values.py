@@ -16,6 +16,7 @@ from nanhunt.load.tensor import BITS, Tensor
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES, chosen
 from nanhunt.operations.values.check import check_values
+from nanhunt.parallel import Fastest
 from nanhunt.results.report import TensorReport
 
 
@@ -23,7 +24,7 @@ def judged(data: np.ndarray, stored: str, dtype: str, **options: int) -> TensorR
     """The health check of values in memory."""
     tensor = Tensor("w.pt", "layer.weight", stored, data.shape, lambda: data)
     ((_, reports),) = check_values(
-        (tensor,), lambda _: (dtype,), JudgeOptions(**options), frozenset(RULES), lambda _: None
+        (tensor,), lambda _: (dtype,), JudgeOptions(**options), frozenset(RULES), lambda _: None, Fastest()
     )
     assert not isinstance(reports, Exception)
     return reports[0]

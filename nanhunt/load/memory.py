@@ -1,0 +1,120 @@
+"""Values in memory become tensors like those of a file: arrays, lists, torch tensors, and whatever names them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container, NotNumbers, RefusedTensor
+from nanhunt.load.tensor import BITS, Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+FILE = "<memory>"
+DEEPEST = 100
+"""Levels of dicts and lists."""
+
+
+def holds_names(value: object) -> bool:
+    """Whether it is a dict of tensors, or a module with a state_dict: several tensors with names."""
+    return isinstance(value, Mapping) or _is_module(value)
+
+
+def container_of(value: Any) -> Container:
+    """The tensors of nested dicts, lists and tuples under dotted names, or those of a module's state_dict.
+
+    Raises NanhuntError for what nests absurdly deep, as a dict that holds itself does.
+    """
+    tensors: dict[str, Tensor] = {}
+    refused: dict[str, RefusedTensor] = {}
+    for name, each in _walk("", value.state_dict() if _is_module(value) else value, 0):
+        try:
+            tensors[name] = tensor_of(each, name)
+        except NanhuntError as error:
+            kind = RefusedTensor if _is_tensor(each) else NotNumbers
+            refused[name] = kind(error.message, error.hint)
+    return Container(FILE, tensors, "memory", refused)
+
+
+def tensor_of(value: Any, name: str) -> Tensor:
+    """One tensor; torch's values are shared, not copied, where they are contiguous on the CPU.
+
+    Raises NanhuntError for what has no plain array of values.
+    """
+    if _is_tensor(value):
+        dtype, array = _from_torch(value, name)
+    else:
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise NanhuntError(
+                f"{name} is no array of numbers: {error}.", "Give rows of equal length."
+            ) from None
+        dtype = array.dtype.name
+        array = array.view(BITS[dtype]) if dtype in BITS else array
+    return Tensor(FILE, name, dtype, array.shape, lambda: array)
+
+
+def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
+    """Every array, tensor and float with the keys that lead to it; text and whole numbers are settings."""
+    if depth > DEEPEST:
+        raise NanhuntError(
+            f"{name} nests its contents absurdly, over {DEEPEST} levels deep.", "Pass the tensors."
+        )
+    if isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, each in items:
+            yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1)
+    elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_tensor(value):
+        yield name, value
+
+
+def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_module(value: object) -> TypeGuard[torch.nn.Module]:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _from_torch(value: torch.Tensor, name: str) -> tuple[str, npt.NDArray[Any]]:
+    import torch
+
+    dtype = str(value.dtype).removeprefix("torch.")
+    if problem := _problem(value, dtype):
+        raise NanhuntError(f"{name} {problem[0]}.", problem[1])
+    try:
+        value = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        if dtype in BITS:
+            value = value.view(torch.int16 if BITS[dtype] == "uint16" else torch.uint8)
+            return dtype, value.numpy().view(BITS[dtype])
+        return dtype, value.numpy()
+    except (RuntimeError, TypeError) as error:
+        what = f"{name} is a {type(value).__name__} without a plain array of values"
+        raise NanhuntError(f"{what}: {str(error).splitlines()[0]}", "Pass a plain tensor.") from None
+
+
+def _problem(value: torch.Tensor, dtype: str) -> tuple[str, str] | None:
+    """What a tensor is that has no plain array of values, and the way to one."""
+    if value.is_meta:
+        return "is a meta tensor: it has a shape and no values", "Load its values first."
+    if value.is_quantized:
+        return f"is quantized ({dtype})", "Pass tensor.dequantize()."
+    if value.is_nested:
+        return (
+            "is a nested tensor, whose rows differ in length",
+            "Pass tensor.to_padded_tensor(...), or its parts.",
+        )
+    if str(value.layout) != "torch.strided":
+        return f"is not dense ({str(value.layout).removeprefix('torch.')})", "Pass tensor.to_dense()."
+    if hasattr(value, "full_tensor"):
+        return "is a DTensor, of which other processes hold parts", "Pass tensor.full_tensor()."
+    return None

@@ -1,0 +1,128 @@
+"""Any concurrent.futures.Executor judges the same, byte for byte."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nanhunt
+from nanhunt.operations.cross_entropy import sweep
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.targets import read_targets
+from nanhunt.operations.rules import chosen
+
+
+class Serial(Executor):
+    """A loop; what it is given and what it gives back is pickled, as on another machine."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        call, given, named = pickle.loads(pickle.dumps((fn, args, kwargs)))
+        future.set_result(pickle.loads(pickle.dumps(call(*given, **named))))
+        return future
+
+
+class Shuffled(Executor):
+    """Begins nothing before the first result is wanted, and then does everything in an order of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def map(
+        self, fn: Callable[..., Any], *iterables: Any, timeout: Any = None, chunksize: int = 1
+    ) -> Iterator[Any]:
+        items = list(zip(*iterables, strict=True))
+        order = list(range(len(items)))
+        self._random.shuffle(order)
+        done = {index: fn(*items[index]) for index in order}
+        return (done[index] for index in range(len(items)))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Logits of both layouts, soft targets and weights in files, several units of work each."""
+    monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 12)
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((600, 7)).astype(np.float32)
+    logits[::50] *= 100
+    logits[3, 2] = np.nan
+    soft = rng.dirichlet(np.ones(7), 600).astype(np.float32)
+    np.savez(tmp_path / "labels.npz", logits=logits, labels=rng.integers(0, 7, 600))
+    np.savez(
+        tmp_path / "images.npz", logits=logits.reshape(6, 7, 100) * 20, labels=rng.integers(0, 7, (6, 100))
+    )
+    np.savez(tmp_path / "soft.npz", logits=logits, targets=soft)
+    weights = {
+        "a": torch.from_numpy(logits),
+        "b": torch.ones(3, dtype=torch.bfloat16),
+        "scale": torch.tensor(np.inf),
+    }
+    torch.save(weights, tmp_path / "weights.pt")
+    return tmp_path
+
+
+def said(folder: Path, executor: Executor | None) -> str:
+    """All reports."""
+    inside = np.load(folder / "labels.npz")
+    bce = {"logits": inside["logits"], "targets": (inside["logits"] > 0) * 1.0}
+    reports = [
+        nanhunt.check(folder / "labels.npz", executor=executor),
+        nanhunt.compare(folder / "images.npz", class_axis=1, label_smoothing=0.1, executor=executor),
+        nanhunt.check(folder / "soft.npz", executor=executor),
+        nanhunt.check(folder / "weights.pt", dtype="float16", executor=executor),
+        nanhunt.check(bce, op="bce", executor=executor),
+    ]
+    return "".join(report.to_json() for report in reports)
+
+
+def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:
+    usual = said(folder, None)
+    assert usual.count('"code": "NH101"') >= 3
+    assert said(folder, Serial()) == usual
+    assert said(folder, Shuffled(seed=1)) == usual
+    with ThreadPoolExecutor(3) as threads:
+        assert said(folder, threads) == usual
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+        assert said(folder, processes) == usual
+    resource_tracker._resource_tracker._stop()  # it would be a child of later tests too
+
+
+def test_a_unit_of_work_is_an_address_and_a_range(tmp_path: Path) -> None:
+    """However large the tensors, and however long the labels: they are opened or mapped where the work is done."""
+    rows = 200_000
+    np.save(tmp_path / "x.npy", np.zeros((rows, 3), np.float32))
+    logits = nanhunt.load.open_path(str(tmp_path / "x.npy")).tensors[""]
+    labels = nanhunt.load.memory.tensor_of(np.arange(rows) % 3, "labels")
+    options = CrossEntropyOptions()
+    job = Job(
+        logits, "float32", read_targets(labels, "argument", logits, -1, -100), None, options, chosen((), ())
+    )
+    pickled = pickle.dumps(sweep.Unit(job, 100, 200))
+    assert len(pickled) < 4000
+    unit = pickle.loads(pickled)
+    assert np.array_equal(unit.job.block(100, 200), job.block(100, 200))
+    assert np.array_equal(unit.job.row_targets(np.arange(100, 200)).labels, np.arange(100, 200) % 3)
+    assert sweep.run_unit(unit).tally.sums == sweep.run_unit(sweep.Unit(job, 100, 200)).tally.sums
+
+
+def test_what_was_written_for_other_processes_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    nanhunt.check(np.zeros((20_000, 5), np.float32), np.zeros(20_000, np.int64), executor=Serial())
+    assert not list(tmp_path.iterdir())
