@@ -143,6 +143,28 @@ def test_chunks_outside_of_the_folder_are_not_opened(tmp_path: Path, name: str) 
         open_path(str(tmp_path / "ckpt"))
 
 
+def with_chunk(folder: Path, **changes: object) -> None:
+    """Changes the place of a chunk in the index."""
+    body = pickle.loads((folder / ".metadata").read_bytes())
+    for name, value in changes.items():
+        setattr(next(iter(body.storage_data.values())), name, value)
+    (folder / ".metadata").write_bytes(pickle.dumps(body))
+
+
+def test_chunks_that_are_not_what_the_index_says(tmp_path: Path) -> None:
+    write_dcp(tmp_path, quarters())
+    with_chunk(tmp_path, transform_descriptors=["zstd"])
+    with pytest.raises(NanhuntError, match="compressed or encrypted"):
+        open_path(str(tmp_path))
+    write_dcp(tmp_path, quarters())
+    stream = io.BytesIO()
+    torch.save(torch.ones(3, 2), stream)
+    (tmp_path / "__0_0.distcp").write_bytes(stream.getvalue())
+    with_chunk(tmp_path, length=len(stream.getvalue()))
+    with pytest.raises(NanhuntError, match=r"a chunk is \(3, 2\) and should be \(2, 3\)"):
+        open_path(str(tmp_path))
+
+
 # ---------------------------------------------------------------------------------- safetensors of several ranks
 
 

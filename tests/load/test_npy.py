@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from nanhunt.errors import NanhuntError
 from nanhunt.load import RefusedTensor, open_path
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
 
@@ -206,6 +207,22 @@ def test_terabytes_are_compared_with_the_file_first(tmp_path, refusal):
     assert "8,000,000,000,000 bytes" in refusal(path).message
 
 
+@pytest.mark.parametrize("missing", [1, 4, 128])
+def test_a_cut_is_told_when_the_file_is_opened(tmp_path, missing):
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones(64, np.float32))
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(NanhuntError, match=f"256 bytes, and {256 - missing} follow"):
+        open_path(str(path))
+
+
+def test_a_header_longer_than_any_is_not_parsed(tmp_path, refusal):
+    path = tmp_path / "x.npy"
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }"
+    path.write_bytes(with_header(text + b" " * (1 << 16), 2, bytes(4)))
+    assert "header claims 65,593 bytes" in refusal(path).message
+
+
 def test_unknown_version(tmp_path, refusal):
     path = tmp_path / "x.npy"
     path.write_bytes(with_header(b"{}", 2)[:6] + b"\x09\x00" + bytes(20))
@@ -216,7 +233,5 @@ def test_a_file_that_shrinks_after_it_was_opened(tmp_path, refusal, logits):
     path = tmp_path / "x.npy"
     tensor = only(save(path, np.zeros((64, 1024), np.float32)))
     path.write_bytes(b"gone")
-    from nanhunt.errors import NanhuntError
-
     with pytest.raises(NanhuntError, match="became shorter"):
         _ = tensor.data

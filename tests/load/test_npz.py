@@ -8,6 +8,7 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import NotNumbers, RefusedTensor, arrays, open_path
+from nanhunt.load.source import Folder
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -161,3 +162,8 @@ def test_tensors_read_after_the_file_is_gone(tmp_path, logits):
     path.unlink()
     with pytest.raises(NanhuntError, match="does not exist"):
         _ = tensor.data
+
+
+def test_less_than_was_claimed_is_told_when_it_is_unpacked():
+    with pytest.raises(NanhuntError, match="unpacks to less than it claims"):
+        arrays.unpacked(Folder("x"), lambda stream: stream.write(b"1234"), np.dtype("f4"), (2,))

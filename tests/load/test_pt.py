@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from nanhunt.errors import NanhuntError
 from nanhunt.load import NotNumbers, open_path
 from nanhunt.load.readers import objects
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
@@ -151,6 +152,35 @@ def test_a_recompressed_checkpoint_is_not_mapped_as_packed_bytes(tmp_path):
         for entry in whole.infolist():
             packed.writestr(entry.filename, whole.read(entry))
     np.testing.assert_array_equal(open_path(str(tmp_path / "y.pt")).tensors["w"].data, values.numpy())
+
+
+def rewritten(path, change):
+    """The checkpoint with some entries of its zip changed: ``change(name, content)``."""
+    with zipfile.ZipFile(path) as whole:
+        entries = {name: change(name, whole.read(name)) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_checkpoint_of_a_big_endian_machine(tmp_path):
+    values = torch.arange(5.0)
+
+    def swapped(name, content):
+        if name.endswith("byteorder"):
+            return b"big"
+        return values.numpy().astype(">f4").tobytes() if "/data/" in name else content
+
+    path = rewritten(save(tmp_path / "x.pt", {"w": values}), swapped)
+    assert open_path(path).tensors["w"].data.tolist() == values.tolist()
+
+
+def test_a_tensor_that_reaches_past_its_storage(tmp_path, refusal):
+    path = save(tmp_path / "x.pt", {"w": torch.arange(64.0)})
+    rewritten(path, lambda name, content: content[:-4] if "/data/" in name else content)
+    with pytest.raises(NanhuntError, match="reaches past the end"):
+        open_path(path)
 
 
 def test_a_checkpoint_called_safetensors_is_still_a_checkpoint(tmp_path):

@@ -109,6 +109,15 @@ def test_standard_input_as_pipe_and_as_redirected_file(tmp_path, save):
     assert piped[2:] == [b"0.0", b"1.0", b"2.0"]
 
 
+def test_a_redirected_file_that_was_read_in_part_goes_on_from_there(tmp_path):
+    content = io.BytesIO()
+    np.save(content, np.arange(3.0))
+    (tmp_path / "x").write_bytes(b"a line\n" + content.getvalue())
+    with (tmp_path / "x").open("rb") as stream:
+        os.lseek(stream.fileno(), 7, os.SEEK_SET)
+        assert run(stdin=stream).stdout.split() == [b"-", b"npy", b"0.0", b"1.0", b"2.0"]
+
+
 def feed(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
