@@ -292,7 +292,9 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
         # Without labels no loss of the user's is known: what was compared is -log p of each row's worst class.
         what = "-log p" if tensor.fused_call == "torch.softmax" else "loss"
         parts.append(
-            f"{what} within {near} of the truth" if remedy.max_loss_error else f"{what} equal to the truth"
+            f"{what} within {near} of the truth"
+            if remedy.max_loss_error
+            else f"{what} equal to the truth within rounding"
         )
     if remedy.changes:
         parts.append(f"another objective: {remedy.changes}")

@@ -64,6 +64,7 @@ class RemedyResult:
     bad_rows_after: int
     max_loss_error: float | None
     """Largest absolute difference from the true loss: of those rows together, and of the first ones alone.
+    0 where it is within the rounding bound, 64 u max(1, |loss|, ln classes): what is left then is a processor's.
 
     None when it has no loss."""
     outcome: str = ""

@@ -316,6 +316,11 @@ def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: 
     return _where(suspects, silent)
 
 
+def rounding_bound(loss: float, dtype: torch.dtype, classes: int) -> float:
+    """How far from ``loss`` one that is computed in ``dtype`` may be: see LOSS_BOUND."""
+    return LOSS_BOUND * torch.finfo(dtype).eps / 2 * max(1.0, abs(loss), math.log(classes))
+
+
 def _wrong(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     floor = max(1.0, math.log(x.shape[-1]))
     bound = LOSS_BOUND * torch.finfo(x.dtype).eps / 2 * true.abs().clamp_min(floor)

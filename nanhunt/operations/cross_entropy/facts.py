@@ -72,7 +72,8 @@ class RowFacts:
     mean_of_none: Bools
     """The mean over the whole tensor is over no rows."""
     collapsed: Bools
-    """``fused`` loss and label gradient are exactly 0, the truth is not."""
+    """``fused`` loss and label gradient are exactly 0, the truth is not: it is at most (classes - 1) u (of float32 in
+    half precision where classes are not last), and below u it always is. Held by test_collapsed."""
     absorbed: Bools
     """``logsumexp`` is off by more than its rounding bound, ``fused`` is not."""
     vanished: Bools

@@ -20,7 +20,7 @@ import torch
 
 from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of
+from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of, rounding_bound
 from nanhunt.operations.cross_entropy.fixes import Problem, slots
 from nanhunt.operations.cross_entropy.forms import LossOptions
 from nanhunt.operations.cross_entropy.job import Job
@@ -289,8 +289,12 @@ def judge(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: st
         # A row that the fix leaves out has nothing to learn.
         faults.append(("trains no better", ~rule.mended(tried) & question.labels.kept & batch.failing))
     loss = float(ran.result)
-    error = abs(loss - wanted) / fix.scale if math.isfinite(loss) and math.isfinite(wanted) else None
-    return _verdict(faults, batch, error)
+    if not (math.isfinite(loss) and math.isfinite(wanted)):
+        return _verdict(faults, batch, None)
+    # The last digits are those of one processor's kernels: an error within the rounding bound counts as none.
+    bound = rounding_bound(wanted / fix.scale, ran.result.dtype, batch.job.rows.classes)
+    error = abs(loss - wanted) / fix.scale
+    return _verdict(faults, batch, error if error > bound else 0.0)
 
 
 Fault = tuple[str, torch.Tensor]
