@@ -25,8 +25,10 @@ TABLE = {
 
 
 def test_codes_names_severities_and_order() -> None:
-    assert {code: (rule.name, str(rule.severity)) for code, rule in RULES.items()} == TABLE
-    assert list(RULES) == list(TABLE)
+    known = {code: rule for code, rule in RULES.items() if rule.operation in ("cross-entropy", "values")}
+    assert {code: (rule.name, str(rule.severity)) for code, rule in known.items()} == TABLE
+    assert list(known) == list(TABLE)
+    assert list(RULES)[: len(TABLE)] == list(TABLE)
 
 
 @pytest.mark.parametrize("code", RULES)

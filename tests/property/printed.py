@@ -155,6 +155,8 @@ def wrong(one: Printed) -> str:
     if len(failing) != remedy.rows:
         return f"run on {remedy.rows} rows, of {len(failing)} that are sound"
     code = one.finding.code
+    if sound_label(case) is None and bool(spoilt(case, failing).any()):
+        return ""  # nothing can stand in the place of the rows that fail whatever one does
     found = observe(case, remedy, whole, spoilt(case, failing), case.leading, failing, code)
     if not remedy.works:
         found = found or alone(case, remedy, failing, code)
@@ -236,6 +238,8 @@ def spoilt(case: Case, failing: torch.Tensor) -> torch.Tensor:
         bad |= ((x == -INF) & (wanted != 0)).any(-1)
         if not case.y.is_floating_point():
             bad |= ~kept(case.y, case) & (case.y != case.options.get("ignore_index", -100))
+        else:
+            bad |= (x == -INF).any(-1)  # 0 * -inf in F.cross_entropy
     bad[failing] = False
     return bad
 
@@ -361,7 +365,11 @@ def _softmax_outcome(
         else p * (ramp - (p * ramp).sum(-1, keepdim=True))
     )
     slope = slope.masked_fill((x != rows.double()), 0.0) / case.options.get("temperature", 1.0)
-    near = 0.02 * max(1.0, z.shape[-1] / 2) / case.options.get("temperature", 1.0)
+    near = (
+        0.02
+        * (max(1.0, z.shape[-1] / 2) if "log_softmax" in remedy.snippet else 1.0)
+        / case.options.get("temperature", 1.0)
+    )
     return "" if ((gradient - slope).abs() <= near).all() else "gradient wrong"
 
 

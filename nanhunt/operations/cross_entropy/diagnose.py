@@ -136,10 +136,11 @@ def _finding(job: Job, rule: Rule[Any, Any, Any], tally: Tally) -> report.Findin
 
     rows = tally.rows[rule.code]
     assert rule.arithmetic is not None
+    everywhere = tally.counts[rule.code] >= job.kept
     return report.Finding(
         rule.code, rule.name, rule.severity_for(job.targets is not None), tally.counts[rule.code],
         rows[: job.options.max_rows],
-        f"{row_name(job, rows[0])}: {rule.arithmetic(numbers_of(job, rows[0]))}", prove(job, rule, rows),
+        f"{row_name(job, rows[0])}: {rule.arithmetic(numbers_of(job, rows[0]))}", prove(job, rule, rows, everywhere),
     )  # fmt: skip
 
 

@@ -173,18 +173,23 @@ def _taken(targets: RowTargets, rows: list[int]) -> RowTargets:
     return RowTargets(*(None if part is None else part[rows] for part in parts))
 
 
-def prove(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...]) -> tuple[RemedyResult, ...]:
-    """Runs the fixes of ``rule`` on the rows with those numbers; those that work come first."""
+def prove(
+    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], everywhere: bool
+) -> tuple[RemedyResult, ...]:
+    """Runs the fixes of ``rule`` on the rows with those numbers; those that work come first.
+
+    ``everywhere``: the rule holds for all rows that count, so that there are no sound ones beside them.
+    """
     problem = problem_of(job)
     with one_torch_thread():
-        return _proven(job, rule, numbers, problem)
+        return _proven(job, rule, numbers, problem, everywhere)
 
 
 def _proven(
-    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], problem: Problem
+    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], problem: Problem, everywhere: bool
 ) -> tuple[RemedyResult, ...]:
     fixes = [fix for fix in rule.fixes if fix.when(problem)]
-    batch = _batch(job, rule, numbers) if fixes else None
+    batch = _batch(job, rule, numbers, everywhere) if fixes else None
     if batch is None:
         return ()
     texts = slots(problem)
@@ -380,7 +385,7 @@ def _upstream(job: Job, question: Question) -> float:
 # Which rows are run.
 
 
-def _batch(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...]) -> Batch | None:
+def _batch(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], everywhere: bool) -> Batch | None:
     """The rows of ``rule`` that its fixes are tried on, with sound rows beside them; None where there are none."""
     classes = max(1, job.rows.classes)
     tried = np.array(numbers[: max(1, MOST_VALUES // classes)], dtype=np.intp)
@@ -391,7 +396,7 @@ def _batch(job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...]) -> B
         return None
     if job.rows.count * classes <= WHOLE_VALUES:
         return _whole(job, tried)
-    return _part(job, tried)
+    return _part(job, tried, everywhere)
 
 
 def sound_input(question: Question) -> torch.Tensor:
@@ -434,17 +439,23 @@ def _whole(job: Job, tried: Numbers) -> Batch:
 
 
 def _answered(question: Question) -> torch.Tensor:
-    """bool (rows,): rows whose loss and gradient are finite in truth."""
+    """bool (rows,): rows whose loss and gradient are finite in F.cross_entropy, in exact arithmetic.
+
+    With probability targets it multiplies 0 by -inf at a masked class.
+    """
     alone = replace(question, reduction="sum")
     rows = alone.gradient.isfinite().all(-1)
-    masked = (question.x == -math.inf) & (alone.wanted != 0)
+    masked = question.x == -math.inf
+    if question.labels.classes is not None:
+        masked &= alone.wanted != 0
     return rows & ~masked.any(-1)
 
 
-def _part(job: Job, tried: Numbers) -> Batch:
+def _part(job: Job, tried: Numbers, everywhere: bool) -> Batch:
     """The rows in question, and two sound ones where the user's tensor may have some."""
     batch = _rows(job, tried)
-    if not batch.leading or not job.divisor or not math.isfinite(job.divisor):
+    alone = everywhere and not batch.shifted
+    if alone or not batch.leading or not job.divisor or not math.isfinite(job.divisor):
         return batch
     rows, more = len(tried), 3 if batch.shifted else 2
     beside = torch.arange(rows + more) >= rows

@@ -1,0 +1,142 @@
+"""What a proof must not overlook: the user's own mean, rows beside the failing ones, labels in any shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import nanhunt
+from nanhunt.cli.explain import explain_rules
+from nanhunt.operations.cross_entropy import proof
+from nanhunt.operations.fix import Fix
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.rules import RULES
+from nanhunt.results.report import RemedyResult, Severity
+
+INF = math.inf
+ODD = Rule[Any, Any, Any](
+    "NH998", "row-of-sevens", Severity.WARNING, "Every logit is 7.", "Somebody wrote sevens.", "Write eights.",
+    holds=lambda facts: ~facts.nan_logit & ~facts.low_headroom,
+    arithmetic=lambda row: f"all {len(row.x)} logits are {float(row.x[0]):g}",
+    fixes=(
+        Fix("subtract 7", "logits = logits - 7\nloss = F.cross_entropy({logits}, {targets}{terms}{reduction})"),
+        Fix("double them", "loss = 2 * F.cross_entropy({logits}, {targets}{terms}{reduction})"),
+    ),
+)  # fmt: skip
+
+
+def fixes(code: str, *given: Any, **options: Any) -> dict[str, RemedyResult]:
+    """By title, what was tried for that rule."""
+    report = nanhunt.check(*given, **options)
+    found = next(finding for finding in report.findings if finding.code == code)
+    return {remedy.title: remedy for remedy in found.remedies}
+
+
+def test_a_rule_added_to_the_catalogue_is_judged_proven_reported_and_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RULES, ODD.code, ODD)
+    report = nanhunt.check(torch.full((2, 3), 7.0), torch.tensor([0, 1]))
+    (finding,) = json.loads(report.to_json())["tensors"][0]["findings"]
+    assert (finding["code"], finding["name"], finding["severity"]) == (ODD.code, ODD.name, "warning")
+    assert finding["message"] == "row 0: all 3 logits are 7"
+    told = [(fix["title"], fix["works"], fix["outcome"]) for fix in finding["remedies"]]
+    assert told == [("subtract 7", True, ""), ("double them", False, "loss finite but wrong")]
+    explain_rules("row-of-sevens", every=False)
+    assert "Somebody wrote sevens." in capsys.readouterr().out
+
+
+def test_the_mean_divides_by_the_users_rows_also_where_few_are_run() -> None:
+    # p / N = 1e-4 / 4096 is below half the smallest float16, p / 211 would not be.
+    tried = fixes("NH302", np.zeros((4096, 10_000), np.float16), np.zeros(4096, int))
+    assert next(iter(tried.values())).rows < 4096
+    assert not tried["compute the loss in float32"].works
+    assert tried["compute the loss in float32"].outcome == "trains no better"
+
+
+def test_a_sum_that_overflows_only_over_all_rows_is_not_forgotten() -> None:
+    logits = np.zeros((100_000, 3), np.float16)
+    logits[5] = 100.0, 0.0, 0.0
+    fused = fixes("NH101", logits, np.ones(100_000, int), reduction="sum")
+    call = fused["call F.cross_entropy on the raw logits"]
+    assert (call.works, call.outcome) == (False, "loss wrong over all rows")
+    assert fixes("NH010", logits, np.ones(100_000, int), reduction="sum")["compute the loss in float32"].works
+
+
+def test_rows_with_graver_faults_do_not_disprove_a_fix() -> None:
+    logits = torch.tensor([[1000.0, 0.0], [math.nan, 0.0], [-INF, 1.0], [0.0, 1.0]])
+    tried = fixes("NH101", logits, torch.tensor([1, 0, 0, 5]))
+    assert tried["call F.cross_entropy on the raw logits"].works
+    assert tried["call F.cross_entropy on the raw logits"].rows == 1
+
+
+def test_a_fix_that_breaks_other_rows_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "loss = F.cross_entropy(logits.masked_fill(logits.abs() < 1, torch.nan), targets)"
+    monkeypatch.setitem(RULES, "NH104", replace(RULES["NH104"], fixes=(Fix("odd", text),)))
+    tried = fixes("NH104", torch.tensor([[-103.0, -103.5], [0.5, 0.25]]), torch.tensor([1, 0]))
+    assert (tried["odd"].works, tried["odd"].outcome) == (False, "loss still NaN")
+
+
+def test_a_fix_that_raises_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = (Fix("odd", "loss = allowed"),)
+    monkeypatch.setitem(RULES, "NH104", replace(RULES["NH104"], fixes=broken))
+    tried = fixes("NH104", torch.tensor([[-103.0, -103.5]]), torch.tensor([1]))
+    assert tried["odd"].outcome == "raises NameError: name 'allowed' is not defined"
+    assert (tried["odd"].works, tried["odd"].bad_rows_after) == (False, 1)
+
+
+def test_a_softmax_that_is_wrong_is_no_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = (Fix("odd", "output = torch.softmax({here}, {axis}) + 0.1 * (torch.rand(()) * 0 + 1)"),)
+    monkeypatch.setitem(RULES, "NH101", replace(RULES["NH101"], fixes=odd))
+    assert fixes("NH101", torch.tensor([[1000.0, 0.0]]))["odd"].outcome == "softmax finite but wrong"
+
+
+SHAPES = {
+    "flat": ((2, 5, 3), 1, (6,)),
+    "class dimension of 1": ((4, 5), -1, (4, 1)),
+    "images with a dimension of 1": ((2, 5, 3, 2), 1, (2, 1, 3, 2)),
+    "text, flat": ((2, 3, 5), -1, (6,)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("whole", [1 << 17, 0])
+def test_code_takes_the_labels_in_the_shape_that_the_user_has(
+    name: str, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "WHOLE_VALUES", whole)
+    shape, axis, labels = SHAPES[name]
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    logits.view(-1)[0] = 1000.0
+    targets = torch.arange(math.prod(labels)).reshape(labels) % 5
+    working = [fix for fix in fixes("NH101", logits, targets, class_axis=axis).values() if fix.works]
+    assert working
+    rows = logits.movedim(axis, -1).reshape(-1, 5)
+    for fix in working:
+        scope: dict[str, Any] = {"torch": torch, "F": F, "logits": logits, "targets": targets}
+        exec(fix.snippet, scope)
+        assert scope["loss"].item() == pytest.approx(
+            F.cross_entropy(rows, targets.flatten()).item(), rel=1e-5
+        )
+
+
+def test_shifted_labels_are_shifted_in_the_code_too() -> None:
+    logits = torch.zeros(2, 4, 5)
+    logits[0, 1, 2] = 1000.0
+    labels = torch.arange(8).reshape(2, 4) % 5
+    for whole in (proof.WHOLE_VALUES, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(proof, "WHOLE_VALUES", whole)
+            fix = fixes("NH101", logits, labels, shift=True)["call F.cross_entropy on the raw logits"]
+        assert fix.works
+        scope: dict[str, Any] = {"torch": torch, "F": F, "logits": logits, "targets": labels}
+        exec(fix.snippet, scope)
+        right = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        assert scope["loss"].item() == pytest.approx(right.item(), rel=1e-5)
