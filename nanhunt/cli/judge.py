@@ -16,7 +16,6 @@ from nanhunt.cli import output as files
 from nanhunt.cli import process
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions
 from nanhunt.errors import NanhuntError
-from nanhunt.operations import rules
 from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
 from nanhunt.results.options import ReportOptions
@@ -34,6 +33,8 @@ LEAST_ADDRESS_SPACE = 128 << 20
 def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
     options, output = given.part(Options), given.part(ScanOutputOptions)
+    from nanhunt.operations import rules  # the catalogue: nothing that --help needs
+
     rules.chosen(options.select, options.ignore)
     read = (options.targets, options.class_weights, output.baseline)
     _check_files(output, [*paths, *(path for path in read if path)])
