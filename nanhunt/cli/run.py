@@ -143,8 +143,11 @@ def _write(
 
     children = family.reports()
     steps = [session.steps, *family.steps()]
-    document = run_json(script, sum(steps), [*session.incidents, *(item for _, item in children)], code)
-    clear = all_clear(sum(steps), session.settings.every_op, code, sum(map(bool, steps)))
+    family.add_unlooked(session.unlooked)
+    incidents: list[Incident | dict[str, Any]] = [*session.incidents, *(item for _, item in children)]
+    document = run_json(script, sum(steps), incidents, code, session.unlooked)
+    every_op, processes = session.settings.every_op, sum(map(bool, steps))
+    clear = all_clear(sum(steps), every_op, code, processes, session.unlooked)
     text = "".join([*map(incident_text, session.incidents), *(text for text, _ in children)]) or clear
     for path in outputs:
         files.write(_for_rank(path), document if path.endswith(".json") else text)

@@ -42,6 +42,7 @@ def _module_call(
     recorders: Recorders, original: Callable[..., Any], called: Called, returned: Returned
 ) -> Callable[..., Any]:
     is_compiling = torch.compiler.is_compiling
+    scripted = torch.jit.ScriptModule
 
     @functools.wraps(original)
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +57,8 @@ def _module_call(
             recorder.roots[id(self)] = self
             recorder.tape.read_state()
             called(self)
+        if isinstance(self, scripted):
+            recorder.unlooked.script_ran(self)
         recorder.module = (self, outer)
         try:
             if self._compiled_call_impl is None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .incident import Incident
     from .session import Session
+    from .unlooked import Unlooked
 
 VARIABLE = "NANHUNT_FAMILY"
 _STARTUP = str(Path(__file__).parent / "startup")
@@ -103,6 +104,11 @@ class Family:
         """Completed steps of each child that used torch."""
         return [int.from_bytes(file.read_bytes()[:8], "little") for file in self._files("*.steps")]
 
+    def add_unlooked(self, unlooked: Unlooked) -> None:
+        """Add what the children did that nobody looked at."""
+        for file in self._files("*.steps"):
+            unlooked.add(file.read_bytes()[8:])
+
     def _files(self, pattern: str) -> list[Path]:
         return list(self.folder.glob(pattern)) if self.folder is not None else []
 
@@ -119,8 +125,9 @@ class Member:
         self.pid = os.getpid()
         self.reports = 0
         with (folder / f"{self.pid}.steps").open("w+b") as file:
-            file.truncate(8)
-            self._steps = mmap.mmap(file.fileno(), 8)
+            size = 8 + len(session.unlooked.packed())
+            file.truncate(size)
+            self._steps = mmap.mmap(file.fileno(), size)
         session.process = _process_name
         session.report = self.report
         session.listeners.append(self.count)
@@ -139,8 +146,9 @@ class Member:
             part.rename(part.with_suffix(".report"))
 
     def count(self, *_: object) -> None:
-        """Note the steps so far; memory that outlives the process, however it ends."""
-        self._steps[:8] = max(self.session.steps - self.base, 0).to_bytes(8, "little")
+        """Note the steps and what was not looked at so far; memory that outlives the process, however it ends."""
+        steps = max(self.session.steps - self.base, 0).to_bytes(8, "little")
+        self._steps[:] = steps + self.session.unlooked.packed()
 
     def finish(self) -> None:
         """The process ends: the last looks, once."""

@@ -13,6 +13,7 @@ from nanhunt.results.report import FORMAT_VERSION
 
 from .incident import Culprit, Incident, Phase
 from .numbers import Numbers
+from .unlooked import Unlooked
 
 MAX_SHOWN = 4
 """Culprits in the text; JSON has them all."""
@@ -140,26 +141,48 @@ def _row(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def all_clear(steps: int, every_op: bool, code: int = 0, processes: int = 1) -> str:
-    """The one line for a run without a bad value; a script that failed for another reason is not all clear."""
+def all_clear(
+    steps: int, every_op: bool, code: int = 0, processes: int = 1, unlooked: Unlooked | None = None
+) -> str:
+    """The line for a run without a bad value, and notes of what the script read itself.
+
+    A script that failed for another reason is not all clear, nor is one with parts that nobody looked at.
+    """
+    unlooked = unlooked or Unlooked()
+    ended = f"; the script ended with exit code {code}" if code else ""
+    rest = f"{unlooked.sentence()}{ended}\n{unlooked.notes()}"
     if not steps and not every_op:
-        return "nanhunt: no step was seen, so nothing was checked (--every-op looks at inference too)\n"
+        nothing = "no step was seen, so nothing was checked (--every-op looks at inference too)"
+        return f"nanhunt: {nothing}\n{unlooked.notes()}"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
     counted += f" of {processes} processes" if processes > 1 else ""
-    if code:
-        return f"nanhunt: no NaN or infinity in {counted}; the script ended with exit code {code}\n"
-    return f"nanhunt: all clear, no NaN or infinity in {counted}\n"
+    if unlooked:
+        return f"nanhunt: no NaN or infinity in the loss and gradients of {counted}{rest}"
+    return f"nanhunt: {'' if code else 'all clear, '}no NaN or infinity in {counted}{rest}"
 
 
-def run_json(script: str, steps: int, incidents: Sequence[Incident | dict[str, Any]], exit_code: int) -> str:
+def run_json(
+    script: str,
+    steps: int,
+    incidents: Sequence[Incident | dict[str, Any]],
+    exit_code: int,
+    unlooked: Unlooked | None = None,
+) -> str:
     """Strictly valid JSON: non-finite numbers are the strings "nan", "inf", "-inf".
 
     Incidents of child processes come as JSON has them.
     """
+    unlooked = unlooked or Unlooked()
     body = {
         "format_version": FORMAT_VERSION,
         "script": script,
         "steps": steps,
+        "not_looked_at": {
+            "no_grad_calls": unlooked.no_grad,
+            "func_grad_calls": unlooked.transforms,
+            "scripted_modules": unlooked.scripted,
+        },
+        "values_read": list(unlooked.values.values()),
         "incidents": [encoded(incident) for incident in incidents],
         "exit_code": exit_code,
     }

@@ -18,6 +18,7 @@ from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import Line, foreign, installed, own_line
 from .tape import Entry, Module, RandomState, Tape, sequence_number
+from .unlooked import Unlooked
 from .unseen import hide
 
 _MODULE_CALLS = str(Path(__file__).with_name("calls.py"))
@@ -100,10 +101,13 @@ class Refused(NamedTuple):
 class Recorder(TorchFunctionMode):
     """Writes the tape of the thread that entered it."""
 
-    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
+    def __init__(
+        self, value_read: Callable[[torch.Tensor, bool | float], None], unlooked: Unlooked | None = None
+    ) -> None:
         super().__init__()
         self.value_read = value_read
         """Called where the script itself reads one number."""
+        self.unlooked = unlooked if unlooked is not None else Unlooked()
         self.tape = Tape()
         self.keeps_logits = False
         self.logits: torch.Tensor | None = None
@@ -196,6 +200,8 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if self.tape.random_state is None:
             self.tape.random_state = RandomState()
+        if func.compiled and self.module is None and not (_grad_enabled() or self.unlooked.every_op):
+            self.unlooked.no_grad += 1
         with self.pause():
             self.step_aside()
             try:
@@ -233,9 +239,9 @@ class Recorder(TorchFunctionMode):
 class Recorders(threading.local):
     """A recorder for each thread. Only threads that ``followed`` them have one that notes anything."""
 
-    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None]) -> None:
+    def __init__(self, value_read: Callable[[torch.Tensor, bool | float], None], unlooked: Unlooked) -> None:
         # Python calls this once more in each thread that asks.
-        self.recorder = Recorder(value_read)
+        self.recorder = Recorder(value_read, unlooked)
         self.recorder.paused = True
 
     def start(self) -> Recorder:

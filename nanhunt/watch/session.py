@@ -29,10 +29,11 @@ from .observer import Observer
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder, Recorders
 from .second_look import CannotRepeat, repeat
-from .site import Site, resolve, user_frame
+from .site import Site, caller, resolve, user_frame
 from .story import Exhibits
 from .tape import Module, Slot, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
+from .unlooked import Unlooked
 from .unseen import muted, unseen
 
 CLOSE_STEPS = 100
@@ -79,7 +80,8 @@ class Session:
     def __init__(self, settings: Settings, report: Callable[[Incident], None]) -> None:
         self.settings = settings
         self.report = report
-        self.recorders = Recorders(self.value_read)
+        self.unlooked = Unlooked(settings.every_op)
+        self.recorders = Recorders(self.value_read, self.unlooked)
         self.first_thread = threading.get_ident()
         self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
         self.wire = TripWire(self.recorders, self, self.observer)
@@ -181,6 +183,7 @@ class Session:
         self.incidents = []
         self.suspect = self.pending = None
         self.stopped = 0
+        self.unlooked.forget()
 
     # what the trip wire says -----------------------------------------------------------------------------------
 
@@ -198,6 +201,8 @@ class Session:
             losses = _tested(self.recorder.tape, tensor)
         else:
             losses = [] if math.isfinite(value) else [tensor]
+            if losses:
+                self.unlooked.read(value, caller(sys._getframe(1)))
         with self.recorder.pause():
             bad = [loss for loss in losses if loss.requires_grad and not loss.is_leaf and not finite(loss)]
         # After backward the tape begins anew: what is computed from the loss then is a metric for sure.
@@ -261,7 +266,10 @@ class Session:
 
     def module_returned(self, output: Any) -> None:
         """The outermost module has returned; without gradients this is where a bad value shows."""
-        if self.observer is None or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            return
+        if self.observer is None:
+            self.unlooked.no_grad += 1
             return
         for tensor in tensors_in(output):
             seen = self.observer.of(tensor) if checkable(tensor) else None

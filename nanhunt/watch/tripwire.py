@@ -167,8 +167,12 @@ class TripWire:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.recorder.paused or transforming():
+        if self.recorder.paused:
             return original(outputs, inputs, grad_outputs, *args, **kwargs)
+        if transforming():
+            self.recorder.unlooked.transforms += 1
+            with self.recorder.pause():  # the function mode comes by here once more
+                return original(outputs, inputs, grad_outputs, *args, **kwargs)
         with self.recorder.pause():
             roots = self._roots(outputs, grad_outputs)
             self._check_loss(roots)

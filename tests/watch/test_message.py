@@ -81,7 +81,7 @@ def test_json_is_strict() -> None:
 
     body = json.loads(run_json("train.py", 36, [INCIDENT], 1), parse_constant=refuse)
     assert (body["format_version"], body["script"], body["steps"], body["exit_code"]) == (
-        1,
+        2,
         "train.py",
         36,
         1,
