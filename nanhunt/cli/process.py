@@ -25,7 +25,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """The exit code of ``app(arguments)``, a Typer application; what it raises is told on standard error."""
     try:
         code = app(arguments or ["--help"], prog_name="nanhunt", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None and not sys.stdout.closed:  # a watched script may have done either
+            sys.stdout.flush()
     except NanhuntError as error:
         complain(error.message, error.hint)
         code = ExitCode.ERROR
@@ -111,6 +112,8 @@ def _bug(error: Exception) -> tuple[str, str]:
 def _discard_unwritten() -> None:
     """What a full device has not taken is dropped, or Python would end with a code of its own (120)."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
         try:
             stream.flush()
         except (OSError, ValueError):

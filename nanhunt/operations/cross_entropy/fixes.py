@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nanhunt.dtypes.formats import compute_format
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.operations.fix import Fix
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def slots(problem: Problem) -> Mapping[str, str]:
     ignored = problem.ignore_index
     last = problem.classes - 1
     return {
-        "cast": ".float()" if problem.dtype.startswith("float8") else "",  # float8 has no arithmetic
+        "cast": "" if FORMATS[problem.dtype].has_arithmetic else ".float()",
         "like": _LIKE[problem.computed],
         "logits": logits + scaled,
         "targets": targets,
@@ -105,8 +105,8 @@ def slots(problem: Problem) -> Mapping[str, str]:
         "safe": f".clamp(0, {last})" if problem.ignored and not 0 <= ignored <= last else "",
         "reduce": problem.reduction,
         "ignored": str(ignored),
-        "floor": "-1e4" if problem.computed == "float16" else "-1e9",
-        "limit": "10" if problem.computed == "float16" else "50",
+        "floor": "-1e9" if FORMATS[problem.computed].max > 1e9 else "-1e4",
+        "limit": "50" if FORMATS[problem.computed].exp_limit > 50 else "10",
         "temperature": repr(problem.temperature),
         "eps": repr(problem.label_smoothing),
         "rest": repr(1 - problem.label_smoothing),
@@ -202,15 +202,16 @@ def _plain(problem: Problem) -> bool:
 
 
 def _narrow(problem: Problem) -> bool:
-    return problem.computed in ("float16", "bfloat16")
+    return FORMATS[problem.computed].is_narrow
 
 
 def _single(problem: Problem) -> bool:
-    return problem.computed == "float32"
+    form = FORMATS[problem.computed]
+    return not form.is_narrow and form.bits < FORMATS["float64"].bits
 
 
 def _stored_wide(problem: Problem) -> bool:
-    return problem.cast and problem.stored in ("float32", "float64")
+    return problem.cast and not FORMATS[problem.stored].is_narrow
 
 
 def _stored_narrow(problem: Problem) -> bool:

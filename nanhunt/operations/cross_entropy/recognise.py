@@ -134,7 +134,7 @@ def _one_wrong_label(targets: Targets) -> list[str]:
     return [f"{every} {wrong[0]}: if that marks rows that the loss leaves out, say --ignore-index {wrong[0]}"]
 
 
-@np.errstate(invalid="ignore")  # inf - inf is no probability
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is no probability
 def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     """Whether the rows are probabilities already, as far as a sample of them tells."""
     rows = Rows(logits.data, class_axis)

@@ -115,7 +115,7 @@ def completed(flag: str, begun: str) -> list[str]:
 def test_help_of_check_lists_every_option(judge: Any) -> None:
     parameters = inspect.signature(judge).parameters
     assert list(parameters)[:3] == ["x", "targets", "dtype"]
-    assert set(parameters) - {"x"} == set(declared(Options))
+    assert set(parameters) - {"x", "executor"} == set(declared(Options))
     assert all(f"\n        {name}: " in judge.__doc__ for name in declared(Options))
 
 
