@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
-from nanhunt.operations.registry import OPERATIONS, described
+from nanhunt.operations.descriptions import described
+from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rules import RULES
 
 
