@@ -84,7 +84,7 @@ def report(name: str) -> Report:
 
 
 @pytest.mark.parametrize("format", REPORT_FORMATS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(name=text)
 def test_no_format_lets_one_through(format: str, name: str) -> None:
     for shown in (report(name), report(name).counted(), Report.from_json(report(name).to_json())):

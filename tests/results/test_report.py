@@ -111,14 +111,14 @@ reports = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports)
 def test_json_round_trip(report):
     text = report.to_json()
     assert Report.from_json(text).to_json() == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports)
 def test_json_is_strict_and_can_be_written_as_utf8(report):
     def refuse(constant):
@@ -127,27 +127,27 @@ def test_json_is_strict_and_can_be_written_as_utf8(report):
     json.loads(report.to_json().encode("utf-8"), parse_constant=refuse)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports, reports, reports)
 def test_adding_is_associative(one, two, three):
     assert ((one + two) + three).to_json() == (one + (two + three)).to_json()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(reports, min_size=2, max_size=3))
 def test_adding_is_order_free(several):
     sums = {merge(order).to_json() for order in itertools.permutations(several)}
     assert len(sums) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports, reports)
 def test_adding_commutes_with_counting(one, two):
     assert (one.counted() + two.counted()).to_json() == (one + two).to_json()
     assert one.counted().counted() == one.counted()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports)
 def test_a_verbose_report_lists_what_is_counted_else(report):
     body = json.loads(report.to_json(verbose=True))
@@ -158,7 +158,7 @@ def test_a_verbose_report_lists_what_is_counted_else(report):
     assert len(counted["tensors"]) + healthy == len(report.tensors) + already
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(reports, reports)
 def test_adding_commutes_with_json(one, two):
     # A matrix of jobs saves JSON and joins it later: the same report as one job would have written.
