@@ -18,9 +18,10 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.distributions import Categorical, Normal
+from torch.distributions import Categorical, Distribution, Normal
 from scipy.optimize import linear_sum_assignment
 
+Distribution.set_default_validate_args(True)  # the default, which another script in this process may have changed
 model = torch.nn.Linear(3, 3)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(3):
