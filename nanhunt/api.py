@@ -18,8 +18,10 @@ from nanhunt.load import Role, tensor_at
 from nanhunt.load.container import Container
 from nanhunt.load.memory import container_of, holds_names, tensor_of
 from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
+from nanhunt.operations.operation import Operation
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
@@ -128,6 +130,9 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
+    operation = registry.find(options.op)
+    if operation is not None:
+        return survey.operation(container_of(_by_role(x, targets, operation)), operation, options)
     if holds_names(x):
         return _named(survey, container_of(x), targets, class_weights)
     report = survey.chosen(_chosen(x, targets, class_weights, options))
@@ -136,11 +141,19 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     return report
 
 
+def _by_role(x: Any, targets: Any, operation: Operation) -> Any:
+    """The tensors of an operation under names: a bare array is its first one, values given as targets are another."""
+    names = x if holds_names(x) else {operation.roles[0].name: x}
+    if targets is None or _is_path(targets):
+        return names
+    if not isinstance(names, Mapping):
+        raise NanhuntError("Targets in memory do not go with a module.", "Put all tensors into one dict.")
+    return {**names, "targets": targets}
+
+
 def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
     """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
     options = survey.options
-    if options.op is not None:
-        return survey.operation(container)
     chosen = choose(container, options)
     if targets is not None and not _is_path(targets):
         given = _other(targets, TARGETS, options)

@@ -17,9 +17,9 @@ def _rules() -> Iterable[str]:
 
 
 def _operations() -> Iterable[str]:
-    from nanhunt.operations.registry import OPERATIONS
+    from nanhunt.operations.registry import DEFAULT, OPERATIONS
 
-    return OPERATIONS
+    return (DEFAULT, *OPERATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,11 @@ from nanhunt.operations.operation import Operation
 from nanhunt.options import one_of
 
 OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in (BCE, ATTENTION)}
+DEFAULT = "cross-entropy"
+"""Judged without --op as well, where there are logits; by its own room, and not as one of the above."""
 
 
-def find(name: str) -> Operation:
-    """The operation of that name. NanhuntError, with the nearest one, for any other."""
-    one_of("--op", name, tuple(OPERATIONS))
-    return OPERATIONS[name]
+def find(name: str | None) -> Operation | None:
+    """The operation of that name; None for cross entropy. NanhuntError, with the nearest one, for any other."""
+    one_of("--op", name or DEFAULT, (DEFAULT, *OPERATIONS))
+    return OPERATIONS.get(name or DEFAULT)

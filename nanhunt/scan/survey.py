@@ -20,6 +20,7 @@ from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.sweep import RowTable
 from nanhunt.operations.cross_entropy.targets import read_weights
+from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
@@ -75,8 +76,9 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            if options.op is not None:
-                return self.operation(container, options)
+            operation = registry.find(options.op)
+            if operation is not None:
+                return self.operation(container, operation, options)
             return self.of(container, choose(container, options), options)
         except NothingToCheck as error:
             self._empty[file] = error
@@ -90,15 +92,13 @@ class Survey:
         refused = self._refused(container, options or self.options)
         return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
 
-    def operation(self, container: Container, options: Options | None = None) -> Report:
+    def operation(self, container: Container, operation: Operation, options: Options) -> Report:
         """One operation on every complete set of its tensors, in every dtype asked for."""
         # Loaded here because they bring torch, which healthy logits do without.
         from nanhunt.operations.assignment import assignments, spoken
         from nanhunt.operations.findings import judged
         from nanhunt.operations.problem import problem_of
 
-        options = options or self.options
-        operation = registry.find(options.op or "")
         said = spoken(operation, options, tuple(options.role))
         codes = rules.chosen(options.select, options.ignore)
         self.unfinished = reports = []

@@ -65,3 +65,21 @@ def test_what_cannot_be_understood_is_said(tmp_path, options, said):
     np.savez(path, logits=np.zeros(2, np.float32), targets=np.zeros(2, np.float32))
     (error,) = nanhunt.check(path, **options).errors
     assert said in error.message + error.hint
+
+
+def test_arrays_in_memory_are_the_roles_of_the_operation_asked_for():
+    logits, targets = torch.tensor([[40.0], [1.0]]), torch.tensor([[0.0], [1.0]])
+    for report in (
+        nanhunt.check(logits, targets, op="bce"),
+        nanhunt.check({"logits": logits}, targets, op="bce"),
+    ):
+        (tensor,) = report.tensors
+        assert tensor.operation == "bce"
+        assert "NH705" in [finding.code for finding in tensor.findings]
+
+
+def test_cross_entropy_may_be_asked_for_by_name(tmp_path):
+    path = tmp_path / "dump.npz"
+    np.savez(path, logits=np.array([[1000.0, 1.0]], np.float32), labels=np.array([0]))
+    asked, silent = nanhunt.check(path, op="cross-entropy"), nanhunt.check(path)
+    assert asked.findings == silent.findings != ()
