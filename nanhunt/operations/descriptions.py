@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nanhunt.operations.cross_entropy import description as cross_entropy
 from nanhunt.operations.description import Description
+from nanhunt.operations.difference import description as difference
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.values import description as values
@@ -11,7 +12,9 @@ from nanhunt.operations.values import description as values
 
 def described() -> dict[str, Description]:
     """All operations for people, those that need no --op first."""
-    known = [cross_entropy.describe(), values.describe(), *map(_describe, OPERATIONS.values())]
+    known = [
+        cross_entropy.describe(), values.describe(), *map(_describe, OPERATIONS.values()), difference.describe(),
+    ]  # fmt: skip
     return {each.name: each for each in known}
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.cross_entropy import rules as cross_entropy
+from nanhunt.operations.difference import rules as difference
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.values import rules as values
 
 RULES: dict[str, Rule[Any, Any, Any]] = {
     rule.code: rule
-    for rules in (cross_entropy.RULES, values.RULES, *(each.rules for each in OPERATIONS.values()))
+    for rules in (cross_entropy.RULES, values.RULES, *(each.rules for each in OPERATIONS.values()), difference.RULES)
     for rule in rules
 }
 
