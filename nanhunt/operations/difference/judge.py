@@ -170,18 +170,13 @@ def _told_beyond(beyond: Places, measured: Measured, tolerance: Tolerance, shape
     largest = measured.absolute
     verb = "differs" if beyond.count == 1 else "differ"
     where = f"the first at {_at(beyond.first[0], shape)}"
-    rest = _rest(_finite_differing(measured) - beyond.count, tolerance)
+    rest = _finite_differing(measured) - beyond.count
+    more = f"; {rest:,} more by less" if rest else ""
     return (
         f"{beyond.count:,} of {measured.values:,} values {verb} by more than {_told(tolerance)}, {where}; "
         f"the largest by {largest.value:.4g} at {_at(largest.position, shape)}: "
-        f"{largest.a:.7g} against {largest.b:.7g}{rest}"
+        f"{largest.a:.7g} against {largest.b:.7g}{more}"
     )
-
-
-def _rest(count: int, tolerance: Tolerance) -> str:
-    if count == 0:
-        return "; all others are equal" if tolerance.form else ""
-    return f"; {count:,} more by less"
 
 
 def _told(tolerance: Tolerance) -> str:

@@ -24,8 +24,8 @@ KINDS = ("finite", "NaN", "+inf", "-inf")
 MAX_ULP = 4.0
 """Steps of the format that are rounding. Two kernels that add up in float32 and round once are a step apart; through a
 layer norm or a residual after them, two to four."""
-EXPONENT_OF_INFINITY = 5000
-"""Above that of every finite float64."""
+EXPONENT_OF_INFINITY = 1100
+"""Above that of every finite float64, as its negative is below that of every one."""
 Doubles = npt.NDArray[np.float64]
 
 
@@ -146,11 +146,11 @@ class Measured:
 
     def beyond(self, tolerance: Tolerance) -> Places:
         """Values that are outside of the tolerance, now that the mean magnitude of the tensor is known."""
-        floor = -EXPONENT_OF_INFINITY
+        floor = -EXPONENT_OF_INFINITY  # every exponent is above it
         if tolerance.at_mean and tolerance.form and tolerance.max_ulp and self.sums.mean_magnitude:
             step = float(steps_at(np.array([self.sums.mean_magnitude]), tolerance.form)[0])
             floor = math.frexp(tolerance.max_ulp * step)[1]
-        places = (each for exponent, each in self.outside.items() if exponent > floor)
+        places = (each for exponent, each in self.outside.items() if exponent >= floor)
         return functools.reduce(lambda one, other: one.plus(other, self.most), places, Places())
 
 
@@ -244,11 +244,12 @@ def _chunk(a: Doubles, b: Doubles, start: int, tolerance: Tolerance, most: int) 
 
 def _sums(a: Doubles, b: Doubles) -> Sums:
     with np.errstate(over="ignore"):
+        # Not a @ b: threads of a BLAS add up in an order of their own, and wait for each other in every chunk.
         return Sums(
             a.size,
-            float(a @ b),
-            float(a @ a),
-            float(b @ b),
+            float(np.einsum("i,i", a, b)),
+            float(np.einsum("i,i", a, a)),
+            float(np.einsum("i,i", b, b)),
             float(np.abs(a).sum()),
             float(np.abs(b).sum()),
         )
@@ -264,7 +265,7 @@ def _kinds(
     """What stands on the two sides of positions where at least one is not finite."""
     codes = _kind(a[where]) * len(KINDS) + _kind(b[where])
     found = {}
-    for code in np.unique(codes):
+    for code in np.flatnonzero(np.bincount(codes)):
         hit = where[codes == code]
         one, other = divmod(int(code), len(KINDS))
         found[KINDS[one], KINDS[other]] = Places(hit.size, _places(hit[:most], start))
@@ -309,8 +310,9 @@ def _largest(values: Doubles, a: Doubles, b: Doubles, positions: npt.NDArray[np.
 
 def _by_exponent(distance: Doubles, positions: npt.NDArray[np.intp], most: int) -> dict[int, Places]:
     exponents = np.where(np.isinf(distance), EXPONENT_OF_INFINITY, np.frexp(distance)[1])
+    counts = np.bincount(exponents + EXPONENT_OF_INFINITY)
     found = {}
-    for exponent in np.unique(exponents):
-        hit = positions[exponents == exponent]
-        found[int(exponent)] = Places(hit.size, _places(hit[:most], 0))
+    for exponent in np.flatnonzero(counts):
+        hit = np.flatnonzero(exponents + EXPONENT_OF_INFINITY == exponent)[:most]
+        found[int(exponent) - EXPONENT_OF_INFINITY] = Places(int(counts[exponent]), _places(positions[hit], 0))
     return found

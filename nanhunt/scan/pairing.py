@@ -1,0 +1,163 @@
+"""Which tensor of A is which of B: by name, without what frameworks wrap around names, and by what the user says.
+
+Each step pairs what the steps before left over, and only where there is one partner to choose: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.tensor import Tensor
+
+WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.(?=.)"
+)
+"""What torch.compile, DistributedDataParallel, FSDP, activation checkpointing and Lightning put before names."""
+CONTAINERS = re.compile(r"^(state_dict|model_state_dict|model_state|params)\.(?=.)")
+"""Keys under which training scripts save a model beside other things."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tensor of a side."""
+
+    place: str
+    """Path below what the user named, without suffix; "" for the file itself."""
+    name: str
+    """In its file, dots between the parts; for A after --rename."""
+    tensor: Tensor
+
+    @property
+    def path(self) -> str:
+        """Place and name as one."""
+        return f"{self.place.replace('/', '.')}.{self.name}" if self.place and self.name else self.place or self.name
+
+    @property
+    def plain(self) -> str:
+        """The name without wrappers."""
+        return WRAPPERS.sub("", CONTAINERS.sub("", WRAPPERS.sub("", self.name)))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two sides brought together."""
+
+    pairs: tuple[tuple[Item, Item], ...]
+    """In the order of A."""
+    only_a: tuple[Item, ...]
+    only_b: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+    """How, beyond equal names."""
+
+
+def place_of(file: str, root: str) -> str:
+    """Where a file lies below ``root``, without its suffix; "" for the root itself."""
+    inside = PurePath(file).relative_to(root) if PurePath(file).is_relative_to(root) else PurePath(file)
+    return "" if inside == PurePath() else inside.with_suffix("").as_posix()
+
+
+def renaming(rules: Iterable[str]) -> Callable[[str], str]:
+    """--rename as a function of a name. Raises NanhuntError for one without "=" or with a wrong expression."""
+    compiled = []
+    for rule in rules:
+        old, separator, new = rule.partition("=")
+        if not separator:
+            raise NanhuntError(f"--rename {rule} has no =.", r"Write OLD=NEW: --rename '^model\.=transformer.'")
+        try:
+            compiled.append((re.compile(old), new))
+            re.sub(old, new, "")
+        except (re.error, IndexError) as error:
+            hint = r"OLD is a regular expression, and NEW may name its groups: --rename '(\d+)\.wq=\1.q_proj'"
+            raise NanhuntError(f"--rename {rule} is no regular expression: {error}.", hint) from None
+
+    def renamed(name: str) -> str:
+        for old, new in compiled:
+            name = old.sub(new, name)
+        return name
+
+    return renamed
+
+
+def pair(a: Sequence[Item], b: Sequence[Item]) -> Paired:
+    """Partners, each tensor once."""
+    if len(a) == len(b) == 1:  # two files of one tensor each: there is nothing to mistake it for
+        return Paired(((a[0], b[0]),), (), ())
+    found: dict[int, Item] = {}
+    rest_a, rest_b, notes = dict(enumerate(a)), list(b), []
+    keys: tuple[tuple[Callable[[Item], Hashable], str], ...] = (
+        (lambda item: (item.place, item.name), ""),
+        (lambda item: item.path, ""),
+        (lambda item: item.name or None, ""),
+        (lambda item: item.plain or None, "without wrappers such as module."),
+    )
+    for key, note in keys:
+        number = _by_key(key, rest_a, rest_b, found)
+        if number and note:
+            notes.append(f"{number:,} names paired {note}")
+    notes += _by_prefix(rest_a, rest_b, found)
+    pairs = tuple((a[index], found[index]) for index in sorted(found))
+    return Paired(pairs, tuple(rest_a.values()), tuple(rest_b), tuple(notes))
+
+
+def _by_key(
+    key: Callable[[Item], Hashable], rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]
+) -> int:
+    """Pairs what has the same key, where it is the only one on its side; how many."""
+    in_a = Counter(key(item) for item in rest_a.values())
+    in_b = Counter(key(item) for item in rest_b)
+    partners = {key(item): item for item in rest_b if in_b[key(item)] == 1}
+    chosen = {
+        index: partners[key(item)]
+        for index, item in rest_a.items()
+        if key(item) is not None and in_a[key(item)] == 1 and key(item) in partners
+    }
+    _take(chosen, rest_a, rest_b, found)
+    return len(chosen)
+
+
+def _take(chosen: dict[int, Item], rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> None:
+    gone = set(map(id, chosen.values()))
+    found |= chosen
+    for index in chosen:
+        del rest_a[index]
+    rest_b[:] = [item for item in rest_b if id(item) not in gone]
+
+
+def _by_prefix(rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> Iterator[str]:
+    """Names that one side has under one more prefix, the prefix of most names first; says which."""
+    while True:
+        votes = Counter(_prefixes(rest_a.values(), rest_b))
+        if not votes:
+            return
+        (side, prefix), _ = min(votes.items(), key=lambda item: (-item[1], item[0]))
+
+        def without(item: Item, here: str, side: str = side, prefix: str = prefix) -> Hashable:
+            name = item.plain
+            if here != side:
+                return name or None
+            return name.removeprefix(prefix) if name.startswith(prefix) else None
+
+        partners = {without(item, "B"): item for item in rest_b}
+        chosen = {
+            index: partners[without(item, "A")]
+            for index, item in rest_a.items()
+            if without(item, "A") is not None and without(item, "A") in partners
+        }
+        _take(chosen, rest_a, rest_b, found)
+        yield f"{len(chosen):,} names of {side} paired without {prefix!r}"
+
+
+def _prefixes(a: Iterable[Item], b: Iterable[Item]) -> Iterator[tuple[str, str]]:
+    """(side that has it, prefix) for every pair of names of which one ends with all of the other."""
+    names = {"A": {item.plain for item in a}, "B": {item.plain for item in b}}
+    for side, other in (("A", "B"), ("B", "A")):
+        for name in names[side]:
+            parts = name.split(".")
+            for cut in range(1, len(parts)):
+                if ".".join(parts[cut:]) in names[other]:
+                    yield side, ".".join(parts[:cut]) + "."
