@@ -19,7 +19,12 @@ from nanhunt.operations.values import rules as values
 
 RULES: dict[str, Rule[Any, Any, Any]] = {
     rule.code: rule
-    for rules in (cross_entropy.RULES, values.RULES, *(each.rules for each in OPERATIONS.values()), difference.RULES)
+    for rules in (
+        cross_entropy.RULES,
+        values.RULES,
+        *(each.rules for each in OPERATIONS.values()),
+        difference.RULES,
+    )
     for rule in rules
 }
 

@@ -1,4 +1,4 @@
-"""Two inputs -> one Difference: read as for a check, paired by name, measured in blocks wherever the executor does it."""
+"""Two inputs -> one Difference: read as for a check, paired by name, measured block by block by any executor."""
 
 from __future__ import annotations
 
@@ -90,15 +90,15 @@ class Comparison:
 
     def paths(self, a: str, b: str) -> Difference:
         """Two files or folders. What cannot be read is an error in the result, and the rest is still compared."""
-        renamed = renaming(self.options.rename)
-        return self.sides(self._opened(a, renamed), self._opened(b, lambda name: name))
+        return self.sides(self.side(a, a, renaming(self.options.rename)), self.side(b, b, str))
 
-    def containers(self, a: Container, b: Container) -> Difference:
-        """Two containers, as of values in memory."""
-        sides = Side("a"), Side("b")
-        sides[0].add(a, "", renaming(self.options.rename))
-        sides[1].add(b, "", lambda name: name)
-        return self.sides(*sides)
+    def side(self, contents: str | Container, name: str, rename: Callable[[str], str]) -> Side:
+        """One input: a path, or a container as of values in memory; ``name`` is what reports call it."""
+        if isinstance(contents, str):
+            return self._opened(contents, rename)
+        side = Side(name)
+        side.add(contents, "", rename)
+        return side
 
     def sides(self, a: Side, b: Side) -> Difference:
         """Two opened inputs. Raises NanhuntError for an unknown rule."""
@@ -109,15 +109,15 @@ class Comparison:
         errors = [*a.errors, *b.errors]
         if not pairs and not errors:
             errors.append(_error(b.name, _nothing_in_common(items, b.items)))
-        found = []
-        for each in self._each(pairs, a, codes):
-            (errors if isinstance(each, ReadError) else found).append(each)  # type: ignore[attr-defined]
+        results = list(self._each(pairs, a, codes))
+        found = tuple(each for each in results if isinstance(each, TensorDifference))
+        errors += [each for each in results if isinstance(each, ReadError)]
         return self._decided(
             Difference(
                 a.name,
                 b.name,
                 as_written(self.options),
-                tuple(found),
+                found,
                 only_a=_unpaired(paired.only_a, paired.only_b, MISSING, codes),
                 only_b=_unpaired(paired.only_b, paired.only_a, EXTRA, codes),
                 order=order,

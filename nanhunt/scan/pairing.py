@@ -35,7 +35,11 @@ class Item:
     @property
     def path(self) -> str:
         """Place and name as one."""
-        return f"{self.place.replace('/', '.')}.{self.name}" if self.place and self.name else self.place or self.name
+        return (
+            f"{self.place.replace('/', '.')}.{self.name}"
+            if self.place and self.name
+            else self.place or self.name
+        )
 
     @property
     def plain(self) -> str:
@@ -67,7 +71,9 @@ def renaming(rules: Iterable[str]) -> Callable[[str], str]:
     for rule in rules:
         old, separator, new = rule.partition("=")
         if not separator:
-            raise NanhuntError(f"--rename {rule} has no =.", r"Write OLD=NEW: --rename '^model\.=transformer.'")
+            raise NanhuntError(
+                f"--rename {rule} has no =.", r"Write OLD=NEW: --rename '^model\.=transformer.'"
+            )
         try:
             compiled.append((re.compile(old), new))
             re.sub(old, new, "")
@@ -120,7 +126,9 @@ def _by_key(
     return len(chosen)
 
 
-def _take(chosen: dict[int, Item], rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> None:
+def _take(
+    chosen: dict[int, Item], rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]
+) -> None:
     gone = set(map(id, chosen.values()))
     found |= chosen
     for index in chosen:

@@ -130,7 +130,9 @@ def _findings(
     elif finite.position >= 0:
         count = _finite_differing(measured)
         largest = _step_text(measured.ulp, tolerance) or f"at most {finite.value:.4g}"
-        message = f"{count:,} of {measured.values:,} values differ, {largest} at {_at(finite.position, shape)}"
+        message = (
+            f"{count:,} of {measured.values:,} values differ, {largest} at {_at(finite.position, shape)}"
+        )
         yield finding(rules.ROUNDING, count, message, measured.differing.first)
     if rows is not None and rows.top1.count:
         yield _other_class(rows, slight=not beyond.count)

@@ -70,6 +70,9 @@ class Places:
         return Places(self.count + other.count, tuple(sorted((*self.first, *other.first)))[:most])
 
 
+NOWHERE = Places()
+
+
 @dataclass(frozen=True)
 class Sums:
     """Over values that are finite in both."""
@@ -113,7 +116,7 @@ class Measured:
     values: int = 0
     equal: tuple[tuple[int, int], ...] = ()
     """Flat ranges (start, stop) that are equal bit for bit, whose sums were not needed yet."""
-    differing: Places = Places()
+    differing: Places = NOWHERE
     kinds: Mapping[tuple[str, str], Places] = field(default_factory=dict)
     """By kind in A and kind in B, where one is not "finite"."""
     absolute: Largest = Largest()
@@ -314,5 +317,7 @@ def _by_exponent(distance: Doubles, positions: npt.NDArray[np.intp], most: int) 
     found = {}
     for exponent in np.flatnonzero(counts):
         hit = np.flatnonzero(exponents + EXPONENT_OF_INFINITY == exponent)[:most]
-        found[int(exponent) - EXPONENT_OF_INFINITY] = Places(int(counts[exponent]), _places(positions[hit], 0))
+        found[int(exponent) - EXPONENT_OF_INFINITY] = Places(
+            int(counts[exponent]), _places(positions[hit], 0)
+        )
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array
-from nanhunt.operations.difference.measure import Doubles, Places, to_doubles
+from nanhunt.operations.difference.measure import NOWHERE, Doubles, Places, to_doubles
 
 TOP = 5
 
@@ -38,7 +38,7 @@ class RowsMeasured:
     """Sum of KL(softmax(a) || softmax(b)), in nats."""
     largest_kl: Peak = Peak()
     largest_kl_back: Peak = Peak()
-    top1: Places = Places()
+    top1: Places = NOWHERE
     margin: Peak = Peak()
     top5: int = 0
     labelled: int = 0

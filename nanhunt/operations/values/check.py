@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nanhunt.dtypes.bits import layout
-from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, FloatFormat
 from nanhunt.errors import NanhuntError
 from nanhunt.load.tensor import Tensor
