@@ -74,7 +74,7 @@ class Tensor:
         return () if self.pieces is None else self.pieces()
 
     def flat(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Values number ``start`` to ``stop`` - 1 in C order, shape (stop - start,); a copy where the layout differs."""
+        """Values ``start`` to ``stop`` - 1 in C order, shape (stop - start,); a copy where they lie otherwise."""
         if not self.shards:
             data = self.data
             if data.flags.c_contiguous or data.ndim == 1:

@@ -19,12 +19,12 @@ from nanhunt.operations import rules
 from nanhunt.operations.cross_entropy.roles import LOGITS, TARGETS
 from nanhunt.operations.difference.judge import Pair, finding, judged
 from nanhunt.operations.difference.measure import (
-    MAX_ULP,
     Measured,
     Sums,
     Tolerance,
     measure,
     narrower,
+    rounding,
     sums_of_equal,
 )
 from nanhunt.operations.difference.options import DiffOptions
@@ -290,9 +290,9 @@ def _measure_rows(block: _Rows) -> RowsMeasured:
 def _tolerance(each: Pair, options: DiffOptions) -> Tolerance:
     """What the user says; by default the rounding of the format with fewer digits, and none of integers."""
     form = narrower(*each.dtypes)
-    silent = options.rtol is None and options.atol is None and options.max_ulp is None
-    max_ulp = MAX_ULP if silent else options.max_ulp
-    return Tolerance(form, max_ulp, options.rtol, options.atol, at_mean=silent)
+    if options.rtol is None and options.atol is None and options.max_ulp is None:
+        return rounding(form)
+    return Tolerance(form, options.max_ulp, options.rtol, options.atol)
 
 
 class _Labels:

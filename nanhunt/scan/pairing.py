@@ -47,6 +47,10 @@ class Item:
         return WRAPPERS.sub("", CONTAINERS.sub("", WRAPPERS.sub("", self.name)))
 
 
+Key = Callable[[Item], Hashable]
+"""What partners have in common; None for an item that has none."""
+
+
 @dataclass(frozen=True)
 class Paired:
     """Two sides brought together."""
@@ -95,28 +99,26 @@ def pair(a: Sequence[Item], b: Sequence[Item]) -> Paired:
         return Paired(((a[0], b[0]),), (), ())
     found: dict[int, Item] = {}
     rest_a, rest_b, notes = dict(enumerate(a)), list(b), []
-    keys: tuple[tuple[Callable[[Item], Hashable], str], ...] = (
+    keys: tuple[tuple[Key, str], ...] = (
         (lambda item: (item.place, item.name), ""),
         (lambda item: item.path, ""),
         (lambda item: item.name or None, ""),
-        (lambda item: item.plain or None, "without wrappers such as module."),
+        (_plain, "without wrappers such as module."),
     )
     for key, note in keys:
-        number = _by_key(key, rest_a, rest_b, found)
+        number = _by_key(key, key, rest_a, rest_b, found)
         if number and note:
-            notes.append(f"{number:,} names paired {note}")
+            notes.append(f"{_names(number)} paired {note}")
     notes += _by_prefix(rest_a, rest_b, found)
     pairs = tuple((a[index], found[index]) for index in sorted(found))
     return Paired(pairs, tuple(rest_a.values()), tuple(rest_b), tuple(notes))
 
 
-def _by_key(
-    key: Callable[[Item], Hashable], rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]
-) -> int:
-    """Pairs what has the same key, where it is the only one on its side; how many."""
+def _by_key(key: Key, other: Key, rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> int:
+    """Pairs what has the same key, ``key`` in A and ``other`` in B, each the only one on its side; how many."""
     in_a = Counter(key(item) for item in rest_a.values())
-    in_b = Counter(key(item) for item in rest_b)
-    partners = {key(item): item for item in rest_b if in_b[key(item)] == 1}
+    in_b = Counter(other(item) for item in rest_b)
+    partners = {other(item): item for item in rest_b if in_b[other(item)] == 1}
     chosen = {
         index: partners[key(item)]
         for index, item in rest_a.items()
@@ -138,34 +140,46 @@ def _take(
 
 def _by_prefix(rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> Iterator[str]:
     """Names that one side has under one more prefix, the prefix of most names first; says which."""
-    while True:
-        votes = Counter(_prefixes(rest_a.values(), rest_b))
-        if not votes:
-            return
-        (side, prefix), _ = min(votes.items(), key=lambda item: (-item[1], item[0]))
+    tried: set[tuple[str, str]] = set()
+    while votes := {
+        each: names for each, names in _prefixes(rest_a.values(), rest_b).items() if each not in tried
+    }:
+        side, prefix = min(votes, key=lambda each: (-len(votes[each]), each))
+        tried.add((side, prefix))
+        names = votes[side, prefix]
+        if any(
+            names & others and len(others) == len(names)
+            for (where, other), others in votes.items()
+            if where == side and other != prefix
+        ):
+            continue  # encoder.w and decoder.w are both w: nothing says which
 
-        def without(item: Item, here: str, side: str = side, prefix: str = prefix) -> Hashable:
-            name = item.plain
-            if here != side:
-                return name or None
-            return name.removeprefix(prefix) if name.startswith(prefix) else None
+        def without(item: Item, prefix: str = prefix) -> Hashable:
+            return item.plain.removeprefix(prefix) if item.plain.startswith(prefix) else None
 
-        partners = {without(item, "B"): item for item in rest_b}
-        chosen = {
-            index: partners[without(item, "A")]
-            for index, item in rest_a.items()
-            if without(item, "A") is not None and without(item, "A") in partners
-        }
-        _take(chosen, rest_a, rest_b, found)
-        yield f"{len(chosen):,} names of {side} paired without {prefix!r}"
+        keys = (without, _plain) if side == "A" else (_plain, without)
+        number = _by_key(*keys, rest_a, rest_b, found)
+        if number:
+            yield f"{_names(number)} of {side} paired without {prefix!r}"
 
 
-def _prefixes(a: Iterable[Item], b: Iterable[Item]) -> Iterator[tuple[str, str]]:
-    """(side that has it, prefix) for every pair of names of which one ends with all of the other."""
+def _names(number: int) -> str:
+    return f"{number:,} {'name' if number == 1 else 'names'}"
+
+
+def _plain(item: Item) -> Hashable:
+    return item.plain or None
+
+
+def _prefixes(a: Iterable[Item], b: Iterable[Item]) -> dict[tuple[str, str], set[str]]:
+    """By side and prefix, the names of the other side that this side has after that prefix."""
     names = {"A": {item.plain for item in a}, "B": {item.plain for item in b}}
+    found: dict[tuple[str, str], set[str]] = {}
     for side, other in (("A", "B"), ("B", "A")):
         for name in names[side]:
             parts = name.split(".")
             for cut in range(1, len(parts)):
-                if ".".join(parts[cut:]) in names[other]:
-                    yield side, ".".join(parts[:cut]) + "."
+                rest = ".".join(parts[cut:])
+                if rest in names[other]:
+                    found.setdefault((side, ".".join(parts[:cut]) + "."), set()).add(rest)
+    return found

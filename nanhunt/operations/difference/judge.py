@@ -187,7 +187,7 @@ def _told(tolerance: Tolerance) -> str:
     if tolerance.max_ulp is not None and tolerance.form is not None:
         parts.append(
             f"{tolerance.max_ulp:g} steps of {tolerance.form.name}"
-            if not tolerance.at_mean
+            if not tolerance.mean_steps
             else f"rounding of {tolerance.form.name}"
         )
     if tolerance.rtol is not None or tolerance.atol is not None:

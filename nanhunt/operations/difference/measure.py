@@ -24,6 +24,9 @@ KINDS = ("finite", "NaN", "+inf", "-inf")
 MAX_ULP = 4.0
 """Steps of the format that are rounding. Two kernels that add up in float32 and round once are a step apart; through a
 layer norm or a residual after them, two to four."""
+SINGLE_STEPS = 64.0
+"""For formats that PyTorch also adds up in (float32, float64), at the mean magnitude: the error of a sum of n terms
+grows like sqrt(n) (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019); here n = 4096."""
 EXPONENT_OF_INFINITY = 1100
 """Above that of every finite float64, as its negative is below that of every one."""
 Doubles = npt.NDArray[np.float64]
@@ -39,9 +42,9 @@ class Tolerance:
     rtol: float | None = None
     """With atol: |a - b| <= atol + rtol |a|, as in torch.testing.assert_close with A as ``expected``."""
     atol: float | None = None
-    at_mean: bool = False
-    """Whether a step is at least that of the tensor's mean magnitude: the error of a sum is relative to its terms, so
-    that values near zero may be off by many steps of their own."""
+    mean_steps: float = 0.0
+    """A value is also within that many steps at the tensor's mean magnitude: the error of a sum is relative to its
+    terms, so that values near zero may be off by many steps of their own."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,9 @@ class Measured:
     def beyond(self, tolerance: Tolerance) -> Places:
         """Values that are outside of the tolerance, now that the mean magnitude of the tensor is known."""
         floor = -EXPONENT_OF_INFINITY  # every exponent is above it
-        if tolerance.at_mean and tolerance.form and tolerance.max_ulp and self.sums.mean_magnitude:
+        if tolerance.form and tolerance.mean_steps and self.sums.mean_magnitude:
             step = float(steps_at(np.array([self.sums.mean_magnitude]), tolerance.form)[0])
-            floor = math.frexp(tolerance.max_ulp * step)[1]
+            floor = math.frexp(tolerance.mean_steps * step)[1]
         places = (each for exponent, each in self.outside.items() if exponent >= floor)
         return functools.reduce(lambda one, other: one.plus(other, self.most), places, Places())
 
@@ -172,6 +175,12 @@ def _summed(some: Mapping[Any, Places], more: Mapping[Any, Places], most: int) -
         key: some.get(key, Places()).plus(more.get(key, Places()), most)
         for key in sorted({*some, *more}, key=str)
     }
+
+
+def rounding(form: FloatFormat | None) -> Tolerance:
+    """What the format itself explains."""
+    steps = SINGLE_STEPS if form and form.bits >= 32 else MAX_ULP
+    return Tolerance(form, MAX_ULP, mean_steps=steps)
 
 
 def narrower(dtype_a: str, dtype_b: str) -> FloatFormat | None:

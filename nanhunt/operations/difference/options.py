@@ -24,8 +24,8 @@ class DiffOptions(ReportOptions):
     atol: float | None = option(None, help="See --rtol.", is_number=True, at_least=0.0)
     max_ulp: float | None = option(
         None,
-        help="Up to this many steps of the narrower dtype are no difference. Default, where neither --rtol nor "
-        "--atol is given: 4, and for values smaller than the mean magnitude 4 steps of that.",
+        help="Up to this many steps of the narrower dtype are no difference. Default, without --rtol and "
+        "--atol: 4, or as many at the tensor's mean magnitude (64 in float32 and float64, in which sums are formed).",
         is_number=True,
         at_least=0.0,
     )

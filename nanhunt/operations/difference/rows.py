@@ -127,11 +127,12 @@ def _peak(values: Doubles, rows: npt.NDArray[np.intp]) -> Peak:
 
 
 def _other_sets(a: Doubles, b: Doubles) -> int:
-    """Rows whose ``TOP`` largest logits are of other classes, ties aside: a class that is in as a tie is in."""
+    """Rows whose ``TOP`` largest logits are of other classes, however ties for the last place are broken."""
     most = min(TOP, a.shape[-1])
     least_a, least_b = (np.partition(each, -most, -1)[:, -most, None] for each in (a, b))
-    swapped = ((a > least_a) & (b < least_b)) | ((b > least_b) & (a < least_a))
-    return int(swapped.any(-1).sum())
+    lost = ((a > least_a) & (b < least_b)) | ((b > least_b) & (a < least_a))
+    in_both = ((a >= least_a) & (b >= least_b)).sum(-1)
+    return int((lost.any(-1) | (in_both < most)).sum())
 
 
 def _losses(

@@ -39,7 +39,12 @@ def _tensors(found: Difference) -> Iterator[str]:
             SIGNS[wording.worst(tensor)],
             code(wording.name(tensor)),
             code(wording.what(tensor)),
-            plain("; ".join(finding.message for finding in phrases.by_severity(tensor.findings))),
+            plain(
+                "; ".join(
+                    f"{wording.heading(finding)}: {finding.message}"
+                    for finding in phrases.by_severity(tensor.findings)
+                )
+            ),
         )
         for tensor in told[:LISTED]
     ]

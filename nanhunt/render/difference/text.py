@@ -35,15 +35,15 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
         page.gap()
     _alone(page, "A", found.only_a, verbosity)
     _alone(page, "B", found.only_b, verbosity)
-    _advice(page, found)
+    if found.tensors or found.identical:
+        _advice(page, found)
     _unread(page, found)
     text = page.text().rstrip("\n")
     return f"{text}\n" if text else ""
 
 
 def _headline(page: Page, found: Difference, worst: Severity | None) -> None:
-    word = worst.name if worst not in (None, Severity.NOTE) else "SAME"
-    style = STYLES[worst] if worst not in (None, Severity.NOTE) else HEALTHY
+    word, style = ("SAME", HEALTHY) if worst in (None, Severity.NOTE) else ("DIFFERENT", STYLES[worst])
     if found.errors and not found.tensors and not found.identical:
         word, style = "NOT COMPARED", STYLES[Severity.ERROR]
     page.line((word, f"{style} bold"), (f" {wording.headline(found)}", style))

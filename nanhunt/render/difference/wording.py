@@ -84,9 +84,10 @@ def first(found: Difference) -> str:
 
 
 def name(tensor: TensorDifference) -> str:
-    """The pair by the name in A, and by that in B where it is another."""
-    own = literal(tensor.a or tensor.file_a)
-    return own if tensor.a == tensor.b else f"{own} = {literal(tensor.b or tensor.file_b)} of B"
+    """The pair by the name in A, and by that in B where more than a prefix is another."""
+    own, other = tensor.a or tensor.file_a, tensor.b or tensor.file_b
+    same = tensor.a == tensor.b or other.endswith(f".{own}") or own.endswith(f".{other}")
+    return literal(own) if same else f"{literal(own)} = {literal(other)} of B"
 
 
 def what(tensor: TensorDifference) -> str:
@@ -110,13 +111,13 @@ def advice(finding: Finding) -> str:
 
 def measures(tensor: TensorDifference) -> Iterator[str]:
     """The numbers, a line each."""
-    steps = f"{number(tensor.ulp.value)} ULP of {tensor.rounding_dtype}" if tensor.ulp else ""
-    for title, extreme in (
-        ("largest |a - b|", tensor.absolute), ("largest relative", tensor.relative), (steps, tensor.ulp),
-    ):  # fmt: skip
-        if extreme is not None:
-            value = "" if extreme is tensor.ulp else f" {extreme.value:.4g}"
-            yield f"{title}{value} {_at(extreme)}"
+    largest = [_extreme(f"|a - b| {tensor.absolute.value:.4g}", tensor.absolute)] if tensor.absolute else []
+    if tensor.relative:
+        largest.append(_extreme(f"relative {tensor.relative.value:.4g}", tensor.relative))
+    if tensor.ulp:
+        largest.append(_extreme(f"{tensor.ulp.value:.4g} ULP of {tensor.rounding_dtype}", tensor.ulp))
+    if largest:
+        yield f"largest: {'; '.join(largest)}"
     parts = [f"{plural(tensor.values, 'value')}, {count(tensor.differing)} not the same"]
     parts += [f"{count(tensor.nonfinite_in_both)} not finite in both"] * bool(tensor.nonfinite_in_both)
     parts += [f"cosine {tensor.cosine:.9g}"] if tensor.cosine is not None else []
@@ -125,9 +126,9 @@ def measures(tensor: TensorDifference) -> Iterator[str]:
         yield from _rows(tensor.rows)
 
 
-def _at(extreme: Extreme) -> str:
+def _extreme(told: str, extreme: Extreme) -> str:
     index = f"[{', '.join(map(str, extreme.at))}]"
-    return f"at {index}: {extreme.a:.7g} against {extreme.b:.7g}"
+    return f"{told} at {index} ({extreme.a:.7g} against {extreme.b:.7g})"
 
 
 def _rows(rows: RowsDifference) -> Iterator[str]:
