@@ -141,26 +141,31 @@ def _take(
 def _by_prefix(rest_a: dict[int, Item], rest_b: list[Item], found: dict[int, Item]) -> Iterator[str]:
     """Names that one side has under one more prefix, the prefix of most names first; says which."""
     tried: set[tuple[str, str]] = set()
-    while votes := {
-        each: names for each, names in _prefixes(rest_a.values(), rest_b).items() if each not in tried
-    }:
-        side, prefix = min(votes, key=lambda each: (-len(votes[each]), each))
-        tried.add((side, prefix))
-        names = votes[side, prefix]
-        if any(
-            names & others and len(others) == len(names)
-            for (where, other), others in votes.items()
-            if where == side and other != prefix
-        ):
+    while True:
+        votes = _prefixes(rest_a.values(), rest_b)
+        if not votes.keys() - tried:
+            return
+        chosen = min(votes.keys() - tried, key=lambda each: (-len(votes[each]), each))
+        tried.add(chosen)
+        if _rivals(chosen, votes):
             continue  # encoder.w and decoder.w are both w: nothing says which
+        side, prefix = chosen
 
         def without(item: Item, prefix: str = prefix) -> Hashable:
             return item.plain.removeprefix(prefix) if item.plain.startswith(prefix) else None
 
-        keys = (without, _plain) if side == "A" else (_plain, without)
-        number = _by_key(*keys, rest_a, rest_b, found)
+        key, other_key = (without, _plain) if side == "A" else (_plain, without)
+        number = _by_key(key, other_key, rest_a, rest_b, found)
         if number:
             yield f"{_names(number)} of {side} paired without {prefix!r}"
+
+
+def _rivals(chosen: tuple[str, str], votes: dict[tuple[str, str], set[str]]) -> bool:
+    """Whether as many of the same names stand after another prefix of the same side."""
+    return any(
+        each != chosen and each[0] == chosen[0] and len(names) == len(votes[chosen]) and names & votes[chosen]
+        for each, names in votes.items()
+    )
 
 
 def _names(number: int) -> str:

@@ -74,13 +74,10 @@ def judged(
         values=measured.values,
         differing=measured.differing.count,
         first_differing=_first(measured.differing, shape),
-        nonfinite_in_both=sum(
-            each.count for (one, other), each in measured.kinds.items() if one == other != _FINITE
-        ),
+        nonfinite_in_both=measured.nonfinite_in_both if measured.differing.count else 0,
         changes=tuple(
             KindChange(one, other, each.count, tuple(_index(at, shape) for at in each.first))
             for (one, other), each in measured.kinds.items()
-            if one != other
         ),
         rounding_dtype=tolerance.form.name if tolerance.form else "",
         absolute=_extreme(measured.absolute, shape),
@@ -142,13 +139,12 @@ def _of_kinds(measured: Measured, shape: tuple[int, ...]) -> Iterator[Finding]:
     """What became NaN or infinite, what ceased to be, and what changed its sign or kind."""
     grouped: dict[str, list[tuple[str, str, Places]]] = {}
     for (one, other), places in measured.kinds.items():
-        if one != other:
-            rule = (
-                rules.NONFINITE_GAINED if one == _FINITE
-                else rules.NONFINITE_LOST if other == _FINITE
-                else rules.NONFINITE_CHANGED
-            )  # fmt: skip
-            grouped.setdefault(rule.code, []).append((one, other, places))
+        rule = (
+            rules.NONFINITE_GAINED if one == _FINITE
+            else rules.NONFINITE_LOST if other == _FINITE
+            else rules.NONFINITE_CHANGED
+        )  # fmt: skip
+        grouped.setdefault(rule.code, []).append((one, other, places))
     by_code = {rule.code: rule for rule in rules.RULES}
     for code, changes in sorted(grouped.items()):
         count = sum(places.count for _, _, places in changes)
@@ -159,9 +155,7 @@ def _of_kinds(measured: Measured, shape: tuple[int, ...]) -> Iterator[Finding]:
 
 
 def _finite_differing(measured: Measured) -> int:
-    return measured.differing.count - sum(
-        each.count for (one, other), each in measured.kinds.items() if one != other
-    )
+    return measured.differing.count - measured.changed_kind
 
 
 def _is_isolated(beyond: Places, measured: Measured) -> bool:
@@ -221,8 +215,8 @@ def _grade(pair: Pair, measured: Measured, beyond: Places, findings: list[Findin
         return "equal"
     if not any(each.severity.rank > Severity.NOTE.rank and each.code != rules.TOP1.code for each in findings):
         return "rounding"
-    kinds = sum(each.count for (one, other), each in measured.kinds.items() if one != other)
-    return "isolated" if _is_isolated(Places(beyond.count + kinds), measured) else "different"
+    bad = Places(beyond.count + measured.changed_kind)
+    return "isolated" if _is_isolated(bad, measured) else "different"
 
 
 def _verdict(grade: str, pair: Pair, measured: Measured, beyond: Places, tolerance: Tolerance) -> str:
@@ -235,7 +229,7 @@ def _verdict(grade: str, pair: Pair, measured: Measured, beyond: Places, toleran
         )
     if grade == "rounding":
         return _rounding(pair, measured, tolerance)
-    bad = beyond.count + measured.differing.count - _finite_differing(measured)
+    bad = beyond.count + measured.changed_kind
     if grade == "isolated":
         verb = "differs" if bad == 1 else "differ"
         rest = _finite_differing(measured) - beyond.count

@@ -121,7 +121,7 @@ class Measured:
     """Flat ranges (start, stop) that are equal bit for bit, whose sums were not needed yet."""
     differing: Places = NOWHERE
     kinds: Mapping[tuple[str, str], Places] = field(default_factory=dict)
-    """By kind in A and kind in B, where one is not "finite"."""
+    """By kind in A and kind in B, where they are not the same."""
     absolute: Largest = Largest()
     relative: Largest = Largest()
     ulp: Largest = Largest()
@@ -149,6 +149,16 @@ class Measured:
     def identical(self) -> bool:
         """Whether every bit is the same."""
         return sum(stop - start for start, stop in self.equal) == self.values
+
+    @property
+    def changed_kind(self) -> int:
+        """Values of another kind on the other side."""
+        return sum(places.count for places in self.kinds.values())
+
+    @property
+    def nonfinite_in_both(self) -> int:
+        """Values of the same kind on both sides, and not finite; known once the sums are."""
+        return self.values - self.sums.count - self.changed_kind
 
     def beyond(self, tolerance: Tolerance) -> Places:
         """Values that are outside of the tolerance, now that the mean magnitude of the tensor is known."""
@@ -239,12 +249,11 @@ def _chunk(a: Doubles, b: Doubles, start: int, tolerance: Tolerance, most: int) 
         kinds = _kinds(a, b, np.flatnonzero(~finite), start, most)
         a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
     where = np.flatnonzero(a != b)
-    unequal = [each for (one, other), each in kinds.items() if one != other]
     finite_places = Places(where.size, _places(where[:most], start))
     found = Measured(
         most,
         a.size,
-        differing=functools.reduce(lambda some, more: some.plus(more, most), unequal, finite_places),
+        differing=functools.reduce(lambda some, more: some.plus(more, most), kinds.values(), finite_places),
         kinds=kinds,
         sums=replace(_sums(a, b), count=int(np.count_nonzero(finite))),
     )
@@ -274,13 +283,14 @@ def _places(where: npt.NDArray[np.intp], start: int) -> tuple[int, ...]:
 def _kinds(
     a: Doubles, b: Doubles, where: npt.NDArray[np.intp], start: int, most: int
 ) -> dict[tuple[str, str], Places]:
-    """What stands on the two sides of positions where at least one is not finite."""
+    """What stands on the two sides of positions where at least one is not finite, and the other is of another kind."""
     codes = _kind(a[where]) * len(KINDS) + _kind(b[where])
     found = {}
     for code in np.flatnonzero(np.bincount(codes)):
         hit = where[codes == code]
         one, other = divmod(int(code), len(KINDS))
-        found[KINDS[one], KINDS[other]] = Places(hit.size, _places(hit[:most], start))
+        if one != other:
+            found[KINDS[one], KINDS[other]] = Places(hit.size, _places(hit[:most], start))
     return found
 
 
