@@ -100,14 +100,19 @@ def op(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of saved reports."""
+def schema(
+    of: Annotated[str, typer.Argument(metavar="[report|diff]", help="What is saved.")] = "report",
+) -> None:
+    """Print the JSON Schema of saved reports, or of what diff writes."""
     import json
 
     from nanhunt.cli import output
-    from nanhunt.results.schema import schema as of_reports
+    from nanhunt.options import one_of
+    from nanhunt.results import schema
 
-    output.say(json.dumps(of_reports(), indent=2) + "\n")
+    one_of("The schema of", of, ("report", "diff"))
+    made = schema.schema() if of == "report" else schema.schema_of_differences()
+    output.say(json.dumps(made, indent=2) + "\n")
 
 
 register(app)

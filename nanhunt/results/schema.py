@@ -1,4 +1,4 @@
-"""The JSON Schema of a saved report, made from the dataclasses that are saved: the two cannot disagree.
+"""The JSON Schemas of saved reports and differences, made from the dataclasses that are saved: they cannot disagree.
 
 Draft 2020-12, https://json-schema.org/draft/2020-12; what the fields mean is taken from their own docstrings.
 """
@@ -14,21 +14,32 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nanhunt.results.report import FORMAT_VERSION, Report
+from nanhunt.results import difference, report
+from nanhunt.results.difference import Difference
+from nanhunt.results.report import Report
 
 
 def schema() -> dict[str, Any]:
     """Of what ``Report.to_json`` writes."""
+    return _schema(Report, "report", "format_version", report.FORMAT_VERSION)
+
+
+def schema_of_differences() -> dict[str, Any]:
+    """Of what ``Difference.to_json`` writes."""
+    return _schema(Difference, "diff", "diff_format_version", difference.FORMAT_VERSION)
+
+
+def _schema(kind: type, title: str, version_name: str, version: int) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
-    _define(Report, definitions)
-    report = definitions.pop("Report")
-    version = {"const": FORMAT_VERSION, "description": "Changes when the meaning of a field does."}
+    _define(kind, definitions)
+    body = definitions.pop(kind.__name__)
+    constant = {"const": version, "description": "Changes when the meaning of a field does."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "nanhunt report",
-        **report,
-        "properties": {"format_version": version, **report["properties"]},
-        "required": ["format_version", *report["required"]],
+        "title": f"nanhunt {title}",
+        **body,
+        "properties": {version_name: constant, **body["properties"]},
+        "required": [version_name, *body["required"]],
         "$defs": definitions | {"number": _NUMBER},
     }
 

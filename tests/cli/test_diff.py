@@ -101,3 +101,9 @@ def test_compare_of_two_points_here() -> None:
 def test_the_rules_are_explained() -> None:
     said = CliRunner().invoke(app, ["rule", "NHD302"]).output
     assert "isolated-difference" in said
+
+
+def test_json_is_as_the_schema_says(files) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(CliRunner().invoke(app, ["schema", "diff"]).output)
+    jsonschema.validate(json.loads(run(*files, "--format", "json", "--verbose")[1]), schema)

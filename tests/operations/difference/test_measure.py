@@ -34,7 +34,8 @@ def test_kinds_are_counted_with_their_places() -> None:
     found = measured([1, inf, inf, nan, nan, 2, -inf, 0], [1, -inf, inf, nan, 3, nan, nan, 5])
     counts = {kinds: (places.count, places.first) for kinds, places in found.kinds.items()}
     assert counts == {
-        ("+inf", "-inf"): (1, (1,)), ("NaN", "finite"): (1, (4,)), ("finite", "NaN"): (1, (5,)), ("-inf", "NaN"): (1, (6,)),
+        ("+inf", "-inf"): (1, (1,)), ("NaN", "finite"): (1, (4,)), ("finite", "NaN"): (1, (5,)),
+        ("-inf", "NaN"): (1, (6,)),
     }  # fmt: skip
     assert (found.differing.count, found.changed_kind, found.nonfinite_in_both) == (5, 4, 2)
     assert (found.absolute.value, found.absolute.position) == (5.0, 7)  # beside the NaN, not hidden by it
