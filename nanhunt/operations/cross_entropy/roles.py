@@ -17,7 +17,10 @@ from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
 
 # Patterns are compiled by re when first used: most files hold one tensor without a name.
-LOGITS = Role("logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1)
+LOGITS = Role(
+    "logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1,
+    what="(..., classes) float: scores before the softmax; --class-axis where classes are not last",
+)  # fmt: skip
 SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
 """Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
 TARGETS = Role(
@@ -27,8 +30,11 @@ TARGETS = Role(
     INTEGER + FLOATING,
     usual=INTEGER,
     required=False,
+    what="the logits' shape without classes: integer labels; or probabilities of the logits' shape",
 )
-CLASS_WEIGHTS = Role("class weights", r"((class|ce|loss)[_-]?)?weights?", FLOATING, required=False)
+CLASS_WEIGHTS = Role(
+    "class weights", r"((class|ce|loss)[_-]?)?weights?", FLOATING, required=False, what="(classes,) float"
+)
 INPUTS = Role(
     "input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False
 )
