@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanhunt.cli import output as files
-from nanhunt.operations import rules
 from nanhunt.load.options import ReadOptions
+from nanhunt.operations import rules
 from nanhunt.operations.operation import Described
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.registry import OPERATIONS
