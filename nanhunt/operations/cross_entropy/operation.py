@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, LOGITS, TARGETS
 from nanhunt.operations.cross_entropy.rules import RULES
+from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
 from nanhunt.operations.operation import Described
 
 CROSS_ENTROPY = Described(
