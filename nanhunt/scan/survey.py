@@ -106,7 +106,7 @@ class Survey:
         from nanhunt.operations.problem import problem_of
 
         said = spoken(operation, options, tuple(options.role))
-        codes = rules.chosen(options.select, options.ignore)
+        codes = rules.chosen(operation.name, options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
@@ -162,7 +162,8 @@ class Survey:
         options = seen.options
         classes = tensor.shape[options.class_axis]
         weights = None if chosen.class_weights is None else read_weights(chosen.class_weights, classes)
-        job = Job(tensor, dtype, seen.targets, weights, options, rules.chosen(options.select, options.ignore))
+        codes = rules.chosen("cross-entropy", options.select, options.ignore)
+        job = Job(tensor, dtype, seen.targets, weights, options, codes)
         table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
         every_row = self.compares or table is not None
         return diagnose(job, self.executor, every_row=every_row, table=table, advance=self.advance)
@@ -171,7 +172,7 @@ class Survey:
         self, tensors: Sequence[Tensor], notes: Mapping[str, tuple[str, ...]], options: Options
     ) -> Iterator[Report]:
         """The health of tensors that are not logits; ``notes`` by label."""
-        codes = rules.chosen(options.select, options.ignore)
+        codes = rules.chosen("values", options.select, options.ignore)
 
         def dtypes(tensor: Tensor) -> tuple[str, ...]:
             return _dtypes(tensor, options)

@@ -17,7 +17,7 @@ from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import SCORES, Problem
+from nanhunt.operations.cross_entropy.roles import Problem
 from nanhunt.operations.cross_entropy.targets import (
     SUM_TOLERANCE,
     Targets,
@@ -26,6 +26,7 @@ from nanhunt.operations.cross_entropy.targets import (
     leading,
     read_targets,
 )
+from nanhunt.operations.cross_entropy.tensors import SCORES
 
 SAMPLED_ROWS = 64
 SAMPLED_VALUES = 1 << 20

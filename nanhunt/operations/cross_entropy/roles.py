@@ -12,39 +12,19 @@ from nanhunt.load.container import Container, NothingToCheck, NotNumbers
 from nanhunt.load.numbers import values_beside
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
-from nanhunt.load.roles import Candidates, Role, is_called, place
+from nanhunt.load.roles import Candidates, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
-
-# Patterns are compiled by re when first used: most files hold one tensor without a name.
-LOGITS = Role("logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1)
-SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
-"""Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
-TARGETS = Role(
-    "targets",
-    r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index|probs?|probabilities))?|y|y_true|gold|ground_truth"
-    r"|(.*[_-])?masks|(start|end)_positions?",
-    INTEGER + FLOATING,
-    usual=INTEGER,
-    required=False,
+from nanhunt.operations.cross_entropy.tensors import (
+    CLASS_MASK,
+    CLASS_WEIGHTS,
+    INPUTS,
+    LOGITS,
+    NOT_LOGITS,
+    OTHERS_LABELS,
+    SCORES,
+    TARGETS,
 )
-CLASS_WEIGHTS = Role("class weights", r"((class|ce|loss)[_-]?)?weights?", FLOATING, required=False)
-INPUTS = Role(
-    "input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False
-)
-"""What a language model read: tells whether its labels are shifted."""
-_CLASS_MASK = Role("targets", r"(.*[_-])?mask", INTEGER, dimensions=3, required=False)
-"""Of a segmentation, one class a pixel; masks of attention are called so too, and have other shapes."""
-
-_OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
-"""Logits that a loss compares with, and not with the labels beside them."""
-_NOT_LOGITS = (
-    r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
-    r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param"
-    r"|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
-    r"|scores?|rewards?|advantages?|returns?|hidden|probs?|probabilities|attentions?)"
-)
-"""Names of what a model and its optimizer keep (in PyTorch's spelling and in Keras') and of what they pass on."""
 
 UNDECIDED = (
     "its values were checked, no more: to judge it as logits for the labels beside it, use --logits NAME"
@@ -156,12 +136,12 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
-    if len(arrays) != 1 or is_called(_NOT_LOGITS, arrays[0].name):
+    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name):
         return {}
     stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     told = options.targets is not None
     if not arrays[0].name and not told:  # then the file is what has a name
-        if is_called(_NOT_LOGITS, stem):
+        if is_called(NOT_LOGITS, stem):
             return {}
         told = is_called(LOGITS.called, stem)
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
@@ -182,7 +162,7 @@ def _pairs(container: Container) -> dict[str, Tensor]:
     for beside in tuples.values():
         floating = [tensor for tensor in beside if _is_floating(tensor)]
         labels = [tensor for tensor in beside if _is_class_labels(tensor)]
-        if floating and is_called(_NOT_LOGITS, floating[0].name):
+        if floating and is_called(NOT_LOGITS, floating[0].name):
             continue
         if len(beside) == 2 and len(floating) == len(labels) == 1 and _fits_somehow(labels[0], floating[0]):
             found[floating[0].name] = labels[0]
@@ -216,7 +196,7 @@ def _problems(container: Container, options: ReadOptions, logits: dict[str, str]
         labels, pairs = Candidates(tensors_at(options.targets, TARGETS, options.stored_dtype, container)), {}
     else:
         labels, pairs = Candidates(TARGETS.among(others)), _pairs(container)
-    masks = Candidates(_CLASS_MASK.among(others))
+    masks = Candidates(CLASS_MASK.among(others))
     inputs = Candidates(INPUTS.among(others))
     for tensor in tensors:
         notes = [logits[tensor.name]] if logits[tensor.name] else []
@@ -236,7 +216,7 @@ def _targets_of(
     logits: Tensor, candidates: Candidates, options: ReadOptions, given: bool
 ) -> tuple[Tensor | None, str]:
     """(the targets of these logits, what is to be said about them). NanhuntError for several that were named."""
-    if not given and is_called(_OTHERS_LABELS, logits.name):
+    if not given and is_called(OTHERS_LABELS, logits.name):
         return (
             None,
             "named like logits that others are compared with: labels beside it were not taken for its own",
