@@ -107,7 +107,7 @@ def _judged(
 
     done: list[Report] = []
     with Progress() as progress:
-        survey = Survey(options, compares, options_for, progress.advance, tables)
+        survey = Survey(options, compares, options_for, progress.advance, progress.expect, tables)
         try:
             if not paths:
                 done.append(survey.chosen(builtin_batch()))

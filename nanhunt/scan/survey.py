@@ -12,6 +12,7 @@ import numpy as np
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
+from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import registry, rules
 from nanhunt.operations.cross_entropy.diagnose import diagnose
@@ -43,6 +44,8 @@ class Survey:
     options_for: OptionsFor | None = None
     """Options of one file, where they differ by path."""
     advance: Advance = lambda _: None
+    expect: Callable[[int | None], None] = lambda _: None
+    """Told of all bytes to come, once they are known; None: they cannot be."""
     tables: dict[tuple[str, str], RowTable] | None = None
     """Filled in for --save-rows, by (tensor label, dtype)."""
     unfinished: list[Report] = field(default_factory=list)
@@ -61,6 +64,9 @@ class Survey:
             yield self._failed("", error)
             return
         yield _not_looked_at(*found.passed_over)
+        sizes = [bytes_at(file) for file in found.files]
+        times = max(1, len(self.options.dtype))
+        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         judged = False
         for file in found.files:
             report = self.path(file)

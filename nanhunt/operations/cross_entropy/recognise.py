@@ -93,6 +93,8 @@ def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, st
     if targets.shape not in (second, (second[0], 1, *second[1:])):
         return options.class_axis, ""
     if targets.shape == leading(problem.logits, -1):
+        if len(shape) > 3 and options.class_axis == -1:
+            return 1, f"class axis 1, where F.cross_entropy has it; if they are last: --class-axis {given}"
         said = f"classes assumed in the last dimension of {shape}; where they are the second: --class-axis 1"
         return options.class_axis, said
     name = printable(targets.name or targets.label)

@@ -16,6 +16,7 @@ from nanhunt.load.roles import Candidates, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
 from nanhunt.operations.cross_entropy.tensors import (
+    CLASS_MASK,
     CLASS_WEIGHTS,
     INPUTS,
     LOGITS,
@@ -152,15 +153,17 @@ _ASSUMED_PAIR = "assumed to be logits, with the integers beside them as labels"
 
 def _pairs(container: Container) -> dict[str, Tensor]:
     """(logits, labels) tuples, which have numbers for names: the integers, by the name of the floats they fit."""
-    tuples: dict[tuple[str, ...], list[Tensor]] = {}
+    tuples: dict[str, list[Tensor]] = {}
     for name, tensor in container.tensors.items():
-        at = place(name)
-        if at.index and not at.word:
-            tuples.setdefault(at.scope, []).append(tensor)
+        around, _, last = name.rpartition(".")
+        if last.isdigit():
+            tuples.setdefault(around, []).append(tensor)
     found = {}
     for beside in tuples.values():
         floating = [tensor for tensor in beside if _is_floating(tensor)]
         labels = [tensor for tensor in beside if _is_class_labels(tensor)]
+        if floating and is_called(NOT_LOGITS, floating[0].name):
+            continue
         if len(beside) == 2 and len(floating) == len(labels) == 1 and _fits_somehow(labels[0], floating[0]):
             found[floating[0].name] = labels[0]
     return found
@@ -193,11 +196,14 @@ def _problems(container: Container, options: ReadOptions, logits: dict[str, str]
         labels, pairs = Candidates(tensors_at(options.targets, TARGETS, options.stored_dtype, container)), {}
     else:
         labels, pairs = Candidates(TARGETS.among(others)), _pairs(container)
+    masks = Candidates(CLASS_MASK.among(others))
     inputs = Candidates(INPUTS.among(others))
     for tensor in tensors:
         notes = [logits[tensor.name]] if logits[tensor.name] else []
         pair = pairs.get(tensor.name)
         found, remark = (pair, "") if pair else _targets_of(tensor, labels, options, given)
+        if found is None and not remark and not given:
+            found = _class_mask(tensor, masks)
         notes += [remark] if remark else []
         read = [each for each in inputs.nearest(tensor) if found and each.shape == found.shape]
         yield Problem(
@@ -228,6 +234,13 @@ def _targets_of(
     if given:
         raise NanhuntError(f"{message}.", "Name one with --targets, or one in each place with a glob.")
     return None, f"{message}. Choose with --targets NAME"
+
+
+def _class_mask(logits: Tensor, masks: Candidates) -> Tensor | None:
+    """The mask (N, H, W) beside scores (N, C, H, W): a shape that nothing else has there."""
+    wanted = logits.shape[:1] + logits.shape[2:]
+    found = [mask for mask in masks.nearest(logits) if mask.shape == wanted and mask.dtype != "bool"]
+    return found[0] if len(found) == 1 and not SCORES.suits(logits) else None
 
 
 def _words(tensor: Tensor) -> set[str]:

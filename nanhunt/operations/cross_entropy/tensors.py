@@ -28,6 +28,8 @@ INPUTS = Role(
     "input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False
 )
 """What a language model read: tells whether its labels are shifted."""
+CLASS_MASK = Role("targets", r"(.*[_-])?mask", INTEGER, dimensions=3, required=False)
+"""Of a segmentation, one class a pixel; masks of attention are called so too, and have other shapes."""
 
 OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
 """Logits that a loss compares with, and not with the labels beside them."""
