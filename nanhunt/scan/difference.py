@@ -16,7 +16,7 @@ from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path,
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.operations import rules
-from nanhunt.operations.cross_entropy.roles import LOGITS, TARGETS
+from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.difference.judge import Pair, finding, judged
 from nanhunt.operations.difference.measure import (
     Measured,
@@ -102,7 +102,7 @@ class Comparison:
 
     def sides(self, a: Side, b: Side) -> Difference:
         """Two opened inputs. Raises NanhuntError for an unknown rule."""
-        codes = rules.chosen(self.options.select, self.options.ignore)
+        codes = rules.chosen("difference", self.options.select, self.options.ignore)
         items, order = _in_order(a)
         paired = pair(items, b.items)
         pairs = [Pair(one.tensor, other.tensor) for one, other in paired.pairs]

@@ -86,7 +86,7 @@ def first(found: Difference) -> str:
 def name(tensor: TensorDifference) -> str:
     """The pair by the name in A, and by that in B where more than a prefix is another."""
     own, other = tensor.a or tensor.file_a, tensor.b or tensor.file_b
-    same = tensor.a == tensor.b or other.endswith(f".{own}") or own.endswith(f".{other}")
+    same = own.split(".")[-2:] == other.split(".")[-2:]
     return literal(own) if same else f"{literal(own)} = {literal(other)} of B"
 
 
