@@ -38,7 +38,6 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
     ("a tar archive (NeMo, or torch before 0.4)", rb"(?s).{257}ustar", "Unpack it: tar xf PATH"),
     ("Parquet", rb"PAR1", _SAVE),
     ("Arrow", rb"ARROW1|FEA1", _SAVE),
-    ("GGUF", rb"GGUF", "Check the .safetensors it was made from; its blocks are quantized."),
     ("MATLAB", rb"MATLAB 5\.0", "numpy.save('logits.npy', scipy.io.loadmat(PATH)['NAME'])"),
     ("TensorFlow Lite", rb"(?s).{4}TFL3", _SAVE),
     ("a TensorFlow SavedModel", rb"\x08\x01\x12", _SAVEZ),
