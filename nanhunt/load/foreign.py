@@ -42,7 +42,6 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
     ("TensorFlow Lite", rb"(?s).{4}TFL3", _SAVE),
     ("a TensorFlow SavedModel", rb"\x08\x01\x12", _SAVEZ),
     ("a TensorFlow checkpoint's state", rb"model_checkpoint_path:", _SAVEZ),
-    ("ONNX", rb"\x08[\x03-\x1f][\x12:]", _SAVEZ),
     ("an HTML page", rb"(?i)\s*<(!doctype )?html", _DOWNLOAD),
     ("nothing but zero bytes: a download or write that never finished", rb"\x00{64}\x00*\Z", _DOWNLOAD),
     ("a Python pickle", rb"\x80[\x02-\x05]", "Unpickling can run code. " + _SAVE),

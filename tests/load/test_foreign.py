@@ -25,7 +25,6 @@ from nanhunt.load import open_path
         (bytes(257) + b"ustar\x0000", "tar", "tar xf"),
         (b"PAR1" + bytes(9), "Parquet", "numpy.save"),
         (b"\x08\x01\x12\x04\x0a\x02", "SavedModel", "numpy.savez"),
-        (b"\x08\x08\x12\x07pytorch", "ONNX", "numpy.savez"),
         (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "numpy.save"),
         (b"MATLAB 5.0 MAT-file", "MATLAB", "scipy.io"),
         (b"<!DOCTYPE html><html>404</html>", "HTML", "Download"),

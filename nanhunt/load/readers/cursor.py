@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 LONGEST = 1 << 26
 """Bytes taken into memory at once: names and lists of sizes are shorter by far."""
+
+ByteOrder = Literal["<", ">"]
+"""As struct and NumPy spell it."""
 
 
 class CutShort(Exception):  # noqa: N818 - becomes a NanhuntError that names the file
@@ -22,8 +25,7 @@ class Cursor:
     stream: IO[bytes]
     end: int
     """Position behind the last byte that may be read."""
-    order: str = "<"
-    """Byte order, as struct spells it."""
+    order: ByteOrder = "<"
     at: int = 0
 
     def take(self, count: int) -> bytes:

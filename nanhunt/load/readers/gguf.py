@@ -17,7 +17,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.reader import FileReader, Reading
-from nanhunt.load.readers.cursor import Cursor, CutShort
+from nanhunt.load.readers.cursor import ByteOrder, Cursor, CutShort
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, Tensor
 from nanhunt.load.wording import printable
@@ -109,7 +109,7 @@ def _open(source: Source, reading: Reading) -> Container:
         elif entry.kind in _BLOCKS:
             tensors[entry.name] = _scales(source, entry, begin, cursor.order)
         else:
-            message = f"{source.name}:{printable(entry.name)} is of ggml's type {entry.kind}, which nanhunt does not know."
+            message = f"{source.name}:{printable(entry.name)} is of ggml's type {entry.kind}, not known here."
             refused[entry.name] = RefusedTensor(message, "Check the .safetensors it was made from.")
     return Container(source.file, tensors, "gguf", refused)
 
@@ -165,9 +165,9 @@ def _entry(cursor: Cursor) -> _Entry:
     return _Entry(name, tuple(reversed(shape)), cursor.number("I"), cursor.number("Q"))
 
 
-def _plain(source: Source, entry: _Entry, begin: int, order: str) -> Tensor:
+def _plain(source: Source, entry: _Entry, begin: int, order: ByteOrder) -> Tensor:
     dtype = _PLAIN[entry.kind]
-    stored = np.dtype(BITS.get(dtype, dtype)).newbyteorder(order)  # type: ignore[call-overload]
+    stored = np.dtype(BITS.get(dtype, dtype)).newbyteorder(order)
     _check(source, entry, begin, byte_size(entry.shape, stored.itemsize))
     return Tensor(
         source.file, entry.name, dtype, entry.shape,
@@ -175,7 +175,7 @@ def _plain(source: Source, entry: _Entry, begin: int, order: str) -> Tensor:
     )  # fmt: skip
 
 
-def _scales(source: Source, entry: _Entry, begin: int, order: str) -> Tensor:
+def _scales(source: Source, entry: _Entry, begin: int, order: ByteOrder) -> Tensor:
     """The scales of a quantized tensor: its own shape, with blocks (and their scales) instead of the last dimension."""
     block = _BLOCKS[entry.kind]
     *outer, width = entry.shape or (0,)
@@ -196,7 +196,7 @@ def _scales(source: Source, entry: _Entry, begin: int, order: str) -> Tensor:
     return Tensor(source.file, entry.name, dtype, shape, read, note=note)
 
 
-def _values(block: Block, whole: npt.NDArray[Any], order: str) -> npt.NDArray[Any]:
+def _values(block: Block, whole: npt.NDArray[Any], order: ByteOrder) -> npt.NDArray[Any]:
     """The scales of all blocks, a view of the mapped bytes where they are numbers that NumPy can hold."""
     if block.dtype == "e8m0":  # 2^(e - 127), and 255 is NaN (Open Compute Project, MX formats 1.0)
         exponents = whole[:, 0].astype(np.uint32)
@@ -209,7 +209,8 @@ def _values(block: Block, whole: npt.NDArray[Any], order: str) -> npt.NDArray[An
     if block.dtype == "nibbles":  # the top four bits of each of the four numbers
         shifts = np.array([12, 8, 4, 0], np.uint16)
         masks = np.array([0xF, 0xF0, 0xF00, 0xF000], np.uint16)
-        return np.bitwise_or.reduce((values >> shifts) & masks, axis=1).astype(np.uint16).view(np.float16)
+        joined: npt.NDArray[Any] = np.bitwise_or.reduce((values >> shifts) & masks, axis=1)
+        return joined.astype(np.uint16).view(np.float16)
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
