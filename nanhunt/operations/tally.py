@@ -78,10 +78,10 @@ def tally_rules(
             first[code] = tuple(int(n) for n in numbers[held][:REMEDY_ROWS])
             cause[held] = position
     hit = cause >= 0
-    keys, occurrences = np.unique(bin_of(numbers[hit], rows) * len(holds) + cause[hit], return_counts=True)
+    times = np.bincount(bin_of(numbers[hit], rows) * len(holds) + cause[hit])
     causes = {
-        (int(key) // len(holds), holds[int(key) % len(holds)][0]): int(times)
-        for key, times in zip(keys, occurrences, strict=True)
+        (key // len(holds), holds[key % len(holds)][0]): int(times[key])
+        for key in np.flatnonzero(times).tolist()
     }
     return Tally(counts, first, int(np.count_nonzero(hit)), strip_causes=causes)
 

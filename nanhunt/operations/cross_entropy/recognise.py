@@ -12,7 +12,7 @@ import numpy as np
 
 from nanhunt.dtypes.convert import to_floats
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
+from nanhunt.load.rows import Rows, evenly
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
@@ -144,7 +144,7 @@ def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     if not 1 < rows.classes <= SAMPLED_VALUES or not rows.count:
         return []
     most = min(rows.count, SAMPLED_ROWS, max(1, SAMPLED_VALUES // rows.classes))
-    sample = np.unique(np.linspace(0, rows.count - 1, most).astype(np.intp))
+    sample = evenly(rows.count, most)
     for part in (sample[:1], sample):  # one row is enough for nearly all logits
         values = to_floats(rows.take(part), logits.dtype)
         sums = values.sum(-1, dtype=np.float64)
