@@ -64,3 +64,20 @@ class LossOptions:
     reduction: str = option(
         "mean", help="How the losses of rows or values become one.", choices=("mean", "sum")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Masks."""
+
+    mask_drops: bool = option(
+        False,
+        help="A mask is True where something is left out, as a key_padding_mask is; default: where it stays.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaOptions:
+    """Weights of a reference policy."""
+
+    beta: float = option(0.1, help="Weight of the KL term of ppo.", at_least=0.0)
