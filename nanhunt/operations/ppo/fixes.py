@@ -1,4 +1,4 @@
-"""Ways out of an exploding ratio, and what only looks like one; each is run on the user's tokens before it is printed."""
+"""Ways out of an exploding ratio, and what only looks like one; each is run before it is printed."""
 
 from __future__ import annotations
 
@@ -81,12 +81,11 @@ def _loss(options: PpoOptions, mask: str, dimensions: int) -> str:
 
 _SURROGATE = "losses = -torch.min(ratio * A, ratio.clamp({low}, {high}) * A)\n"
 _END = _SURROGATE + "{penalty}{loss}"
-_POISONED = (
-    "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp()\n" + _SURROGATE + "{poisoned_penalty}{loss}"
-)
+_POISONED = "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp()\n" + _SURROGATE + "{poisoned_penalty}{loss}"
 _BOUND = (
     "d = {masked}\n{mean}A = {advantages}\n"
-    "ratio = torch.where(A >= 0, d.clamp(max={bound}), d).exp()  # what is clipped anyway, before exp\n" + _END
+    "ratio = torch.where(A >= 0, d.clamp(max={bound}), d).exp()  # what is clipped anyway, before exp\n"
+    + _END
 )
 
 
@@ -103,12 +102,16 @@ BOUND: Fix[Any] = Fix("bound the log-ratio where the clip makes it irrelevant, b
 FLOAT32: Fix[Any] = Fix(
     "compute the ratio in float32", _BOUND, slots={"cast": ".float()"}, when=lambda problem: problem.narrow
 )
+_CLAMPED = "d = {masked}\n{mean}d = d.clamp(-20, 20)\nA = {advantages}\nratio = d.exp()\n" + _END
+_STOPS = "beyond 20 the ratio is exp(20) and the gradient 0"
 CLAMP: Fix[Any] = Fix(
-    "clamp the log-ratio at +-20",
-    "d = ({masked}).clamp(-20, 20)\n{mean}A = {advantages}\nratio = d.exp()\n" + _END,
-    slots={"cast": ".float()"},
-    changes="beyond 20 the ratio is exp(20) and the gradient 0",
+    "clamp the log-ratio at +-20", _CLAMPED, when=lambda problem: not problem.narrow, changes=_STOPS
 )
+CLAMP_FLOAT32: Fix[Any] = Fix(
+    "clamp the log-ratio at +-20, in float32", _CLAMPED, slots={"cast": ".float()"},
+    when=lambda problem: problem.narrow, changes=_STOPS,
+)  # fmt: skip
+CLAMPS = (CLAMP, CLAMP_FLOAT32)
 CLAMP_RATIO: Fix[Any] = Fix(
     "clamping the ratio after exp",
     "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp().clamp(max=10.0)\n"

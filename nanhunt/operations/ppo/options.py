@@ -25,5 +25,7 @@ class PpoOptions(BetaOptions, MaskOptions, LossOptions):
         choices=("token-mean", "seq-mean-token-mean", "seq-mean-token-sum"),
     )
     kl: str = option(
-        "k3", help="Estimator of the KL term where there are ref_log_probs.", choices=("k3", "k2", "k1", "none")
+        "k3",
+        help="Estimator of the KL term where there are ref_log_probs.",
+        choices=("k3", "k2", "k1", "none"),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.operations.operation import Facts, Unit
-from nanhunt.operations.ppo.fixes import BOUND, CLAMP, FLOAT32, MASK_FIRST, TEMPTING
+from nanhunt.operations.ppo.fixes import BOUND, CLAMPS, FLOAT32, MASK_FIRST, TEMPTING
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
@@ -28,13 +28,15 @@ def _says(form: str) -> Callable[[Unit], str]:
     def text(unit: Unit) -> str:
         bad = unit.first_bad(form)
         value, true = unit.value(form), unit.value("truth")
-        return f"{_numbers(unit)}: {bad or f'{form} gives {value:.6g}'}; the true loss is {true:.6g}"
+        return f"{_numbers(unit)}: {bad or f'{form} gives {value:.6g}'}; the true loss is {true + 0.0:.6g}"
 
     return text
 
 
 def _gradient(unit: Unit) -> str:
-    return f"{_numbers(unit)}: the loss is {unit.value('naive'):.6g} and right; {unit.first_bad('naive')}"
+    bad = unit.first_bad("naive")
+    after = "" if "backward" in bad else ", and 0 * inf in the backward pass is NaN"
+    return f"{_numbers(unit)}: the loss is {unit.value('naive'):.6g} and right; {bad}{after}"
 
 
 def _dropped(unit: Unit) -> str:
@@ -98,7 +100,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "Find why the policies are that far apart (mismatch of sampler and trainer, stale rollouts); a clamp of the "
         "log-ratio is finite, but another objective.",
         operation="ppo", holds=lambda f: _fails(f.fused) & _sound(f), arithmetic=_says("fused"),
-        fixes=(CLAMP, *TEMPTING),
+        fixes=(*CLAMPS, *TEMPTING),
     ),
     Rule(
         "NH805", "masked-token-poisons", _W,
@@ -114,7 +116,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "inf * A is infinite, and NaN where the advantage is 0; the true loss is an ordinary number.",
         "Bound the log-ratio before exp where the clip makes it irrelevant; compute the ratio in float32.",
         operation="ppo", holds=lambda f: f.naive.bad_value & _breaks_naive(f), arithmetic=_says("naive"),
-        fixes=(BOUND, FLOAT32, CLAMP, *TEMPTING),
+        fixes=(BOUND, FLOAT32, *CLAMPS, *TEMPTING),
     ),
     Rule(
         "NH807", "finite-loss-nan-gradient", _W,
@@ -122,7 +124,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "The clipped branch wins, so exp(d) = inf gets the gradient 0, and its backward pass is 0 * inf.",
         "Bound the log-ratio before exp: what comes after it cannot mend the gradient.",
         operation="ppo", holds=lambda f: f.naive.bad_gradient & ~f.naive.bad_value & _breaks_naive(f),
-        arithmetic=_gradient, fixes=(BOUND, FLOAT32, CLAMP, *TEMPTING),
+        arithmetic=_gradient, fixes=(BOUND, FLOAT32, *CLAMPS, *TEMPTING),
     ),
     Rule(
         "NH808", "clamp-changes-objective", _N,
