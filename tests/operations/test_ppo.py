@@ -75,7 +75,7 @@ def batches(draw):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @given(t=batches())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_verdict_is_what_pytorch_does(judged, dtype, t):
     report = judged(PPO, PpoOptions(), str(dtype)[6:], **t)
     cast = {name: each if name == "mask" else each.to(dtype) for name, each in t.items()}
