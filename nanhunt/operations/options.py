@@ -17,9 +17,9 @@ def _rules() -> Iterable[str]:
 
 
 def _operations() -> Iterable[str]:
-    from nanhunt.operations.registry import DEFAULT, OPERATIONS
+    from nanhunt.operations.registry import OPERATIONS
 
-    return (DEFAULT, *OPERATIONS)
+    return (name for name in OPERATIONS if name != "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +81,8 @@ class BetaOptions:
     """Weights of a reference policy."""
 
     beta: float = option(0.1, help="Weight of the KL term of ppo.", at_least=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """For an operation that has none of its own."""
