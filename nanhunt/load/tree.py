@@ -70,8 +70,9 @@ _IN_RUN = frozenset(("step", "epoch", "micro", *RANKS))
 def coordinates(file: str, tensor: str, layout: str | None = None) -> Coordinates:
     """What is known of a tensor, by coordinate, e.g. of "run/step-20/rank_1.pt" and "layers.3.attn.weight".
 
-    {"layer": 3, "path": "run/step-20", "phase": "model", "rank": 1, "run": "run", "step": 20}. What ``layout`` says of a file goes before
-    what its names let suppose. Shared: not to be written to. Raises NanhuntError as ``layout_pattern`` does.
+    {"layer": 3, "path": "run/step-20", "phase": "model", "rank": 1, "run": "run", "step": 20}. What ``layout`` says
+    of a file goes before what its names let suppose. Shared: not to be written to.
+    Raises NanhuntError as ``layout_pattern`` does.
     """
     told = _by_layout(file, layout) if layout else {}
     found: dict[str, int | str] = {**_of_file(file), **told}
@@ -101,7 +102,7 @@ def _of_file(file: str) -> Coordinates:
         found["run"] = "/".join(run)
     elif found.keys() & {"module", "order"}:
         found["run"] = "/".join(parts[:-1])
-    phase = found.get("phase") or _phase_of_file(parts)
+    phase = found.get("phase") or _phase_of_file(parts, min(len(run), len(parts) - 1))
     if phase:
         found["phase"] = phase
     return found
@@ -135,7 +136,8 @@ def layout_pattern(layout: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
     "*" stands for anything within a folder's name. Raises NanhuntError for a layout that names no coordinate, one
     that is not known, or one of them twice.
     """
-    names, text = [], ""
+    names: list[str] = []
+    text = ""
     for literal, name in re.findall(r"([^{}]*)(?:\{([^{}]*)\})?", layout.replace("\\", "/")):
         text += re.escape(literal).replace(r"\*", "[^/]*")
         if name:
@@ -244,18 +246,22 @@ def _phase_of_names(tensor: str) -> str:
     return "forward" if _words(tensor) & _FORWARD else ""
 
 
-def _phase_of_file(parts: list[str]) -> str:
-    """By the file, then by the folders around it, innermost first."""
-    for part in reversed(parts):
+def _phase_of_file(parts: list[str], outside: int) -> str:
+    """By the file, then by the folders around it, innermost first.
+
+    The first ``outside`` parts hold the run and are called as people like ("outputs"), but nothing is called
+    "grads" by chance.
+    """
+    for depth, part in reversed(list(enumerate(parts))):
         words = _words(part)
         if words & _BACKWARD:
             return "backward"
-        if words & _OPTIMIZER and not words & _MODEL:
-            return "optimizer"
+        if depth < outside:
+            continue
         if words & _FORWARD:
             return "forward"
+        if words & _OPTIMIZER and not words & _MODEL:
+            return "optimizer"
         if words & _MODEL and not words & _OPTIMIZER:
             return "model"
-        if not _IN_RUN & dict(_numbers(part.lower())).keys() and part is not parts[-1]:
-            return ""  # folders outside of the run are called as they like
     return ""

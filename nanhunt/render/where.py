@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nanhunt.render import phrases
 from nanhunt.results.report import Severity
-from nanhunt.results.series import Began, First, Moment, Run, rank_of, spans, where
+from nanhunt.results.series import Began, First, Moment, Run, spans, where
 
 OWN = 4
 """Ranks whose own first is told."""
@@ -65,7 +65,7 @@ def _beginning(run: Run, began: Began) -> Iterator[str]:
     if _MADE[began.made]:
         yield _MADE[began.made]
     elif run.called:
-        yield "The inputs of that call were not dumped: this is the earliest that is seen."
+        yield "Whether the inputs of that call were finite is not known: this is the earliest that is seen."
 
 
 def _told(run: Run, first: First, tied: bool = False) -> str:
@@ -108,6 +108,6 @@ def _ranks(run: Run, began: Began) -> Iterator[str]:
     if len(began.own) < 2:
         return
     for first in began.own[:OWN]:
-        yield f"rank {rank_of(first.tensor.coordinates)}: {_told(run, First(first.step, (), first.tensor, first.finding))}"
+        yield _told(run, first)
     if len(began.own) > OWN:
         yield f"and {phrases.plural(len(began.own) - OWN, 'more rank')} of their own"

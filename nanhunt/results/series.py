@@ -195,7 +195,9 @@ class _Parts:
         called = any({"order", "side"} & tensor.coordinates.keys() for tensor in self.tensors)
         ranks = tuple(sorted(self._ranks, key=natural_key))
         unit = ("epoch" if self._epochs else "step") if steps else ""
-        return Run(self.name, self.origin, unit, ranks, len(self._layers), called, moments, self._began(moments))
+        return Run(
+            self.name, self.origin, unit, ranks, len(self._layers), called, moments, self._began(moments)
+        )
 
     @cached_property
     def _severity(self) -> Severity | None:
