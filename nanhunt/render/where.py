@@ -61,7 +61,8 @@ def _beginning(run: Run, began: Began) -> Iterator[str]:
     yield f"first {word}: {_told(run, began.first, began.tied)}"
     parts = [f"clean at {_at(run, began.clean)}"] if began.clean else []
     parts += [_spread(run, began)]
-    yield "; ".join(filter(None, parts))
+    if any(parts):
+        yield "; ".join(filter(None, parts))
     if _MADE[began.made]:
         yield _MADE[began.made]
     elif run.called:
@@ -85,7 +86,9 @@ def _who(ranks: Sequence[str], tied: bool) -> str:
 
 
 def _spread(run: Run, began: Began) -> str:
-    """E.g. "41 of 148 tensors bad at step 1200, all at step 1300"."""
+    """E.g. "41 of 148 tensors bad at step 1200, all at step 1300"; nothing where there is one tensor a step."""
+    if began.moment.tensors == 1:
+        return ""
     here = f"{phrases.count(began.moment.bad)} of {phrases.plural(began.moment.tensors, 'tensor')} bad"
     if began.moment.step is None:
         return here
