@@ -120,8 +120,8 @@ class TensorDifference:
     rows: RowsDifference | None = None
     """For logits that differ."""
     findings: tuple[Finding, ...] = ()
-    coordinates: Mapping[str, int] = field(default_factory=dict)
-    """Where A stands in a run: {"step": 20, "layer": 3}."""
+    coordinates: Mapping[str, Any] = field(default_factory=dict)
+    """Where A stands in a run, as in a ``TensorReport``: {"layer": 3, "step": 20}."""
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -15,6 +15,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
+from nanhunt.load.tree import coordinates
 from nanhunt.operations import rules
 from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.difference.judge import Pair, finding, judged
@@ -33,7 +34,6 @@ from nanhunt.operations.difference.rules import EXTRA, MISSING
 from nanhunt.operations.rule import Rule
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.coordinates import coordinates
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, natural_key
 from nanhunt.scan.pairing import Item, pair, place_of, renaming
@@ -103,7 +103,7 @@ class Comparison:
     def sides(self, a: Side, b: Side) -> Difference:
         """Two opened inputs. Raises NanhuntError for an unknown rule."""
         codes = rules.chosen("difference", self.options.select, self.options.ignore)
-        items, order = _in_order(a)
+        items, order = _in_order(a, self.options.layout)
         paired = pair(items, b.items)
         pairs = [Pair(one.tensor, other.tensor) for one, other in paired.pairs]
         errors = [*a.errors, *b.errors]
@@ -161,7 +161,8 @@ class Comparison:
             if measured is not None and not measured.identical and measured.differing.count:
                 measured = self._with_sums(each, measured)  # noqa: PLW2901 - the same, completed
                 rows = self._rows(each, labels)
-            yield judged(each, measured, tolerance, rows, codes)
+            found = judged(each, measured, tolerance, rows, codes)
+            yield replace(found, coordinates=coordinates(each.a.file, each.a.name, self.options.layout))
 
     def _measured(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Measured | Exception | None]]:
         """Every pair with what its values say; None where the shapes differ."""
@@ -331,24 +332,31 @@ class _Labels:
 # ---------------------------------------------------------------------------------------------- order, words
 
 
-def _in_order(side: Side) -> tuple[list[Item], str]:
+def _in_order(side: Side, layout: str | None) -> tuple[list[Item], str]:
     """The tensors of A in the order in which a run makes them, and what that order is."""
     formats = {container.file: container.format for container in side.containers}
-    keys = {id(item): _order(item, index, formats) for index, item in enumerate(side.items)}
+    places = {id(item): coordinates(item.tensor.file, item.tensor.name, layout) for item in side.items}
+    known = {name for place in places.values() for name in place}
+    keys = {id(item): _order(item, index, places[id(item)], formats) for index, item in enumerate(side.items)}
     items = sorted(side.items, key=lambda item: keys[id(item)])
-    steps = len({key[0] for key in keys.values()}) > 1
     inside = "as written in the file" if set(formats.values()) <= set(ORDERED) else "layer, name"
-    return items, ", ".join((*(["step"] if steps else []), *(["file"] if len(formats) > 1 else []), inside))
+    times = [name for name in IN_TIME if name in known]
+    return items, ", ".join((*times, *(["file"] if len(formats) > 1 else []), inside))
 
 
-def _order(item: Item, index: int, formats: dict[str, str]) -> tuple[object, ...]:
+IN_TIME = ("step", "micro", "order")
+"""Coordinates by which one tensor was made before another, coarse before fine."""
+
+
+def _order(
+    item: Item, index: int, where: Mapping[str, int | str], formats: Mapping[str, str]
+) -> tuple[object, ...]:
     tensor = item.tensor
-    where = coordinates(tensor.file, tensor.name)
     inside: tuple[object, ...] = (index,)
     if formats[tensor.file] not in ORDERED:
         layerless = -1 if _is_first(tensor.name) else math.inf
         inside = (where.get("layer", layerless), natural_key(tensor.name), tensor.name)
-    return (where.get("step", -1), natural_key(tensor.file), tensor.file, *inside)
+    return (*(where.get(name, -1) for name in IN_TIME), natural_key(tensor.file), tensor.file, *inside)
 
 
 def _is_first(name: str) -> bool:

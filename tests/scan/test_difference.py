@@ -137,7 +137,7 @@ def test_a_converted_checkpoint_is_compared_across_names_files_and_formats(tmp_p
     found = nanhunt.diff(tmp_path / "consolidated.pth", tmp_path / "hf", rename=RENAME)
     assert (found.only_a, found.only_b, found.errors) == ((), (), ())
     assert found.first is not None
-    assert (found.first.a, found.first.coordinates) == ("model.layers.3.attention.wo.weight", {"layer": 3})
+    assert (found.first.a, found.first.coordinates["layer"]) == ("model.layers.3.attention.wo.weight", 3)
     assert [tensor.b for tensor in found.tensors if tensor.grade != "identical"] == [
         "model.layers.3.self_attn.o_proj.weight", "model.layers.10.self_attn.k_proj.weight",
     ]  # fmt: skip
@@ -159,7 +159,7 @@ def test_the_first_is_first_as_people_count(tmp_path: Path) -> None:
             save_file(changed, tmp_path / side / f"step-{step}.safetensors")
     found = nanhunt.diff(tmp_path / "a", tmp_path / "b")
     assert found.first is not None
-    assert (found.first.a, found.first.coordinates) == ("layers.2.w", {"layer": 2, "step": 10})
+    assert (found.first.a, found.first.coordinates["step"]) == ("layers.2.w", 10)
     assert found.order == "step, file, layer, name"
 
 

@@ -14,7 +14,6 @@ from nanhunt.operations.difference import rules
 from nanhunt.operations.difference.measure import KINDS, Largest, Measured, Places, Tolerance
 from nanhunt.operations.difference.rows import Peak, RowsMeasured
 from nanhunt.operations.rule import Rule
-from nanhunt.results.coordinates import coordinates
 from nanhunt.results.difference import (
     Extreme,
     Index,
@@ -98,7 +97,7 @@ def _built(
         shape_a=pair.a.shape, shape_b=pair.b.shape, dtype_a=pair.a.dtype, dtype_b=pair.b.dtype,
         verdict=verdict, grade=grade,
         findings=tuple(finding for finding in findings if finding.code in codes),
-        coordinates=coordinates(pair.a.file, pair.a.name), **more,
+        **more,
     )  # fmt: skip
 
 

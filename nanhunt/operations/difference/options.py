@@ -37,6 +37,7 @@ class DiffOptions(ReportOptions):
     logits: Sequence[str] = again(ReadOptions, "logits")
     targets: str | None = again(ReadOptions, "targets")
     stored_dtype: str | None = again(ReadOptions, "stored_dtype")
+    layout: str | None = again(ReadOptions, "layout")
     exclude: Sequence[str] = again(ReadOptions, "exclude")
     select: Sequence[str] = again(JudgeOptions, "select")
     ignore: Sequence[str] = again(JudgeOptions, "ignore")

@@ -28,6 +28,10 @@ GRADES = {
 """By grade, most alike first."""
 
 
+PLACES = ("step", "micro", "rank", "layer", "expert", "order")
+"""Coordinates that say where in a run a tensor stands, as they are told."""
+
+
 def worst(tensor: TensorDifference) -> Severity | None:
     """The worst severity of its findings."""
     return max((finding.severity for finding in tensor.findings), key=lambda one: one.rank, default=None)
@@ -78,7 +82,7 @@ def first(found: Difference) -> str:
     pairs = len(found.tensors) + found.identical
     if where is None or pairs < 2:
         return ""
-    stands = ", ".join(f"{name} {value}" for name, value in where.coordinates.items())
+    stands = ", ".join(f"{name} {where.coordinates[name]}" for name in PLACES if name in where.coordinates)
     stands = f" ({stands})" if stands else ""
     return f"First divergence: {name(where)}{stands}: {where.verdict}; in the order of A: {found.order}"
 
