@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.roles import Role
 from nanhunt.operations.rule import Rule
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
 
+T = TypeVar("T")
 Tensors = Mapping[str, "torch.Tensor"]
 """By role; an optional one that was not given is missing."""
 Form = Callable[[Tensors, Any], "torch.Tensor"]
@@ -68,14 +69,13 @@ class Behaviour:
     """Some entry of the gradient that belongs to the unit is NaN or infinite."""
     wrong: Bools
     """Finite, and further from a finite truth than LOSS_BOUND allows."""
+    useless: Bools
+    """Finite, and further from a finite truth than USELESS allows: its first digit is wrong."""
     silent: Bools
     """The whole gradient of the unit is 0, in truth it is more than a rounding of what the reduction hands back."""
 
 
 BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
-
-
-BEHAVIOUR_FIELDS = ("bad_value", "bad_gradient", "wrong", "silent")
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Operation:
     fused_call: str
     """How users call the fused form: "F.cross_entropy"."""
     roles: tuple[Role, ...]
-    """The first is the one that findings are about."""
+    """The first that is given is the one that findings are about."""
     options: type[Any]
     """A frozen dataclass of the operation's own options."""
     plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
@@ -159,6 +159,10 @@ class Operation:
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
+
+    def main(self, tensors: Mapping[str, T]) -> T:
+        """The tensor that findings are about."""
+        return next(tensors[role.name] for role in self.roles if role.name in tensors)
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises KeyError."""

@@ -17,7 +17,7 @@ from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
-from nanhunt.operations.problem import Problem, groups_of, read_block
+from nanhunt.operations.problem import Problem, groups_of, picked, read_block
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
 
@@ -57,17 +57,13 @@ def prove(
 def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, Unit, Any]) -> Sample:
     """Slices of the first axis that hold failing units, and none whose input is at fault: that no code mends.
 
-    Where every value is a unit of its own the part is made of those values alone, in one dimension.
+    Where no unit shares a group with another one, the part is made of those units alone: one axis in front of theirs.
     """
-    if _is_elementwise(problem):
-        part = {name: _values(tensor, numbers) for name, tensor in problem.tensors.items()}
-        sample = _part(problem, part, np.arange(len(numbers)))
-        sound = numbers[_sound(sample, rule)[sample.failing]]
-        return _part(
-            problem,
-            {name: _values(tensor, sound) for name, tensor in problem.tensors.items()},
-            np.arange(len(sound)),
-        )
+    if not problem.plan.units and problem.plan.groups:
+        size = max(1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count)
+        numbers = numbers[: max(1, MOST_VALUES // size)]
+        sample = _units(problem, numbers)
+        return _units(problem, numbers[_sound(sample, rule)])
     shape = problem.main.shape
     if len(shape) < 3:  # one head: there is no axis to slice
         return _part(problem, problem.tensors, numbers)
@@ -80,12 +76,17 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
     return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
 
 
-def _is_elementwise(problem: Problem) -> bool:
-    return not problem.plan.units and all(how.own == 0 for how in problem.plan.sliced.values())
+def _units(problem: Problem, numbers: npt.NDArray[np.intp]) -> Sample:
+    """Those units alone, each a group of its own."""
+    part = {
+        name: _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
+        for name, tensor in problem.tensors.items()
+    }
+    return _part(problem, part, np.arange(len(numbers)))
 
 
-def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
-    array = np.ascontiguousarray(tensor.data.reshape(-1)[numbers[:MOST_VALUES]])
+def _of_values(tensor: Tensor, array: npt.NDArray[Any]) -> Tensor:
+    """The same tensor with other values."""
     return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
 
 
@@ -114,8 +115,7 @@ def _taken(tensor: Tensor, dimensions: int, length: int, slices: npt.NDArray[np.
     """Those slices of the first axis, where the tensor has that axis; the whole of it where it is shared."""
     if len(tensor.shape) != dimensions or tensor.shape[0] != length:
         return tensor
-    array = np.ascontiguousarray(tensor.data[slices])
-    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
+    return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
 
 
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
@@ -125,7 +125,7 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     given = block.stored if fix.stored else block.cast
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
-    bad, outcome, error = _judged(sample, block, fixes.run(code, tensors, leaves, sample.share))
+    bad, outcome, error = _judged(sample, block, fixes.run(code, tensors, leaves, sample.share), fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     return RemedyResult(
         fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
@@ -142,7 +142,9 @@ def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
     return narrowed.to(dtype)
 
 
-def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, float | None]:
+def _judged(
+    sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]
+) -> tuple[Bools, str, float | None]:
     """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
     everything = np.ones(block.count, bool)
     if ran.result is None:
@@ -152,14 +154,25 @@ def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, f
     found = _observed(problem, block, ran, truth)
     if ran.result.dim() == 0:
         wrong, error = _wrong_loss(problem, truth, ran.result)
+        if fix.changes and bool(ran.result.isfinite()) and not found.bad_gradient.any():
+            return _changed(found, fix)
         if wrong:
             return everything, wrong, error
         return found.bad_gradient, "right loss, gradient still NaN", error
     if found.bad_value.any():
         return found.bad_value | found.bad_gradient, "still NaN", None
     if found.bad_gradient.any():
-        return found.bad_gradient, "finite, gradient still NaN", None
-    return found.wrong, "finite but wrong", None
+        value = "finite but wrong" if found.wrong.any() else "right value"
+        return found.bad_gradient, f"{value}, gradient still NaN", None
+    return _changed(found, fix) if fix.changes else (found.wrong, "finite but wrong", None)
+
+
+def _changed(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
+    """Finite code that changes the objective has no truth to be near: a tempting one says so, and where it trains not."""
+    outcome = f"finite, but another objective: {fix.changes}"
+    if found.silent.any():
+        outcome += "; its gradient is 0"
+    return np.full(found.wrong.shape, fix.tempting), outcome, None
 
 
 def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
@@ -181,8 +194,7 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
         )
         for name, each in ran.gradients.items()
     }
-    main = block.cast[operation.roles[0].name]
-    value = truth.value.to(main.dtype)  # a reduced loss says nothing of single units
+    value = truth.value.to(operation.main(block.cast).dtype)  # a reduced loss says nothing of single units
     if ran.result is not None and ran.result.dim():
         value = ran.result.reshape(value.shape)
     return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)
