@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,10 +118,6 @@ def facts(block: Block) -> dict[str, Bools]:
     return numpy_of({**found, "nothing": masked.all(-1), "masked": masked.any(-1)})
 
 
-def _input(f: Facts) -> Bools:
-    return at_fault(f) | f.own["nothing"]
-
-
 _ROW = row_of("logits")
 _P = "p = {logits}.softmax(-1)\n"
 _LOG_P = "log_p = {logits}.log_softmax(-1)\n"
@@ -154,7 +149,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "Every logit of the row is -inf.",
         "The softmax over nothing is 0/0: there is no distribution whose entropy could be taken.",
         "Leave such rows (padding, states without a legal action) out before the softmax.",
-        operation="entropy", holds=lambda f: f.own["nothing"] & ~at_fault(f), arithmetic=_ROW, input_at_fault=True,
+        operation="entropy", holds=lambda f: f.own["nothing"], arithmetic=_ROW, input_at_fault=True,
     ),
     fused_fails("entropy", "NH824", _CALL, _ROW, _FLOAT32),
     Rule(
@@ -163,7 +158,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "A masked class has p = 0 and log p = -inf, and 0 * -inf is NaN; what hides the NaN in the value leaves it in "
         "the gradient.",
         "Replace log p by 0 where p is 0, before the product, or take torch.distributions.Categorical.",
-        operation="entropy", holds=lambda f: f.own["masked"] & fails(f.naive) & ~_input(f),
+        operation="entropy", holds=lambda f: f.own["masked"] & fails(f.naive) & ~at_fault(f),
         arithmetic=says("naive", _ROW), fixes=_WAYS_OUT,
     ),
     Rule(
@@ -171,7 +166,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "The handwritten entropy is NaN although no logit is masked.",
         "The softmax of a logit far below the maximum is exactly 0, its logarithm -inf, and 0 * -inf is NaN.",
         "Take log_softmax instead of the logarithm of a softmax, and 0 for it where p is 0.",
-        operation="entropy", holds=lambda f: ~f.own["masked"] & fails(f.naive) & ~_input(f),
+        operation="entropy", holds=lambda f: ~f.own["masked"] & fails(f.naive) & ~at_fault(f),
         arithmetic=says("naive", _ROW), fixes=_WAYS_OUT,
     ),
     *wrong_rules(
@@ -189,7 +184,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
     vanished("entropy", "NH82A", _CALL, _ROW, _FLOAT32),
 )  # fmt: skip
 
-OPERATION = Operation(
+ENTROPY = Operation(
     name="entropy",
     what="The entropy of softmax(logits): -(p log p).sum(-1), row by row; a -inf mask is legal.",
     unit="row",

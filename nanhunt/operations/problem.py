@@ -133,9 +133,7 @@ def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: 
     return picked(array, plan, role, np.arange(first, last))
 
 
-def picked(
-    array: npt.NDArray[Any], plan: Plan, role: str, groups: npt.NDArray[np.intp]
-) -> npt.NDArray[Any]:
+def picked(array: npt.NDArray[Any], plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     """The groups with those flat numbers of one tensor, (len(groups), *own); all of it where the role is shared."""
     how = plan.sliced.get(role)
     if how is None:

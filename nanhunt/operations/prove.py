@@ -60,7 +60,9 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
     Where no unit shares a group with another one, the part is made of those units alone: one axis in front of theirs.
     """
     if not problem.plan.units and problem.plan.groups:
-        size = max(1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count)
+        size = max(
+            1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count
+        )
         numbers = numbers[: max(1, MOST_VALUES // size)]
         sample = _units(problem, numbers)
         return _units(problem, numbers[_sound(sample, rule)])
@@ -142,9 +144,7 @@ def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
     return narrowed.to(dtype)
 
 
-def _judged(
-    sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]
-) -> tuple[Bools, str, float | None]:
+def _judged(sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
     """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
     everything = np.ones(block.count, bool)
     if ran.result is None:
@@ -159,6 +159,11 @@ def _judged(
         if wrong:
             return everything, wrong, error
         return found.bad_gradient, "right loss, gradient still NaN", error
+    return _judged_output(found, fix)
+
+
+def _judged_output(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
+    """The same of code whose values are its output."""
     if found.bad_value.any():
         return found.bad_value | found.bad_gradient, "still NaN", None
     if found.bad_gradient.any():
@@ -168,7 +173,7 @@ def _judged(
 
 
 def _changed(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
-    """Finite code that changes the objective has no truth to be near: a tempting one says so, and where it trains not."""
+    """Finite code that changes the objective has no truth to be near; a tempting one says so, and where it is flat."""
     outcome = f"finite, but another objective: {fix.changes}"
     if found.silent.any():
         outcome += "; its gradient is 0"

@@ -25,8 +25,12 @@ def fails(behaviour: Behaviour) -> Bools:
 
 
 def at_fault(f: Facts) -> Bools:
-    """Units whose input is at fault, which has a finding of its own."""
-    return f.own["not_finite"] | f.own["cast_overflow"]
+    """Units whose input is at fault, which has a finding of its own.
+
+    It is not finite, not in the dtype, or (where the operation has a fact "nothing") a mask leaves none of it.
+    """
+    found = f.own["not_finite"] | f.own["cast_overflow"]
+    return found | f.own["nothing"] if "nothing" in f.own else found
 
 
 def input_facts(block: Block, roles: Collection[str], masks: Collection[str] = ()) -> dict[str, torch.Tensor]:
@@ -130,7 +134,11 @@ def row_of(role: str) -> Says:
         masked, rest = int(row.isneginf().sum()), row[row.isfinite()]
         parts = [f"{row.numel():,} {role}"]
         parts += [f"{masked:,} of them -inf"] if masked else []
-        parts += [f"{'the rest' if masked else ''} from {rest.min():.6g} to {rest.max():.6g}"] if rest.numel() else []
+        parts += (
+            [f"{'the rest' if masked else ''} from {rest.min():.6g} to {rest.max():.6g}"]
+            if rest.numel()
+            else []
+        )
         return ", ".join(part.strip() for part in parts)
 
     return text
@@ -195,4 +203,3 @@ def in_float32(what: str, code: str) -> Fix[Any]:
 def numpy_of(found: Mapping[str, torch.Tensor]) -> dict[str, Bools]:
     """Facts as judging wants them, bool (units,)."""
     return {name: each.reshape(-1).numpy() for name, each in found.items()}
-
