@@ -52,7 +52,7 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
         truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))) if compares else None,
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
-        strip=strip(found, plan.unit_count), operation=operation.name,
+        strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
         unit_shape=(*plan.groups, *plan.units), fused_call=operation.fused_call,
     )  # fmt: skip

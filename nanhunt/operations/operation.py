@@ -119,22 +119,37 @@ class Block:
         return self.groups * math.prod(self.units)
 
 
-@dataclass(frozen=True)
-class Operation:
-    """Everything nanhunt knows of one operation."""
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What people are told of an operation, and what is looked for in it: ``nanhunt op`` shows just this."""
 
     name: str
     """As --op takes it."""
     what: str
     """One sentence."""
+    roles: tuple[Role, ...]
+    """The first that is given is the one that findings are about."""
+    options: type[Any]
+    """A frozen dataclass of options, the operation's own among them."""
+    forms: Mapping[str, Callable[..., Any]]
+    """Ways of writing it, by name; the first line of each docstring is what people are told."""
+    rules: tuple[Rule[Any, Any, Any], ...]
+    """In order of causes: a unit that several rules hold for has the first as its cause."""
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises KeyError."""
+        found = {role.name: role for role in self.roles}
+        return found[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Described):
+    """An operation that ``nanhunt.operations.judge`` runs: everything that it knows of it."""
+
     unit: str
     """What is counted: "row", "value"."""
     fused_call: str
     """How users call the fused form: "F.cross_entropy"."""
-    roles: tuple[Role, ...]
-    """The first that is given is the one that findings are about."""
-    options: type[Any]
-    """A frozen dataclass of the operation's own options."""
     plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
     """(shapes by role, options) -> Plan. Raises NanhuntError for shapes that do not fit."""
     forms: Mapping[str, Form]
@@ -143,8 +158,6 @@ class Operation:
     """The value in float64, without cancellation; given float64 tensors."""
     facts: Callable[[Block], dict[str, Bools]]
     """The operation's own facts on each unit of a block."""
-    rules: tuple[Rule[Facts, Any, Any], ...]
-    """In order of causes: a unit that several rules hold for has the first as its cause."""
     slots: Callable[[Any], Mapping[str, str]]
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
     scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
@@ -163,11 +176,6 @@ class Operation:
     def main(self, tensors: Mapping[str, T]) -> T:
         """The tensor that findings are about."""
         return next(tensors[role.name] for role in self.roles if role.name in tensors)
-
-    def role(self, name: str) -> Role:
-        """The role of that name. Raises KeyError."""
-        found = {role.name: role for role in self.roles}
-        return found[name]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ def _rules() -> Iterable[str]:
 
 
 def _operations() -> Iterable[str]:
-    from nanhunt.operations.registry import DEFAULT, OPERATIONS
+    from nanhunt.operations.registry import OPERATIONS
 
-    return (DEFAULT, *OPERATIONS)
+    return (name for name in OPERATIONS if name != "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +64,8 @@ class LossOptions:
     reduction: str = option(
         "mean", help="How the losses of rows or values become one.", choices=("mean", "sum")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """For an operation that has none of its own."""
