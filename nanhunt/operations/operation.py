@@ -164,6 +164,10 @@ class Operation(Described):
     """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
+    count: Callable[[Any], float] | None = None
+    """(Problem) -> what a mean divides by, where that is not the number of units: tokens that a mask keeps."""
+    assumes: Callable[[Any], str] | None = None
+    """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 
