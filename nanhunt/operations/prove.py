@@ -59,7 +59,7 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
 
     Where no unit shares a group with another one, the part is made of those units alone: one axis in front of theirs.
     """
-    if not problem.plan.units and problem.plan.groups:
+    if _are_apart(problem):
         size = max(
             1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count
         )
@@ -83,10 +83,25 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
     return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
 
 
+def _are_apart(problem: Problem) -> bool:
+    """Whether every group is one unit, in tensors that are laid out as they are cut or that all units share."""
+    plan = problem.plan
+    shapes = {name: each.shape for name, each in problem.tensors.items()}
+    cut = all(_is_shared(problem, name) or plan.sliced[name].shape == shape for name, shape in shapes.items())
+    return cut and not plan.units and bool(plan.groups)
+
+
+def _is_shared(problem: Problem, name: str) -> bool:
+    how = problem.plan.sliced.get(name)
+    return how is None or math.prod(how.shape[: len(how.shape) - how.own]) == 1 < problem.plan.group_count
+
+
 def _units(problem: Problem, numbers: npt.NDArray[np.intp]) -> Sample:
     """Those units alone, each a group of its own."""
     part = {
-        name: _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
+        name: tensor
+        if _is_shared(problem, name)
+        else _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
         for name, tensor in problem.tensors.items()
     }
     return _part(problem, part, np.arange(len(numbers)))
