@@ -15,9 +15,10 @@ from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.sweep import RowTable, can_screen, run_all, screen_all
+from nanhunt.operations.cross_entropy.sweep import can_screen, run_all, screen_all
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
+from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
