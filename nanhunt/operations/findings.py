@@ -59,10 +59,10 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
 
 
 def _notes(problem: Problem) -> tuple[str, ...]:
+    assumed = problem.operation.assumes(problem) if problem.operation.assumes else ""
     computed = compute_format(problem.dtype).name
-    if computed == problem.dtype:
-        return ()
-    return (f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}",)
+    upcast = f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}"
+    return tuple(filter(None, (assumed, upcast if computed != problem.dtype else "")))
 
 
 def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -> Implementation:
@@ -79,10 +79,9 @@ def _reduced(problem: Problem, total: float) -> float | None:
     """The reduced value in float64; None for an operation without a reduction."""
     if not problem.reduction:
         return None
-    count = problem.plan.unit_count
     if problem.reduction == "sum":
         return total
-    return total / count if count else math.nan
+    return total / problem.count if problem.count else math.nan
 
 
 def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Finding:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.container import Container
 from nanhunt.load.roles import Role
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
 
+T = TypeVar("T")
 Tensors = Mapping[str, "torch.Tensor"]
 """By role; an optional one that was not given is missing."""
 Form = Callable[[Tensors, Any], "torch.Tensor"]
@@ -72,6 +73,8 @@ class Behaviour:
     """Some entry of the gradient that belongs to the unit is NaN or infinite."""
     wrong: Bools
     """Finite, and further from a finite truth than LOSS_BOUND allows."""
+    useless: Bools
+    """Finite, and further from a finite truth than USELESS allows: its first digit is wrong."""
     silent: Bools
     """The whole gradient of the unit is 0, in truth it is more than a rounding of what the reduction hands back."""
 
@@ -133,7 +136,7 @@ class Described(ABC):
     what: str
     """One sentence."""
     roles: tuple[Role, ...]
-    """The first is the one that findings are about."""
+    """The first that is given is the one that findings are about."""
     options: type[Any]
     """A frozen dataclass of options, the operation's own among them."""
     forms: Mapping[str, Callable[..., Any]]
@@ -183,6 +186,10 @@ class Operation(Described):
     """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
+    count: Callable[[Any], float] | None = None
+    """(Problem) -> what a mean divides by, where that is not the number of units: tokens that a mask keeps."""
+    assumes: Callable[[Any], str] | None = None
+    """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 
@@ -195,7 +202,7 @@ class Operation(Described):
 
         codes = run.codes(self.name)
         for tensors in assignments(container, self, given, run.options):
-            for dtype in run.dtypes(tensors[self.roles[0].name]):
+            for dtype in run.dtypes(self.main(tensors)):
                 problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
                 yield judged(problem, run.executor, run.advance, compares=run.compares)
 
@@ -204,6 +211,10 @@ class Operation(Described):
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
+
+    def main(self, tensors: Mapping[str, T]) -> T:
+        """The tensor that findings are about."""
+        return next(tensors[role.name] for role in self.roles if role.name in tensors)
 
 
 @dataclass(frozen=True)

@@ -67,5 +67,22 @@ class LossOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Masks."""
+
+    mask_drops: bool = option(
+        False,
+        help="A mask is True where something is left out, as a key_padding_mask is; default: where it stays.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaOptions:
+    """Weights of a reference policy."""
+
+    beta: float = option(0.1, help="Weight of the KL term of ppo.", at_least=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """For an operation that has none of its own."""

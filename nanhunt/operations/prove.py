@@ -17,7 +17,7 @@ from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
-from nanhunt.operations.problem import Problem, groups_of, read_block
+from nanhunt.operations.problem import Problem, groups_of, picked, read_block
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
 
@@ -57,43 +57,87 @@ def prove(
 def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, Unit, Any]) -> Sample:
     """Slices of the first axis that hold failing units, and none whose input is at fault: that no code mends.
 
-    Where every value is a unit of its own the part is made of those values alone, in one dimension.
+    Where no unit shares a group with another one, the part is made of those units alone: one axis in front of theirs.
     """
-    if _is_elementwise(problem):
-        part = {name: _values(tensor, numbers) for name, tensor in problem.tensors.items()}
-        sample = _part(problem, part, np.arange(len(numbers)))
-        sound = numbers[_sound(sample, rule)[sample.failing]]
-        return _part(
-            problem,
-            {name: _values(tensor, sound) for name, tensor in problem.tensors.items()},
-            np.arange(len(sound)),
+    if _are_apart(problem):
+        size = max(
+            1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count
         )
+        numbers = numbers[: max(1, MOST_VALUES // size)]
+        sample = _units(problem, numbers)
+        return _units(problem, numbers[_sound(sample, rule)])
+    if _is_flat(problem):
+        alone = _alone(problem, numbers[:MOST_VALUES])
+        sample = _part(problem, alone, np.arange(len(numbers)))
+        sound = numbers[: len(sample.failing)][_sound(sample, rule)]
+        return _part(problem, _alone(problem, sound), np.arange(len(sound)))
     shape = problem.main.shape
-    if len(shape) < 3:  # one head: there is no axis to slice
+    if not shape or problem.plan.groups[:1] != shape[:1]:  # one head: there is no axis to slice
         return _part(problem, problem.tensors, numbers)
     inner = problem.plan.unit_count // shape[0]
     size = sum(math.prod(each.shape) for each in problem.tensors.values()) // shape[0]
     slices = np.unique(numbers // inner)[: max(1, MOST_VALUES // max(1, size))]
-    part = {name: _taken(tensor, len(shape), shape[0], slices) for name, tensor in problem.tensors.items()}
+    part = {name: _taken(problem, name, slices) for name in problem.tensors}
     failing = numbers[np.isin(numbers // inner, slices)]
     sample = _part(problem, part, np.searchsorted(slices, failing // inner) * inner + failing % inner)
     return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
 
 
-def _is_elementwise(problem: Problem) -> bool:
-    return not problem.plan.units and all(how.own == 0 for how in problem.plan.sliced.values())
+def _are_apart(problem: Problem) -> bool:
+    """Whether every group is one unit, in tensors that are laid out as they are cut or that all units share."""
+    plan = problem.plan
+    shapes = {name: each.shape for name, each in problem.tensors.items()}
+    cut = all(_is_shared(problem, name) or plan.sliced[name].shape == shape for name, shape in shapes.items())
+    return cut and not plan.units and bool(plan.groups)
 
 
-def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
-    array = np.ascontiguousarray(tensor.data.reshape(-1)[numbers[:MOST_VALUES]])
+def _is_shared(problem: Problem, name: str) -> bool:
+    how = problem.plan.sliced.get(name)
+    return how is None or math.prod(how.shape[: len(how.shape) - how.own]) == 1 < problem.plan.group_count
+
+
+def _units(problem: Problem, numbers: npt.NDArray[np.intp]) -> Sample:
+    """Those units alone, each a group of its own."""
+    part = {
+        name: tensor
+        if _is_shared(problem, name)
+        else _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
+        for name, tensor in problem.tensors.items()
+    }
+    return _part(problem, part, np.arange(len(numbers)))
+
+
+def _is_flat(problem: Problem) -> bool:
+    """Whether units stand in a row whose numbers never meet: tokens of a sequence."""
+    plan = problem.plan
+    rows = ((1,), plan.units)
+    cut = plan.sliced.keys() == problem.tensors.keys() and len(plan.units) == 1
+    return cut and all(how.own == 1 and how.shape[-1:] in rows for how in plan.sliced.values())
+
+
+def _alone(problem: Problem, numbers: npt.NDArray[np.intp]) -> dict[str, Tensor]:
+    """Each of those units as the only one of a group, in as many dimensions as the user's tensors have."""
+    plan = problem.plan
+    at = np.unravel_index(numbers, (*plan.groups, *plan.units))
+    part = {}
+    for name, tensor in problem.tensors.items():
+        seen = np.broadcast_to(tensor.data.reshape(plan.sliced[name].shape), (*plan.groups, *plan.units))
+        array = np.ascontiguousarray(seen[at]).reshape(len(numbers), *(1,) * (len(tensor.shape) - 1))
+        part[name] = _of_values(tensor, array)
+    return part
+
+
+def _of_values(tensor: Tensor, array: npt.NDArray[Any]) -> Tensor:
+    """The same tensor with other values."""
     return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
 
 
 def _part(problem: Problem, tensors: Mapping[str, Tensor], failing: npt.NDArray[np.intp]) -> Sample:
     """The problem of some of the tensors' numbers, under the reduction of the whole."""
     plan = problem.operation.plan({name: each.shape for name, each in tensors.items()}, problem.options)
-    share = plan.unit_count * problem.upstream if problem.reduction == "mean" else 1.0
-    return Sample(replace(problem, tensors=tensors, plan=plan), failing, share)
+    part = replace(problem, tensors=tensors, plan=plan)
+    share = part.count * problem.upstream if problem.reduction == "mean" else 1.0
+    return Sample(part, failing, share)
 
 
 def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
@@ -110,12 +154,13 @@ def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
     return sound
 
 
-def _taken(tensor: Tensor, dimensions: int, length: int, slices: npt.NDArray[np.intp]) -> Tensor:
+def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     """Those slices of the first axis, where the tensor has that axis; the whole of it where it is shared."""
-    if len(tensor.shape) != dimensions or tensor.shape[0] != length:
+    tensor, how, groups = problem.tensors[name], problem.plan.sliced.get(name), problem.plan.groups
+    has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
+    if not has_axis:
         return tensor
-    array = np.ascontiguousarray(tensor.data[slices])
-    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
+    return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
 
 
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
@@ -125,11 +170,26 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     given = block.stored if fix.stored else block.cast
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
-    bad, outcome, error = _judged(sample, block, fixes.run(code, tensors, leaves, sample.share))
+    ran = fixes.run(code, tensors, leaves, sample.share)
+    bad, outcome, error = _judged(sample, block, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
+    if fix.changes and outcome.endswith("finite but wrong"):
+        outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, block, ran)
     return RemedyResult(
         fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
     )
+
+
+def _in_numbers(sample: Sample, block: Block, ran: fixes.Ran) -> str:
+    """What another objective makes of the failing units: ": loss 2.4e+08, largest gradient 0, the truth 1.3e+43"."""
+    problem = sample.problem
+    if ran.result is None:
+        return ""
+    largest = max((float(each.abs().max()) for each in ran.gradients.values() if each.numel()), default=0.0)
+    if ran.result.dim():
+        return f": largest gradient {largest:.3g}"
+    true = _true_loss(problem, run_truth(problem.operation, block, problem.upstream))
+    return f": loss {float(ran.result):.3g}, largest gradient {largest:.3g}, the true loss {float(true):.3g}"
 
 
 def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
@@ -142,7 +202,7 @@ def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
     return narrowed.to(dtype)
 
 
-def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, float | None]:
+def _judged(sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
     """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
     everything = np.ones(block.count, bool)
     if ran.result is None:
@@ -152,24 +212,34 @@ def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, f
     found = _observed(problem, block, ran, truth)
     if ran.result.dim() == 0:
         wrong, error = _wrong_loss(problem, truth, ran.result)
-        if wrong:
+        if wrong and not (fix.redefines and bool(ran.result.isfinite())):
             return everything, wrong, error
-        return found.bad_gradient, "right loss, gradient still NaN", error
+        return found.bad_gradient, "right loss, gradient still NaN", None if wrong else error
+    return _judged_output(found, fix)
+
+
+def _judged_output(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
+    """The same of code whose values are its output."""
     if found.bad_value.any():
         return found.bad_value | found.bad_gradient, "still NaN", None
     if found.bad_gradient.any():
-        return found.bad_gradient, "finite, gradient still NaN", None
-    return found.wrong, "finite but wrong", None
+        value = "finite but wrong" if found.wrong.any() else "right value"
+        return found.bad_gradient, f"{value}, gradient still NaN", None
+    return found.wrong & (not fix.redefines), "finite but wrong", None
 
 
 def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
     """(what is wrong with the reduced loss or "", its error)."""
-    true = truth.value.mean() if problem.reduction == "mean" else truth.value.sum()
+    true = _true_loss(problem, truth)
     if not bool(loss.isfinite()):
         right = bool(loss.double() == true)
         return "" if right else f"loss still {'NaN' if bool(loss.isnan()) else 'infinite'}", None
     error = float((loss.double() - true).abs())
     return "loss finite but wrong" if error > WRONG * max(1.0, float(true.abs())) else "", error
+
+
+def _true_loss(problem: Problem, truth: Ran) -> torch.Tensor:
+    return truth.value.sum() / (max(1.0, problem.count) if problem.reduction == "mean" else 1.0)
 
 
 def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Behaviour:
@@ -181,8 +251,7 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
         )
         for name, each in ran.gradients.items()
     }
-    main = block.cast[operation.roles[0].name]
-    value = truth.value.to(main.dtype)  # a reduced loss says nothing of single units
+    value = truth.value.to(operation.main(block.cast).dtype)  # a reduced loss says nothing of single units
     if ran.result is not None and ran.result.dim():
         value = ran.result.reshape(value.shape)
     return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.operation import Described
+from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
 
 _HOMES = {
@@ -16,6 +17,8 @@ _HOMES = {
     "values": "nanhunt.operations.values.operation:VALUES",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
+    "ppo": "nanhunt.operations.ppo.operation:PPO",
+    "entropy": "nanhunt.operations.entropy:ENTROPY",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
@@ -23,7 +26,7 @@ DEFAULT = "cross-entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(AttentionOptions, CrossEntropyOptions):
+class OperationOptions(PpoOptions, AttentionOptions, CrossEntropyOptions):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.

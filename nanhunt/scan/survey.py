@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,12 +11,12 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations import registry
 from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.coordinates import coordinates
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
@@ -54,6 +54,7 @@ class Survey:
         except NanhuntError as error:
             yield self._failed("", error)
             return
+        _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
@@ -127,7 +128,7 @@ class Survey:
         if isinstance(outcome, Failed):
             return self._failed(outcome.label, outcome.error)
         given = self._options if options == self.options else as_written(options)
-        return decided(Report(self._options, (_placed(outcome, given),)))
+        return decided(Report(self._options, (_placed(outcome, given, options.layout),)))
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
@@ -139,6 +140,13 @@ def _not_looked_at(*parts: tuple[str, str]) -> Report:
     return Report(not_looked_at=tuple(NotLookedAt(file, what) for file, what in parts))
 
 
-def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+def _placed(tensor: TensorReport, options: dict[str, object], layout: str | None) -> TensorReport:
     """A judgement that knows under which options it was made, and where in the run its tensor stands."""
-    return replace(tensor, options=options, coordinates=coordinates(tensor.file, tensor.tensor))
+    return replace(tensor, options=options, coordinates=coordinates(tensor.file, tensor.tensor, layout))
+
+
+def _check_layout(files: Sequence[str], layout: str | None) -> None:
+    """Raises NanhuntError where nothing lies as the user says."""
+    if layout and not any(fits_layout(file, layout) for file in files):
+        example = f", {files[0]} for one" if files else ""
+        raise NanhuntError(f"--layout {layout} fits no file{example}.", "Write it as the files are called.")
