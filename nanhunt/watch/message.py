@@ -212,6 +212,13 @@ def run_json(
     return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def patch_of(incident: Incident | dict[str, Any]) -> str:
+    """The unified diff of an incident, "" where it has none; of child processes they come as JSON has them."""
+    if isinstance(incident, dict):
+        return (incident.get("patch") or {}).get("diff", "")
+    return incident.patch.diff if incident.patch is not None else ""
+
+
 def encoded(value: Any) -> Any:
     """Plain lists, dicts, numbers and strings of it, as JSON has them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -16,7 +16,6 @@ from .observer import Observer, live_caller
 from .recorder import Opaque
 from .tape import Entry, RandomState, Slot, Tape, sequence_number, slots_in
 
-
 Instead = Callable[[Callable[[Slot], torch.Tensor], tuple[Any, ...], dict[str, Any]], Any]
 """Stands for a taped call: given what a slot holds, and the call's own arguments."""
 
@@ -257,10 +256,8 @@ def _call(entry: Entry, look: Repetition, instead: Instead | None) -> None:
         look.values.update({slot: tensor.clone() for slot, tensor in kept.items()})
     args, kwargs = _filled(entry.args, look), _filled(entry.kwargs, look)
     with look.observer:
-        if instead is None:
-            out = entry.func(*args, **kwargs)
-        else:
-            out = instead(look.values.__getitem__, args, kwargs)
+        held = look.values.__getitem__
+        out = entry.func(*args, **kwargs) if instead is None else instead(held, args, kwargs)
     look.again.entries.append(entry._replace(number=sequence_number()))
     _keep(entry.out, out, look)
     if entry.discarded:

@@ -118,14 +118,10 @@ def _mask_of(product: Spot, exp: Spot) -> Operand | None:
     for place in (0, 1):
         operand = product.operand(place)
         value, result = product.value(operand), exp.result
-        if (
-            value is not None
-            and result is not None
-            and value.shape == result.shape
-            and not value.requires_grad
-        ):
-            if bool((value[~result.isfinite()] == 0).all()):
-                return operand
+        if value is None or result is None or value.shape != result.shape or value.requires_grad:
+            continue
+        if bool((value[~result.isfinite()] == 0).all()):
+            return operand
     return None
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from ..names import operation
 from ..softmax import finished
 from ..step_graph import argument, slot_argument
-from ..tape import Entry
 from .edit import lies_in
 from .rewrite import Proposal, Rewrite
-from .source import Operand
 from .spot import Spot
 
 
@@ -79,8 +76,6 @@ def _moved(
 def _same_function(rewrite: Rewrite) -> bool:
     """Whether all that is needed is written in the function that is edited."""
     source = rewrite.call.source
-    if any(id(source.parents.get(item.node)) == id(None) for item in rewrite.holes.values()):
-        return False
     here = source.function(rewrite.target)
     return all(source.function(item.node) is here for item in rewrite.holes.values())
 

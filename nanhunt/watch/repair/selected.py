@@ -40,7 +40,7 @@ def input_replaced(spot: Spot) -> Iterator[Proposal]:
     value = spot.value(operand)
     harmless = "0.5" if spot.name in ("acos", "asin", "atanh") else "0.0" if spot.name == "exp" else "1.0"
     for title, condition, holes in _dropped(spot, value):
-        rewrite = spot.argument(f"{{torch}}.where({condition}, {{x}}, {harmless})", place, **holes)
+        rewrite = spot.argument(f"{{torch}}.where({condition}, {{x}}, {harmless})", place, "", **holes)
         if rewrite is not None:
             yield Proposal(title, (rewrite,))
 
