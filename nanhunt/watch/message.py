@@ -145,7 +145,9 @@ def _patch_lines(patch: Patch, step: int) -> list[str]:
     lines = [f"  fix: {patch.title}", f"    proven by repeating step {step}: {sound}, {_others(proof)}"]
     lines += [f"    changes the objective: {patch.bends}"] if patch.bends else []
     lines += [f"    no edit is offered: {patch.why_no_diff}; in your words:"] if not patch.diff else []
-    return lines + [f"    {line}" for line in (patch.diff or patch.snippet).splitlines()]
+    changed = [line for line in patch.diff.splitlines() if not line.startswith((" ", "+++"))]
+    lines += [f"    {line}" for line in changed or patch.snippet.splitlines()]
+    return lines + (["    (--patch FILE.diff writes this for git apply)"] if patch.diff else [])
 
 
 def _others(proof: Proof) -> str:
@@ -215,7 +217,7 @@ def run_json(
 def patch_of(incident: Incident | dict[str, Any]) -> str:
     """The unified diff of an incident, "" where it has none; of child processes they come as JSON has them."""
     if isinstance(incident, dict):
-        return (incident.get("patch") or {}).get("diff", "")
+        return str((incident.get("patch") or {}).get("diff", ""))
     return incident.patch.diff if incident.patch is not None else ""
 
 

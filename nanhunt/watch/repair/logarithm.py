@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..names import operation
 from ..softmax import finished
@@ -47,13 +48,13 @@ def log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:
         return
     made = spot.at(above)
     if made.name == "sigmoid":
-        template, x = "{F}.logsigmoid({x})", made.operand(0, "input")
-        yield from _moved(spot, made, title, made.whole(template, x=x), spot.whole(template, x=x))
+        template, x = "{F}.logsigmoid({logits})", made.operand(0, "input")
+        yield from _moved(spot, made, title, made.whole(template, logits=x), spot.whole(template, logits=x))
     elif made.name in ("sub", "rsub") and 1 in above.args:
         below = made.feeding("sigmoid")
         x = spot.at(below).operand(0, "input") if below is not None else None
-        template = "{F}.logsigmoid(-{x})"
-        yield from _moved(spot, made, title, made.whole(template, x=x), spot.whole(template, x=x))
+        template = "{F}.logsigmoid(-{logits})"
+        yield from _moved(spot, made, title, made.whole(template, logits=x), spot.whole(template, logits=x))
 
 
 def _moved(
@@ -70,7 +71,7 @@ def _moved(
     elif late is not None and direct and _same_function(late):
         yield Proposal(title, (late,))
     elif both is not None:
-        yield both
+        yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
 
 
 def _same_function(rewrite: Rewrite) -> bool:
