@@ -20,7 +20,8 @@ from nanhunt.load.memory import container_of, holds_names, tensor_of
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, Chosen, Problem, choose
+from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
+from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, TARGETS
 from nanhunt.operations.operation import Operation
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest

@@ -76,6 +76,21 @@ def attention_scores(rng: np.random.Generator) -> torch.Tensor:
     return scores
 
 
+def policy_batch() -> dict[str, torch.Tensor]:
+    """A GRPO step under TRL's names, 3 completions of 6 tokens; three log-ratios beyond exp's limit, 88.72."""
+    new = -torch.arange(1, 19).reshape(3, 6) / 8
+    old = new - torch.tensor([[0.0, 0.125, -0.25, 0.0, 0.25, -0.125]])
+    old[0, 2] = -100.0  # advantage above 0: the loss is finite, its gradient NaN
+    old[1, 4] = -90.0  # padding
+    old[2, 1] = -101.0  # advantage below 0: beyond float32 however it is written
+    mask = torch.ones(3, 6, dtype=torch.int64)
+    mask[1, 3:] = 0
+    advantages = torch.tensor([1.0, 0.5, -1.5])
+    return {
+        "per_token_logps": new, "old_per_token_logps": old, "advantages": advantages, "completion_mask": mask
+    }  # fmt: skip
+
+
 def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
     """A Lightning-like checkpoint: weights, one of them NaN, and Adam moments too small for float16."""
 
@@ -114,6 +129,7 @@ def write(folder: Path) -> None:
     plant_faults(logits, labels)
     np.savez_compressed(folder / "batch.npz", logits=logits, labels=labels)
     save_file({"layers.0.attn.scores": attention_scores(rng)}, folder / "attention.safetensors")
+    save_file(policy_batch(), folder / "policy.safetensors")
     torch.save(checkpoint(rng), folder / "checkpoint.pt")
     for step in range(1, STEPS + 1):
         logits, labels = dump_of_step(step, rng)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from nanhunt.cli import output as files
+from nanhunt.load.options import ReadOptions
 from nanhunt.operations import rules
-from nanhunt.operations.description import Description
-from nanhunt.operations.descriptions import described
+from nanhunt.operations.operation import Described
+from nanhunt.operations.options import JudgeOptions
+from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
-from nanhunt.options import Option, one_of
+from nanhunt.options import Option, declared, one_of
 
 
 def explain_rules(name: str | None, *, every: bool) -> None:
     """rule: one, all, or (with neither) a line each. Raises NanhuntError for a name that is none."""
-    known = [rule for operation in described().values() for rule in operation.rules]
     if name is None and not every:
-        files.say("".join(f"{rule.code}  {rule.severity:7}  {rule.name}\n" for rule in known))
+        files.say("".join(f"{rule.code}  {rule.severity:7}  {rule.name}\n" for rule in rules.RULES.values()))
         return
-    chosen = known if every else [_found(name or "", known)]
+    chosen = rules.RULES.values() if every else [rules.find(name or "")]
     files.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
-
-
-def _found(name: str, known: Iterable[Rule[Any, Any, Any]]) -> Rule[Any, Any, Any]:
-    same = (rule for rule in known if name.strip().lower() in (rule.code.lower(), rule.name))
-    return next(same, None) or rules.find(name)
 
 
 def _wrapped(rule: Rule[Any, Any, Any]) -> str:
@@ -40,25 +36,35 @@ def _wrapped(rule: Rule[Any, Any, Any]) -> str:
 
 def explain_operations(name: str | None, *, every: bool) -> None:
     """op: one, all, or (with neither) a line each. Raises NanhuntError for a name that is none."""
-    known = described()
     if name is None and not every:
-        files.say("".join(_lines({each.name: each.what for each in known.values()}, indent="")))
+        files.say("".join(_lines({each.name: each.what for each in OPERATIONS.values()}, indent="")))
         return
     if name is not None:
-        one_of("The operation", name, tuple(known))
-    chosen = known.values() if every else [known[name or ""]]
+        one_of("The operation", name, tuple(OPERATIONS))
+    chosen = OPERATIONS.values() if every else [OPERATIONS[name or ""]]
     files.say("\n".join(map(_operation, chosen)))
 
 
-def _operation(operation: Description) -> str:
+def _operation(operation: Described) -> str:
+    """All of it is the operation's own: what its roles, options, forms and rules say of themselves."""
     parts = {
-        "Tensors": _lines(operation.tensors),
-        "Options": _lines({option.flag: _with_default(option) for option in operation.options}),
-        "Ways of writing it": _lines(operation.forms),
+        "Tensors": _lines(
+            {each.name: each.what if each.required else f"{each.what}, optional" for each in operation.roles}
+        ),
+        "Options": _lines({option.flag: _with_default(option) for option in _own_options(operation)}),
+        "Ways of writing it": _lines(
+            {name: (form.__doc__ or "").split("\n")[0] for name, form in operation.forms.items()}
+        ),
         "Rules": _lines({rule.code: f"{rule.name} ({rule.severity})" for rule in operation.rules}),
     }
     shown = "".join(f"\n{title}:\n{''.join(lines)}" for title, lines in parts.items() if lines)
     return f"{operation.name}\n\n{_filled(operation.what)}{shown}"
+
+
+def _own_options(operation: Described) -> list[Option]:
+    """Neither where tensors are nor what is looked for: every operation has those."""
+    shared = {**declared(ReadOptions), **declared(JudgeOptions)}
+    return [each for name, each in declared(operation.options).items() if name not in shared]
 
 
 def _with_default(option: Option) -> str:

@@ -35,7 +35,7 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     options, output = given.part(Options), given.part(ScanOutputOptions)
     from nanhunt.operations import rules  # the catalogue: nothing that --help needs
 
-    rules.chosen(options.select, options.ignore)
+    rules.check((*options.select, *options.ignore))
     read = (options.targets, options.class_weights, output.baseline)
     _check_files(output, [*paths, *(path for path in read if path)])
 
@@ -107,7 +107,7 @@ def _judged(
 
     done: list[Report] = []
     with Progress() as progress:
-        survey = Survey(options, compares, options_for, progress.advance, tables)
+        survey = Survey(options, compares, options_for, progress.advance, progress.expect, tables)
         try:
             if not paths:
                 done.append(survey.chosen(builtin_batch()))

@@ -22,7 +22,12 @@ class Progress:
         self._began = time.monotonic()
         self.done = 0
         """Bytes so far."""
+        self._total: int | None = None
         self._bar: RichProgress | None = None
+
+    def expect(self, total: int | None) -> None:
+        """So many bytes are to come: those of the files, which unpack to more where they are compressed."""
+        self._total = total
 
     def __enter__(self) -> Progress:
         """Nothing is shown yet."""
@@ -37,7 +42,8 @@ class Progress:
             self._bar = _bar()
             self._bar.start()
             self._bar.add_task("judging", total=None)
-        self._bar.update(self._bar.task_ids[0], completed=self.done)
+        total = None if self._total is None else max(self._total, self.done)
+        self._bar.update(self._bar.task_ids[0], total=total, completed=self.done)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -82,3 +82,9 @@ def _blocks(view: Array, first: int, limit: int) -> Iterator[tuple[int, Array]]:
     for start in range(0, view.shape[0], step):
         part = view[start : start + step]
         yield first + start * inner, part.reshape(-1, view.shape[-1])
+
+
+def evenly(count: int, most: int) -> Array:
+    """At most ``most`` of the numbers 0 to count - 1, evenly spread, with the first and the last: int64, ascending."""
+    taken = min(count, most)
+    return np.arange(taken) * (count - 1) // max(1, taken - 1)

@@ -172,6 +172,18 @@ def is_folder(path: str) -> bool:
         return False  # opening it says why
 
 
+def bytes_at(path: str) -> int | None:
+    """Of a file, or of all files in a folder that is a format; None for standard input, 0 for what is missing."""
+    if path == STDIN:
+        return None
+    try:
+        if not is_folder(path):
+            return Path(path).stat().st_size
+        return sum(each.stat().st_size for each in Path(path).rglob("*") if each.is_file())
+    except (OSError, ValueError):
+        return 0  # opening it says why
+
+
 def open_source(path: str) -> Source:
     """The bytes at ``path``, or of standard input for "-".
 

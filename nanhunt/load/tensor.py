@@ -49,6 +49,8 @@ class Tensor:
     """Of a tensor that lies in several places: maps them. ``read`` then puts them together in a file."""
     note: str = ""
     """What a reader of the report must know of how the values were read."""
+    owner: str = ""
+    """The parameter whose state an optimizer keeps here, where the file tells which."""
     address: Address | None = field(default=None, repr=False, compare=False)
     """How another process opens it; None: the values themselves must get there."""
 

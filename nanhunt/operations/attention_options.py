@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanhunt.operations.options import MaskOptions
 from nanhunt.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
+class AttentionOptions(MaskOptions):
     """Attention."""
 
     scale: float = option(0.0, help="Multiplies q @ k.mT; 0 stands for 1 / sqrt(D).")
     causal: bool = option(False, help="Query i sees keys 0 to i only.")
-    mask_drops: bool = option(
-        False,
-        help="A bool mask is True where a key is left out, as a key_padding_mask is; default: where it stays.",
-    )

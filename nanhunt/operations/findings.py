@@ -52,17 +52,17 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
         truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))) if compares else None,
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
-        strip=strip(found, plan.unit_count), operation=operation.name,
+        strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
         unit_shape=(*plan.groups, *plan.units), fused_call=operation.fused_call,
     )  # fmt: skip
 
 
 def _notes(problem: Problem) -> tuple[str, ...]:
+    assumed = problem.operation.assumes(problem) if problem.operation.assumes else ""
     computed = compute_format(problem.dtype).name
-    if computed == problem.dtype:
-        return ()
-    return (f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}",)
+    upcast = f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}"
+    return tuple(filter(None, (assumed, upcast if computed != problem.dtype else "")))
 
 
 def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -> Implementation:
@@ -79,10 +79,9 @@ def _reduced(problem: Problem, total: float) -> float | None:
     """The reduced value in float64; None for an operation without a reduction."""
     if not problem.reduction:
         return None
-    count = problem.plan.unit_count
     if problem.reduction == "sum":
         return total
-    return total / count if count else math.nan
+    return total / problem.count if problem.count else math.nan
 
 
 def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Finding:

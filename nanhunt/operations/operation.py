@@ -75,9 +75,6 @@ class Behaviour:
 BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
 
 
-BEHAVIOUR_FIELDS = ("bad_value", "bad_gradient", "wrong", "silent")
-
-
 @dataclass
 class Facts:
     """What the rules of an operation read, over the units of one block."""
@@ -119,22 +116,37 @@ class Block:
         return self.groups * math.prod(self.units)
 
 
-@dataclass(frozen=True)
-class Operation:
-    """Everything nanhunt knows of one operation."""
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What people are told of an operation, and what is looked for in it: ``nanhunt op`` shows just this."""
 
     name: str
     """As --op takes it."""
     what: str
     """One sentence."""
+    roles: tuple[Role, ...]
+    """The first is the one that findings are about."""
+    options: type[Any]
+    """A frozen dataclass of options, the operation's own among them."""
+    forms: Mapping[str, Callable[..., Any]]
+    """Ways of writing it, by name; the first line of each docstring is what people are told."""
+    rules: tuple[Rule[Any, Any, Any], ...]
+    """In order of causes: a unit that several rules hold for has the first as its cause."""
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises KeyError."""
+        found = {role.name: role for role in self.roles}
+        return found[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Described):
+    """An operation that ``nanhunt.operations.judge`` runs: everything that it knows of it."""
+
     unit: str
     """What is counted: "row", "value"."""
     fused_call: str
     """How users call the fused form: "F.cross_entropy"."""
-    roles: tuple[Role, ...]
-    """The first is the one that findings are about."""
-    options: type[Any]
-    """A frozen dataclass of the operation's own options."""
     plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
     """(shapes by role, options) -> Plan. Raises NanhuntError for shapes that do not fit."""
     forms: Mapping[str, Form]
@@ -143,14 +155,16 @@ class Operation:
     """The value in float64, without cancellation; given float64 tensors."""
     facts: Callable[[Block], dict[str, Bools]]
     """The operation's own facts on each unit of a block."""
-    rules: tuple[Rule[Facts, Any, Any], ...]
-    """In order of causes: a unit that several rules hold for has the first as its cause."""
     slots: Callable[[Any], Mapping[str, str]]
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
     scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
     """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
+    count: Callable[[Any], float] | None = None
+    """(Problem) -> what a mean divides by, where that is not the number of units: tokens that a mask keeps."""
+    assumes: Callable[[Any], str] | None = None
+    """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 
@@ -159,11 +173,6 @@ class Operation:
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
-
-    def role(self, name: str) -> Role:
-        """The role of that name. Raises KeyError."""
-        found = {role.name: role for role in self.roles}
-        return found[name]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ def _rules() -> Iterable[str]:
 
 
 def _operations() -> Iterable[str]:
-    from nanhunt.operations.registry import DEFAULT, OPERATIONS
+    from nanhunt.operations.registry import OPERATIONS
 
-    return (DEFAULT, *OPERATIONS)
+    return (name for name in OPERATIONS if name != "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +64,25 @@ class LossOptions:
     reduction: str = option(
         "mean", help="How the losses of rows or values become one.", choices=("mean", "sum")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Masks."""
+
+    mask_drops: bool = option(
+        False,
+        help="A mask is True where something is left out, as a key_padding_mask is; default: where it stays.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaOptions:
+    """Weights of a reference policy."""
+
+    beta: float = option(0.1, help="Weight of the KL term of ppo.", at_least=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """For an operation that has none of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,16 @@ class Problem:
         """How the values become one: mean, sum, or nothing for an operation whose values are its output."""
         return str(self.options.reduction) if self.operation.reduces else ""
 
+    @cached_property
+    def count(self) -> float:
+        """N of a mean."""
+        own = self.operation.count
+        return float(self.plan.unit_count) if own is None else own(self)
+
     @property
     def upstream(self) -> float:
         """What the reduction hands back to each value: 1 / N for a mean, else 1."""
-        return 1.0 / max(1, self.plan.unit_count) if self.reduction == "mean" else 1.0
+        return 1.0 / max(1.0, self.count) if self.reduction == "mean" else 1.0
 
     @property
     def narrow(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,13 +68,18 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
             {name: _values(tensor, sound) for name, tensor in problem.tensors.items()},
             np.arange(len(sound)),
         )
+    if _is_flat(problem):
+        alone = _alone(problem, numbers[:MOST_VALUES])
+        sample = _part(problem, alone, np.arange(len(numbers)))
+        sound = numbers[: len(sample.failing)][_sound(sample, rule)]
+        return _part(problem, _alone(problem, sound), np.arange(len(sound)))
     shape = problem.main.shape
-    if len(shape) < 3:  # one head: there is no axis to slice
+    if not shape or problem.plan.groups[:1] != shape[:1]:  # one head: there is no axis to slice
         return _part(problem, problem.tensors, numbers)
     inner = problem.plan.unit_count // shape[0]
     size = sum(math.prod(each.shape) for each in problem.tensors.values()) // shape[0]
     slices = np.unique(numbers // inner)[: max(1, MOST_VALUES // max(1, size))]
-    part = {name: _taken(tensor, len(shape), shape[0], slices) for name, tensor in problem.tensors.items()}
+    part = {name: _taken(problem, name, slices) for name in problem.tensors}
     failing = numbers[np.isin(numbers // inner, slices)]
     sample = _part(problem, part, np.searchsorted(slices, failing // inner) * inner + failing % inner)
     return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
@@ -82,6 +87,30 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
 
 def _is_elementwise(problem: Problem) -> bool:
     return not problem.plan.units and all(how.own == 0 for how in problem.plan.sliced.values())
+
+
+def _is_flat(problem: Problem) -> bool:
+    """Whether units stand in a row whose numbers never meet: tokens of a sequence."""
+    plan = problem.plan
+    rows = ((1,), plan.units)
+    cut = plan.sliced.keys() == problem.tensors.keys() and len(plan.units) == 1
+    return cut and all(how.own == 1 and how.shape[-1:] in rows for how in plan.sliced.values())
+
+
+def _alone(problem: Problem, numbers: npt.NDArray[np.intp]) -> dict[str, Tensor]:
+    """Each of those units as the only one of a group, in as many dimensions as the user's tensors have."""
+    plan = problem.plan
+    at = np.unravel_index(numbers, (*plan.groups, *plan.units))
+    part = {}
+    for name, tensor in problem.tensors.items():
+        seen = np.broadcast_to(tensor.data.reshape(plan.sliced[name].shape), (*plan.groups, *plan.units))
+        array = np.ascontiguousarray(seen[at]).reshape(len(numbers), *(1,) * (len(tensor.shape) - 1))
+        part[name] = Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, _holding(array))
+    return part
+
+
+def _holding(array: npt.NDArray[Any]) -> Callable[[], npt.NDArray[Any]]:
+    return lambda: array
 
 
 def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
@@ -92,8 +121,9 @@ def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
 def _part(problem: Problem, tensors: Mapping[str, Tensor], failing: npt.NDArray[np.intp]) -> Sample:
     """The problem of some of the tensors' numbers, under the reduction of the whole."""
     plan = problem.operation.plan({name: each.shape for name, each in tensors.items()}, problem.options)
-    share = plan.unit_count * problem.upstream if problem.reduction == "mean" else 1.0
-    return Sample(replace(problem, tensors=tensors, plan=plan), failing, share)
+    part = replace(problem, tensors=tensors, plan=plan)
+    share = part.count * problem.upstream if problem.reduction == "mean" else 1.0
+    return Sample(part, failing, share)
 
 
 def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
@@ -110,12 +140,14 @@ def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
     return sound
 
 
-def _taken(tensor: Tensor, dimensions: int, length: int, slices: npt.NDArray[np.intp]) -> Tensor:
+def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     """Those slices of the first axis, where the tensor has that axis; the whole of it where it is shared."""
-    if len(tensor.shape) != dimensions or tensor.shape[0] != length:
+    tensor, how, groups = problem.tensors[name], problem.plan.sliced.get(name), problem.plan.groups
+    has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
+    if not has_axis:
         return tensor
     array = np.ascontiguousarray(tensor.data[slices])
-    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
+    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, _holding(array))
 
 
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
@@ -125,11 +157,24 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     given = block.stored if fix.stored else block.cast
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
-    bad, outcome, error = _judged(sample, block, fixes.run(code, tensors, leaves, sample.share))
+    ran = fixes.run(code, tensors, leaves, sample.share)
+    bad, outcome, error = _judged(sample, block, ran)
     count = int(np.count_nonzero(bad[sample.failing]))
+    if fix.changes and outcome.endswith("finite but wrong"):
+        outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, block, ran)
     return RemedyResult(
         fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
     )
+
+
+def _in_numbers(sample: Sample, block: Block, ran: fixes.Ran) -> str:
+    """What another objective makes of the failing units: ": loss 2.4e+08, largest gradient 0, the truth 1.3e+43"."""
+    problem = sample.problem
+    if ran.result is None or ran.result.dim():
+        return ""
+    true = _true_loss(problem, run_truth(problem.operation, block, problem.upstream))
+    largest = max((float(each.abs().max()) for each in ran.gradients.values() if each.numel()), default=0.0)
+    return f": loss {float(ran.result):.3g}, largest gradient {largest:.3g}, the true loss {float(true):.3g}"
 
 
 def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
@@ -164,12 +209,16 @@ def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, f
 
 def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
     """(what is wrong with the reduced loss or "", its error)."""
-    true = truth.value.mean() if problem.reduction == "mean" else truth.value.sum()
+    true = _true_loss(problem, truth)
     if not bool(loss.isfinite()):
         right = bool(loss.double() == true)
         return "" if right else f"loss still {'NaN' if bool(loss.isnan()) else 'infinite'}", None
     error = float((loss.double() - true).abs())
     return "loss finite but wrong" if error > WRONG * max(1.0, float(true.abs())) else "", error
+
+
+def _true_loss(problem: Problem, truth: Ran) -> torch.Tensor:
+    return truth.value.sum() / (max(1.0, problem.count) if problem.reduction == "mean" else 1.0)
 
 
 def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Behaviour:

@@ -1,18 +1,72 @@
-"""The operations that --op takes: one line each."""
+"""The operations: one line each. One is loaded when it is asked for, so that nothing pays for the others."""
 
 from __future__ import annotations
 
-from nanhunt.operations.attention import ATTENTION
-from nanhunt.operations.bce import BCE
-from nanhunt.operations.operation import Operation
+import importlib
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+
+from nanhunt.operations.attention_options import AttentionOptions
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.operation import Described, Operation
+from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
 
-OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in (BCE, ATTENTION)}
+_HOMES = {
+    "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
+    "values": "nanhunt.operations.values.operation:VALUES",
+    "bce": "nanhunt.operations.bce:BCE",
+    "attention": "nanhunt.operations.attention:ATTENTION",
+    "ppo": "nanhunt.operations.ppo.operation:PPO",
+}
+"""By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
-"""Judged without --op as well, where there are logits; by its own room, and not as one of the above."""
+"""Judged without --op as well, where there are logits; by its own room, and not on ``Operation``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationOptions(PpoOptions, AttentionOptions, CrossEntropyOptions):
+    """The options of all operations; one that has options of its own adds their class to the bases.
+
+    The class must be quick to import: every command's flags are made of it before anything else is loaded.
+    """
+
+
+class _Operations(MutableMapping[str, Described]):
+    """All operations by name, loaded one by one; one that is put in (by a test, by a notebook) is like the others."""
+
+    def __init__(self) -> None:
+        self._homes = dict(_HOMES)
+        self._loaded: dict[str, Described] = {}
+
+    def __getitem__(self, name: str) -> Described:
+        if name not in self._loaded:
+            module, attribute = self._homes[name].split(":")
+            self._loaded[name] = getattr(importlib.import_module(module), attribute)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, operation: Described) -> None:
+        self._homes.setdefault(name, "")
+        self._loaded[name] = operation
+
+    def __delitem__(self, name: str) -> None:
+        del self._homes[name]
+        self._loaded.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+OPERATIONS = _Operations()
 
 
 def find(name: str | None) -> Operation | None:
     """The operation of that name; None for cross entropy. NanhuntError, with the nearest one, for any other."""
-    one_of("--op", name or DEFAULT, (DEFAULT, *OPERATIONS))
-    return OPERATIONS.get(name or DEFAULT)
+    if name is None or name == DEFAULT:
+        return None
+    one_of("--op", name, tuple(each for each in OPERATIONS if each != "values"))
+    found = OPERATIONS[name]
+    return found if isinstance(found, Operation) else None

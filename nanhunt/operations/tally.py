@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.operations.rules import RULES
 from nanhunt.operations.values.health import Counts
 from nanhunt.results.report import RowBin
 
@@ -79,10 +78,10 @@ def tally_rules(
             first[code] = tuple(int(n) for n in numbers[held][:REMEDY_ROWS])
             cause[held] = position
     hit = cause >= 0
-    keys, occurrences = np.unique(bin_of(numbers[hit], rows) * len(holds) + cause[hit], return_counts=True)
+    times = np.bincount(bin_of(numbers[hit], rows) * len(holds) + cause[hit])
     causes = {
-        (int(key) // len(holds), holds[int(key) % len(holds)][0]): int(times)
-        for key, times in zip(keys, occurrences, strict=True)
+        (key // len(holds), holds[key % len(holds)][0]): int(times[key])
+        for key in np.flatnonzero(times).tolist()
     }
     return Tally(counts, first, int(np.count_nonzero(hit)), strip_causes=causes)
 
@@ -92,8 +91,8 @@ def bin_of(numbers: npt.NDArray[np.intp], rows: int) -> npt.NDArray[np.intp]:
     return numbers * min(rows, BINS) // max(rows, 1)
 
 
-def strip(tally: Tally, rows: int) -> tuple[RowBin, ...]:
-    """The strip over all rows, from a tally over all of them."""
+def strip(tally: Tally, rows: int, codes: Sequence[str]) -> tuple[RowBin, ...]:
+    """The strip over all rows, from a tally over all of them; ``codes`` in order of causes."""
     bins = min(rows, BINS)
     edges = [-(-index * rows // bins) for index in range(bins + 1)] if bins else []
     return tuple(
@@ -103,7 +102,7 @@ def strip(tally: Tally, rows: int) -> tuple[RowBin, ...]:
             tally.strip_max.get(index),
             tuple(
                 (code, tally.strip_causes[index, code])
-                for code in RULES
+                for code in codes
                 if (index, code) in tally.strip_causes
             ),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
 from nanhunt.literal import literal, literal_lines
-from nanhunt.operations.rules import RULES, chosen, of_operation
+from nanhunt.operations.rules import chosen, of_operation
 from nanhunt.render import phrases
 from nanhunt.results.report import Finding, Healthy, ReadError, Report, TensorReport, natural_key
 from nanhunt.results.verdict import fails
@@ -89,12 +89,13 @@ def _tensor(suite: ET.Element, tensor: TensorReport) -> None:
 
 def _looked_at(tensor: TensorReport) -> Iterator[tuple[str, str]]:
     """(code, name) of every rule that was judged on this tensor, in the catalogue's order."""
-    codes = chosen(tensor.options.get("select") or (), tensor.options.get("ignore") or ())
-    found = {finding.code: finding.name for finding in tensor.findings}
     operation = "values" if tensor.role == "values" else tensor.operation
-    judged = {rule.code for rule in of_operation(operation, tensor.targets is not None)} & codes
-    yield from ((code, rule.name) for code, rule in RULES.items() if code in found or code in judged)
-    yield from ((code, name) for code, name in found.items() if code not in RULES)
+    codes = chosen(operation, tensor.options.get("select") or (), tensor.options.get("ignore") or ())
+    found = {finding.code: finding.name for finding in tensor.findings}
+    for rule in of_operation(operation, tensor.targets is not None):
+        if rule.code in codes or rule.code in found:
+            yield rule.code, found.pop(rule.code, rule.name)
+    yield from found.items()  # of a rule that this version does not know, or not for such a tensor
 
 
 def _finding(case: ET.Element, finding: Finding, tensor: TensorReport) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
+from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import registry, rules
 from nanhunt.operations.cross_entropy.diagnose import diagnose
@@ -43,6 +44,8 @@ class Survey:
     options_for: OptionsFor | None = None
     """Options of one file, where they differ by path."""
     advance: Advance = lambda _: None
+    expect: Callable[[int | None], None] = lambda _: None
+    """Told of all bytes to come, once they are known; None: they cannot be."""
     tables: dict[tuple[str, str], RowTable] | None = None
     """Filled in for --save-rows, by (tensor label, dtype)."""
     unfinished: list[Report] = field(default_factory=list)
@@ -61,6 +64,9 @@ class Survey:
             yield self._failed("", error)
             return
         yield _not_looked_at(*found.passed_over)
+        sizes = [bytes_at(file) for file in found.files]
+        times = max(1, len(self.options.dtype))
+        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         judged = False
         for file in found.files:
             report = self.path(file)
@@ -100,7 +106,7 @@ class Survey:
         from nanhunt.operations.problem import problem_of
 
         said = spoken(operation, options, tuple(options.role))
-        codes = rules.chosen(options.select, options.ignore)
+        codes = rules.chosen(operation.name, options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
             main = tensors[operation.roles[0].name]
@@ -156,7 +162,8 @@ class Survey:
         options = seen.options
         classes = tensor.shape[options.class_axis]
         weights = None if chosen.class_weights is None else read_weights(chosen.class_weights, classes)
-        job = Job(tensor, dtype, seen.targets, weights, options, rules.chosen(options.select, options.ignore))
+        codes = rules.chosen("cross-entropy", options.select, options.ignore)
+        job = Job(tensor, dtype, seen.targets, weights, options, codes)
         table = None if self.tables is None else self.tables.setdefault((tensor.label, dtype), RowTable())
         every_row = self.compares or table is not None
         return diagnose(job, self.executor, every_row=every_row, table=table, advance=self.advance)
@@ -165,7 +172,7 @@ class Survey:
         self, tensors: Sequence[Tensor], notes: Mapping[str, tuple[str, ...]], options: Options
     ) -> Iterator[Report]:
         """The health of tensors that are not logits; ``notes`` by label."""
-        codes = rules.chosen(options.select, options.ignore)
+        codes = rules.chosen("values", options.select, options.ignore)
 
         def dtypes(tensor: Tensor) -> tuple[str, ...]:
             return _dtypes(tensor, options)

@@ -79,6 +79,17 @@ def test_shards_outside_the_folder_are_not_opened(checkpoint, refusal, shard):
     assert "not in its folder" in refusal(checkpoint).message or "is a folder" in refusal(checkpoint).message
 
 
+@pytest.mark.parametrize("name", ["n" * 5000, "a\0b"])
+def test_a_shard_that_no_file_system_can_hold(checkpoint, name):
+    body = json.loads(checkpoint.read_text())
+    body["weight_map"]["a.weight"] = name
+    checkpoint.write_text(json.dumps(body))
+    container = open_path(str(checkpoint))
+    assert list(container.tensors) == ["b.weight"]
+    assert name[:1] in container.missing[0].message
+    assert len(container.missing[0].message) < 400
+
+
 def test_an_index_of_itself(checkpoint, refusal):
     checkpoint.write_text(json.dumps({"weight_map": {"a": checkpoint.name}}))
     assert "itself an index" in refusal(checkpoint).message

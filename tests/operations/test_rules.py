@@ -78,14 +78,21 @@ def test_a_typo_is_answered_with_what_was_meant(text: str, meant: str) -> None:
 
 
 def test_selection_by_code_name_and_prefix() -> None:
-    assert chosen((), ()) == frozenset(RULES)
-    assert chosen(("NH1",), ()) == {"NH101", "NH102", "NH103", "NH104"}
-    assert chosen(("NH1", "collapsed-loss"), ("NH104",)) == {"NH101", "NH102", "NH103", "NH202"}
-    assert chosen((), ("NH",)) == frozenset()
-    assert chosen(("nh2",), ()) == {"NH201", "NH202", "NH203"}
+    assert chosen("values", (), ()) == {"NH501", "NH502", "NH503", "NH504"}
+    assert chosen("cross-entropy", ("NH1",), ()) == {"NH101", "NH102", "NH103", "NH104"}
+    assert chosen("cross-entropy", ("NH1", "collapsed-loss"), ("NH104",)) == {
+        "NH101",
+        "NH102",
+        "NH103",
+        "NH202",
+    }
+    assert chosen("cross-entropy", (), ("NH",)) == frozenset()
+    assert chosen("cross-entropy", ("nh2",), ()) == {"NH201", "NH202", "NH203"}
+    assert chosen("values", ("NH1",), ()) == frozenset()
+    assert chosen("an operation of a later version", (), ()) == frozenset()
 
 
 @pytest.mark.parametrize("text", ["NH9", "NHX", "N", "", "exp"])
 def test_a_selection_that_matches_nothing_is_an_error(text: str) -> None:
     with pytest.raises(NanhuntError):
-        chosen((text,), ())
+        chosen("cross-entropy", (text,), ())

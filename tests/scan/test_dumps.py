@@ -63,6 +63,23 @@ DUMPS: dict[str, tuple[Any, str | None, str]] = {
     "attention": ({"attn_scores": CAUSAL[:, None], "labels": integers(2, 3)}, None, "does not fit"),
     "distillation": ({"teacher_logits": normal(8, 4), "labels": integers(4, 8)}, None, "not taken for its own"),
     "tuple": ((normal(8, 4), integers(4, 8)), "1", "assumed to be logits"),
+    "tuple under a key": ({"step_7": (normal(8, 4), integers(4, 8))}, "step_7.1", "assumed to be logits"),
+    "tuples by step": ({f"s{i}": (normal(8, 4), integers(4, 8)) for i in range(3)}, "s0.1", "assumed to be logits"),
+    "segmentation, cubic": (
+        {"logits": normal(2, 5, 5, 5), "labels": integers(5, 2, 5, 5)},
+        "labels", "class axis 1, where F.cross_entropy has it",
+    ),
+    "segmentation with a mask": ({"logits": IMAGES, "mask": integers(5, 2, 6, 7)}, "mask", "class axis 1"),
+    "a tuple of segmentation": ((IMAGES, integers(5, 2, 6, 7)), "1", "class axis 1"),
+    "attention's mask is no label": (
+        {"logits": normal(3, 12, 50), "attention_mask": torch.ones(3, 12, dtype=torch.int64)}, None, "no targets",
+    ),
+    "a NumPy array in a dict": ({"logits": normal(8, 4).numpy(), "labels": integers(4, 8).numpy()}, "labels", ""),
+    "prefixes": (
+        {f"step{i}_{name}": value for i in range(2) for name, value in
+         (("logits", normal(8, 4)), ("labels", integers(4, 8)))},
+        "step0_labels", "",
+    ),
     "list of steps": ([{"logits": normal(8, 4), "labels": integers(4, 8)}] * 2, "0.labels", ""),
 }  # fmt: skip
 

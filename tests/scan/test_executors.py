@@ -110,7 +110,12 @@ def test_a_unit_of_work_is_an_address_and_a_range(tmp_path: Path) -> None:
     labels = nanhunt.load.memory.tensor_of(np.arange(rows) % 3, "labels")
     options = CrossEntropyOptions()
     job = Job(
-        logits, "float32", read_targets(labels, "argument", logits, -1, -100), None, options, chosen((), ())
+        logits,
+        "float32",
+        read_targets(labels, "argument", logits, -1, -100),
+        None,
+        options,
+        chosen("cross-entropy", (), ()),
     )
     pickled = pickle.dumps(sweep.Unit(job, 100, 200))
     assert len(pickled) < 4000

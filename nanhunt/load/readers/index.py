@@ -98,13 +98,15 @@ def _shard(source: Source, name: str, open_shard: Callable[[str], Container]) ->
         message = f'{source.name} names the shard "{printable(name)}", which is not in its folder.'
         raise NanhuntError(message, "Put shards beside their index.")
     path = Path(source.file).parent / name
-    if not path.exists():
-        hint = "Download it again, or check the shards that are there one by one."
-        raise NanhuntError(
-            f"{source.name} needs the shard {printable(str(path))}, which does not exist.", hint
-        )
     try:
+        if not path.exists():
+            hint = "Download it again, or check the shards that are there one by one."
+            raise NanhuntError(f"it needs the shard {printable(str(path))}, which does not exist.", hint)
         return open_shard(str(path))
+    except (OSError, ValueError) as error:  # no file system has such names
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f'{source.name} names the shard "{printable(name)[:80]}": {reason}.'
+        raise NanhuntError(message, "Download the index again.") from None
     except NanhuntError as error:
         raise NanhuntError(f"{source.name}: {error.message}", error.hint) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ _ARRAY_CALLS = {
     for core in ("core", "_core")
     for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 }
+_CONFIGURED = re.compile(r"(?s)\A(\w+)\{'.*\}\Z")
+"""How Lightning keys a callback's state: its class, then a dict of its settings, which no name is long enough for."""
 Path = tuple[str, ...]
 
 
@@ -150,7 +153,9 @@ def _items(value: object) -> Iterable[tuple[object, object]]:
 
 def spelled(key: object) -> str:
     """A key as a part of a name."""
-    if isinstance(key, str | int | float | bool | None):
+    if isinstance(key, str):
+        return _CONFIGURED.sub(r"\1", key)
+    if isinstance(key, int | float | bool | None):
         return str(key)
     if isinstance(key, Global):
         return key.path

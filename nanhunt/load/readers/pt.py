@@ -10,7 +10,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -24,6 +24,7 @@ from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.numpy_pickle import numpy_array
+from nanhunt.load.readers.optimizer import owners
 from nanhunt.load.readers.pickled import External, Global, Instance
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
@@ -171,7 +172,8 @@ def _damaged(source: Source, why: str) -> NanhuntError:
 def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
     """What an unpickled checkpoint holds, under dotted names."""
     try:
-        found = objects.contents(load().object)
+        content = load().object
+        found = objects.contents(content)
         tensors: dict[str, Tensor] = {}
         refused: dict[str, RefusedTensor] = {}
         for path, value in found.values:
@@ -186,6 +188,8 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
         hint = "Save its tensors alone: torch.save(model.state_dict(), 'weights.pt')."
         message = f"{source.name} nests its contents absurdly, {error.args[0]:,} levels deep."
         raise NanhuntError(message, hint) from None
+    for name, owner in owners(content, tensors).items():
+        tensors[name] = replace(tensors[name], owner=owner)
     numbers = plain_numbers(source, found.numbers)
     unread = {".".join(path): what for path, what in found.unread}
     return Container(source.file, tensors, form, refused, numbers, unread)

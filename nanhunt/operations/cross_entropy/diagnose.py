@@ -54,7 +54,8 @@ def diagnose(
         findings=findings, affected_rows=tally.affected,
         class_axis=job.options.class_axis,
         fused_call="torch.softmax" if job.targets is None else "F.cross_entropy", notes=tuple(_notes(job, every_row)),
-        histogram=histogram(rows, tensor.dtype), strip=strip(tally, rows.count),
+        histogram=histogram(rows, tensor.dtype),
+        strip=strip(tally, rows.count, [rule.code for rule in job.judged]),
         worst_rows=_worst_rows(job, findings),
     )  # fmt: skip
 

@@ -5,16 +5,18 @@ Every operation is executed in the dtype of ``x``. What a careful user adds by h
 three handwritten forms: temperature divides the logits first; an ignored row gathers class 0 and its loss is
 replaced by 0 with ``torch.where``; class weights w and smoothing eps go into the sum, as in ``F.cross_entropy``:
 (1 - eps) w_t (-log p_t) + eps / classes * sum over c of w_c (-log p_c). ``fused`` leaves all that to it.
+
+torch is imported inside: ``nanhunt op`` tells these forms without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -67,24 +69,30 @@ class Outcome(NamedTuple):
     """Of the logits' shape without classes: row losses before the reduction, in the dtype of the logits."""
 
 
-Implementation = Callable[[torch.Tensor, Labels, LossOptions], Outcome]
-NegLog = Callable[[torch.Tensor | None], torch.Tensor]
+Implementation = Callable[["torch.Tensor", Labels, LossOptions], Outcome]
+NegLog = Callable[["torch.Tensor | None"], "torch.Tensor"]
 """-log p at the given classes, a dimension of size 1; or at all of them for None."""
 
 
 def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """e = exp(x); p = e / e.sum(1); loss_i = -log(p[i, t_i])."""
+    import torch
+
     e = torch.exp(at_temperature(x, options))
     return _log_of(e / e.sum(1, keepdim=True), labels, options)
 
 
 def log_of_softmax(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """p = torch.softmax(x, 1); loss_i = -log(p[i, t_i])."""
+    import torch
+
     return _log_of(torch.softmax(at_temperature(x, options), 1), labels, options)
 
 
 def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     """m = max; loss_i = m + log(sum(exp(x - m))) - x_t."""
+    import torch
+
     z = at_temperature(x, options)
     m = z.amax(1, keepdim=True)
     lse = m + torch.log(torch.exp(z - m).sum(1, keepdim=True))
@@ -98,7 +106,9 @@ def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
 
 
 def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
-    """``F.cross_entropy`` on raw logits; its probabilities are those of ``torch.softmax``."""
+    """F.cross_entropy(x, t); its probabilities are those of ``torch.softmax``."""
+    import torch
+
     z = at_temperature(x, options)
     with torch.no_grad():
         probabilities = torch.softmax(z, 1)
@@ -107,6 +117,8 @@ def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
 
 def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
     """Row losses of ``F.cross_entropy`` on logits that are divided already."""
+    import torch.nn.functional as F
+
     target = labels.probabilities
     if labels.classes is not None:
         target = labels.classes.masked_fill(~labels.kept, options.ignore_index)
@@ -133,6 +145,8 @@ def smoothed_parts(
     The second is not yet multiplied by eps / classes, so it overflows first (cross_entropy_loss_label_smoothing in
     ATen/native/LossNLL.cpp).
     """
+    import torch.nn.functional as F
+
     assert labels.classes is not None
     neg_log = -F.log_softmax(z, 1)
     if options.weights is not None:
@@ -155,6 +169,8 @@ def at_temperature(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
 
 
 def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+    import torch
+
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
         # Gather first: log of the whole tensor has a NaN gradient wherever any p is 0.
         return -torch.log(p if classes is None else p.gather(1, classes))
@@ -164,6 +180,8 @@ def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
 
 def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int) -> torch.Tensor:
     """Row losses (rows,) as a user adds the options to -log p."""
+    import torch
+
     eps = options.label_smoothing
     if labels.probabilities is not None:
         y = labels.probabilities

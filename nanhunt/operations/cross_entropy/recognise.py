@@ -12,12 +12,12 @@ import numpy as np
 
 from nanhunt.dtypes.convert import to_floats
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
+from nanhunt.load.rows import Rows, evenly
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import SCORES, Problem
+from nanhunt.operations.cross_entropy.roles import Problem
 from nanhunt.operations.cross_entropy.targets import (
     SUM_TOLERANCE,
     Targets,
@@ -26,6 +26,7 @@ from nanhunt.operations.cross_entropy.targets import (
     leading,
     read_targets,
 )
+from nanhunt.operations.cross_entropy.tensors import SCORES
 
 SAMPLED_ROWS = 64
 SAMPLED_VALUES = 1 << 20
@@ -92,6 +93,8 @@ def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, st
     if targets.shape not in (second, (second[0], 1, *second[1:])):
         return options.class_axis, ""
     if targets.shape == leading(problem.logits, -1):
+        if len(shape) > 3 and options.class_axis == -1:
+            return 1, f"class axis 1, where F.cross_entropy has it; if they are last: --class-axis {given}"
         said = f"classes assumed in the last dimension of {shape}; where they are the second: --class-axis 1"
         return options.class_axis, said
     name = printable(targets.name or targets.label)
@@ -141,7 +144,7 @@ def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     if not 1 < rows.classes <= SAMPLED_VALUES or not rows.count:
         return []
     most = min(rows.count, SAMPLED_ROWS, max(1, SAMPLED_VALUES // rows.classes))
-    sample = np.unique(np.linspace(0, rows.count - 1, most).astype(np.intp))
+    sample = evenly(rows.count, most)
     for part in (sample[:1], sample):  # one row is enough for nearly all logits
         values = to_floats(rows.take(part), logits.dtype)
         sums = values.sum(-1, dtype=np.float64)

@@ -12,37 +12,19 @@ from nanhunt.load.container import Container, NothingToCheck, NotNumbers
 from nanhunt.load.numbers import values_beside
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
-from nanhunt.load.roles import Candidates, Role, is_called, place
+from nanhunt.load.roles import Candidates, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import described, listed, printable
-
-# Patterns are compiled by re when first used: most files hold one tensor without a name.
-LOGITS = Role("logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1)
-SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
-"""Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
-TARGETS = Role(
-    "targets",
-    r"(.*[_-])?(targets?|labels?)([_-](ids?|idx|index|probs?|probabilities))?|y|y_true|gold|ground_truth"
-    r"|(.*[_-])?masks|(start|end)_positions?",
-    INTEGER + FLOATING,
-    usual=INTEGER,
-    required=False,
+from nanhunt.operations.cross_entropy.tensors import (
+    CLASS_MASK,
+    CLASS_WEIGHTS,
+    INPUTS,
+    LOGITS,
+    NOT_LOGITS,
+    OTHERS_LABELS,
+    SCORES,
+    TARGETS,
 )
-CLASS_WEIGHTS = Role("class weights", r"((class|ce|loss)[_-]?)?weights?", FLOATING, required=False)
-INPUTS = Role(
-    "input ids", r"(decoder_)?input(s|_ids?)?|(input_)?tokens?|token_ids|idx|x", INTEGER, required=False
-)
-"""What a language model read: tells whether its labels are shifted."""
-
-_OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
-"""Logits that a loss compares with, and not with the labels beside them."""
-_NOT_LOGITS = (
-    r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
-    r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param"
-    r"|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
-    r"|scores?|rewards?|advantages?|returns?|hidden|probs?|probabilities|attentions?)"
-)
-"""Names of what a model and its optimizer keep (in PyTorch's spelling and in Keras') and of what they pass on."""
 
 UNDECIDED = (
     "its values were checked, no more: to judge it as logits for the labels beside it, use --logits NAME"
@@ -154,12 +136,12 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
-    if len(arrays) != 1 or is_called(_NOT_LOGITS, arrays[0].name):
+    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name):
         return {}
     stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     told = options.targets is not None
     if not arrays[0].name and not told:  # then the file is what has a name
-        if is_called(_NOT_LOGITS, stem):
+        if is_called(NOT_LOGITS, stem):
             return {}
         told = is_called(LOGITS.called, stem)
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
@@ -171,15 +153,17 @@ _ASSUMED_PAIR = "assumed to be logits, with the integers beside them as labels"
 
 def _pairs(container: Container) -> dict[str, Tensor]:
     """(logits, labels) tuples, which have numbers for names: the integers, by the name of the floats they fit."""
-    tuples: dict[tuple[str, ...], list[Tensor]] = {}
+    tuples: dict[str, list[Tensor]] = {}
     for name, tensor in container.tensors.items():
-        at = place(name)
-        if at.index and not at.word:
-            tuples.setdefault(at.scope, []).append(tensor)
+        around, _, last = name.rpartition(".")
+        if last.isdigit():
+            tuples.setdefault(around, []).append(tensor)
     found = {}
     for beside in tuples.values():
         floating = [tensor for tensor in beside if _is_floating(tensor)]
         labels = [tensor for tensor in beside if _is_class_labels(tensor)]
+        if floating and is_called(NOT_LOGITS, floating[0].name):
+            continue
         if len(beside) == 2 and len(floating) == len(labels) == 1 and _fits_somehow(labels[0], floating[0]):
             found[floating[0].name] = labels[0]
     return found
@@ -212,11 +196,14 @@ def _problems(container: Container, options: ReadOptions, logits: dict[str, str]
         labels, pairs = Candidates(tensors_at(options.targets, TARGETS, options.stored_dtype, container)), {}
     else:
         labels, pairs = Candidates(TARGETS.among(others)), _pairs(container)
+    masks = Candidates(CLASS_MASK.among(others))
     inputs = Candidates(INPUTS.among(others))
     for tensor in tensors:
         notes = [logits[tensor.name]] if logits[tensor.name] else []
         pair = pairs.get(tensor.name)
         found, remark = (pair, "") if pair else _targets_of(tensor, labels, options, given)
+        if found is None and not remark and not given:
+            found = _class_mask(tensor, masks)
         notes += [remark] if remark else []
         read = [each for each in inputs.nearest(tensor) if found and each.shape == found.shape]
         yield Problem(
@@ -229,7 +216,7 @@ def _targets_of(
     logits: Tensor, candidates: Candidates, options: ReadOptions, given: bool
 ) -> tuple[Tensor | None, str]:
     """(the targets of these logits, what is to be said about them). NanhuntError for several that were named."""
-    if not given and is_called(_OTHERS_LABELS, logits.name):
+    if not given and is_called(OTHERS_LABELS, logits.name):
         return (
             None,
             "named like logits that others are compared with: labels beside it were not taken for its own",
@@ -247,6 +234,13 @@ def _targets_of(
     if given:
         raise NanhuntError(f"{message}.", "Name one with --targets, or one in each place with a glob.")
     return None, f"{message}. Choose with --targets NAME"
+
+
+def _class_mask(logits: Tensor, masks: Candidates) -> Tensor | None:
+    """The mask (N, H, W) beside scores (N, C, H, W): a shape that nothing else has there."""
+    wanted = logits.shape[:1] + logits.shape[2:]
+    found = [mask for mask in masks.nearest(logits) if mask.shape == wanted and mask.dtype != "bool"]
+    return found[0] if len(found) == 1 and not SCORES.suits(logits) else None
 
 
 def _words(tensor: Tensor) -> set[str]:

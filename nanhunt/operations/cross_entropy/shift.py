@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import native, to_floats
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import is_called
+from nanhunt.load.rows import evenly
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
@@ -140,7 +141,7 @@ def _gain(logits: Tensor, labels: Ints) -> tuple[float, int]:
     here, ahead = flat[:, :-1], flat[:, 1:]
     usable = (here >= 0) & (here < classes) & (ahead >= 0) & (ahead < classes) & (here != ahead)
     at = np.flatnonzero(usable)
-    at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), SAMPLED)).astype(np.intp))] if len(at) else at
+    at = at[evenly(len(at), SAMPLED)]
     sequence, position = np.divmod(at, here.shape[1])
     data = logits.data.reshape(len(flat), -1, classes) if logits.data.flags.c_contiguous else None
     if data is None or len(at) < LEAST_SAMPLED:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS, RowFacts
 from nanhunt.operations.rule import Rule
-from nanhunt.operations.rules import RULES
 from nanhunt.operations.tally import Tally, tally_rules
 from nanhunt.results.report import IMPLEMENTATIONS
 
@@ -32,7 +31,7 @@ def tally_facts(
 
 def causes_of(facts: RowFacts, judged: list[Rule[Any, Any, Any]]) -> npt.NDArray[np.str_]:
     """Each row's cause as a rule name, "" if healthy."""
-    names = np.full(facts.rows, "", dtype=f"<U{max(len(rule.name) for rule in RULES.values())}")
+    names = np.full(facts.rows, "", dtype=f"<U{max((len(rule.name) for rule in judged), default=1)}")
     for rule in reversed(judged):
         assert rule.holds is not None
         names[rule.holds(facts)] = rule.name

@@ -19,6 +19,7 @@ from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, FloatFormat
 from nanhunt.errors import NanhuntError
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.wording import printable
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.values import health, legal
@@ -194,12 +195,9 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
         rule = BOOKKEEPING if excuse else NON_FINITE
         kinds = [(counts.nan, "NaN"), (counts.posinf, "+inf"), (counts.neginf, "-inf")]
         what = ", ".join(f"{number:,} {kind}" for number, kind in kinds if number)
-        message = (
-            f"{what} of {math.prod(tensor.shape):,} values, the first at {position(tensor, bad[0])}"
-            if bad
-            else what
-        )
-        yield Finding(rule.code, rule.name, rule.severity, total, bad, message)
+        size = math.prod(tensor.shape)
+        message = f"its only value is {what.partition(' ')[2]}" if size == 1 else f"{what} of {size:,} values"
+        yield Finding(rule.code, rule.name, rule.severity, total, bad, message + _place(tensor, bad))
 
 
 def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
@@ -210,18 +208,18 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
         yield Finding(
             CAST_LOSS.code, CAST_LOSS.name, CAST_LOSS.minor if slight and CAST_LOSS.minor else CAST_LOSS.severity,
             casting.zero, casting.first_zero,
-            f"{casting.zero:,} of {total:,} values become 0 in {dtype} (below {target.smallest_subnormal / 2:.3g}), "
-            f"the first at {position(tensor, casting.first_zero[0])}",
+            f"{_share(casting.zero, total, 'becomes', 'become')} 0 in {dtype} "
+            f"(below {target.smallest_subnormal / 2:.3g}){_place(tensor, casting.first_zero)}",
             () if slight else _mended(CAST_LOSS, tensor, dtype, casting.first_zero),
         )  # fmt: skip
     if casting.overflow:
-        verb = "overflow" if target.has_infinity else "saturate"
+        verbs = ("overflows", "overflow") if target.has_infinity else ("saturates", "saturate")
         largest = max(abs(counts.min), abs(counts.max))
         yield Finding(
             VALUE_OVERFLOW.code, VALUE_OVERFLOW.name, VALUE_OVERFLOW.severity,
             casting.overflow, casting.first_overflow,
-            f"{casting.overflow:,} of {total:,} values {verb} in {dtype} (largest {largest:.6g} > {target.max:.6g}), "
-            f"the first at {position(tensor, casting.first_overflow[0])}",
+            f"{_share(casting.overflow, total, *verbs)} in {dtype} "
+            f"(largest {largest:.6g} > {target.max:.6g}){_place(tensor, casting.first_overflow)}",
             _mended(VALUE_OVERFLOW, tensor, dtype, casting.first_overflow),
         )  # fmt: skip
 
@@ -267,6 +265,17 @@ def _mended(
                 RemedyResult(fix.title, code, gone == 0, len(lost), gone, None, outcome, fix.changes)
             )
     return tuple(results)
+
+
+def _share(count: int, total: int, verb: str, plural: str) -> str:
+    """How many values do something: "3 of 16 values overflow"."""
+    return f"its only value {verb}" if total == 1 else f"{count:,} of {total:,} values {plural}"
+
+
+def _place(tensor: Tensor, bad: tuple[int, ...]) -> str:
+    """Where the first of them stands, as the end of a sentence, and whose state the tensor is."""
+    first = f", the first at {position(tensor, bad[0])}" if bad and math.prod(tensor.shape) > 1 else ""
+    return first + (f"; state of the parameter {printable(tensor.owner)}" if tensor.owner else "")
 
 
 def position(tensor: Tensor, flat: int) -> str:

@@ -16,6 +16,7 @@ import nanhunt
 from nanhunt.cli.explain import explain_rules
 from nanhunt.operations.cross_entropy import proof
 from nanhunt.operations.fix import Fix
+from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
 from nanhunt.results.report import RemedyResult, Severity
@@ -32,6 +33,13 @@ ODD = Rule[Any, Any, Any](
 )  # fmt: skip
 
 
+def put(monkeypatch: pytest.MonkeyPatch, rule: Rule[Any, Any, Any]) -> None:
+    """Cross entropy with that rule, in place of the one of its code if there is one."""
+    known = {each.code: each for each in OPERATIONS["cross-entropy"].rules} | {rule.code: rule}
+    changed = replace(OPERATIONS["cross-entropy"], rules=tuple(known.values()))
+    monkeypatch.setitem(OPERATIONS, "cross-entropy", changed)
+
+
 def fixes(code: str, *given: Any, **options: Any) -> dict[str, RemedyResult]:
     """By title, what was tried for that rule."""
     report = nanhunt.check(*given, **options)
@@ -39,10 +47,10 @@ def fixes(code: str, *given: Any, **options: Any) -> dict[str, RemedyResult]:
     return {remedy.title: remedy for remedy in found.remedies}
 
 
-def test_a_rule_added_to_the_catalogue_is_judged_proven_reported_and_explained(
+def test_a_rule_added_to_its_operation_is_judged_proven_reported_and_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(RULES, ODD.code, ODD)
+    put(monkeypatch, ODD)
     report = nanhunt.check(torch.full((2, 3), 7.0), torch.tensor([0, 1]))
     (finding,) = json.loads(report.to_json())["tensors"][0]["findings"]
     assert (finding["code"], finding["name"], finding["severity"]) == (ODD.code, ODD.name, "warning")
@@ -79,14 +87,14 @@ def test_rows_with_graver_faults_do_not_disprove_a_fix() -> None:
 
 def test_a_fix_that_breaks_other_rows_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "loss = F.cross_entropy(logits.masked_fill(logits.abs() < 1, torch.nan), targets)"
-    monkeypatch.setitem(RULES, "NH104", replace(RULES["NH104"], fixes=(Fix("odd", text),)))
+    put(monkeypatch, replace(RULES["NH104"], fixes=(Fix("odd", text),)))
     tried = fixes("NH104", torch.tensor([[-103.0, -103.5], [0.5, 0.25]]), torch.tensor([1, 0]))
     assert (tried["odd"].works, tried["odd"].outcome) == (False, "loss still NaN")
 
 
 def test_a_fix_that_raises_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = (Fix("odd", "loss = allowed"),)
-    monkeypatch.setitem(RULES, "NH104", replace(RULES["NH104"], fixes=broken))
+    put(monkeypatch, replace(RULES["NH104"], fixes=broken))
     tried = fixes("NH104", torch.tensor([[-103.0, -103.5]]), torch.tensor([1]))
     assert tried["odd"].outcome == "raises NameError: name 'allowed' is not defined"
     assert (tried["odd"].works, tried["odd"].bad_rows_after) == (False, 1)
@@ -94,7 +102,7 @@ def test_a_fix_that_raises_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_softmax_that_is_wrong_is_no_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = (Fix("odd", "output = torch.softmax({here}, {axis}) + 0.1 * (torch.rand(()) * 0 + 1)"),)
-    monkeypatch.setitem(RULES, "NH101", replace(RULES["NH101"], fixes=odd))
+    put(monkeypatch, replace(RULES["NH101"], fixes=odd))
     assert fixes("NH101", torch.tensor([[1000.0, 0.0]]))["odd"].outcome == "softmax finite but wrong"
 
 

@@ -9,7 +9,8 @@ import pytest
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, Tensor, open_path, tensor_at
 from nanhunt.load.options import ReadOptions
-from nanhunt.operations.cross_entropy.roles import CLASS_WEIGHTS, TARGETS, choose
+from nanhunt.operations.cross_entropy.roles import choose
+from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, TARGETS
 
 
 @pytest.fixture

@@ -71,7 +71,12 @@ def test_counts_and_causes_by_hand() -> None:
     assert tally.rows == {"NH001": (1,), "NH401": (1, 3)}
     assert tally.affected == 2
     assert causes_of(facts, JUDGED).tolist() == ["", "nan-logits", "", "low-headroom"]
-    assert [bin_.causes for bin_ in strip(tally, 4)] == [(), (("NH001", 1),), (), (("NH401", 1),)]
+    assert [bin_.causes for bin_ in strip(tally, 4, [rule.code for rule in JUDGED])] == [
+        (),
+        (("NH001", 1),),
+        (),
+        (("NH401", 1),),
+    ]
 
 
 def test_the_first_rows_are_remembered_in_order() -> None:
@@ -84,7 +89,7 @@ def test_the_first_rows_are_remembered_in_order() -> None:
 
 @given(st.integers(1, 5000))
 def test_bins_of_the_strip_cover_every_row_once(rows: int) -> None:
-    bins = strip(Tally(), rows)
+    bins = strip(Tally(), rows, ())
     assert bins[0].first == 0
     assert bins[-1].last == rows - 1
     assert all(one.last + 1 == two.first for one, two in itertools.pairwise(bins))

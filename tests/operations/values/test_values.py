@@ -171,7 +171,12 @@ def test_moments_are_judged_for_a_cast_only_on_request(name: str) -> None:
     def found(**options: tuple[str, ...]) -> TensorReport:
         given = JudgeOptions(**options)
         ((_, reports),) = check_values(
-            (tensor,), lambda _: ("float16",), given, chosen(given.select, ()), lambda _: None, Fastest()
+            (tensor,),
+            lambda _: ("float16",),
+            given,
+            chosen("values", given.select, ()),
+            lambda _: None,
+            Fastest(),
         )
         assert not isinstance(reports, Exception)
         return reports[0]

@@ -1,0 +1,54 @@
+"""The operation: what its tensors are called, and everything that is known of it in one object."""
+
+from __future__ import annotations
+
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import FLOATING, INTEGER
+from nanhunt.operations.operation import Operation
+from nanhunt.operations.ppo import forms, plan
+from nanhunt.operations.ppo.fixes import slots
+from nanhunt.operations.ppo.options import PpoOptions
+from nanhunt.operations.ppo.rules import RULES
+
+_LOG_PROBS = r"(per[_-]token[_-])?(log[_-]?probs?|logps?)"
+"""log_probs of verl and OpenRLHF, per_token_logps and logprobs of TRL."""
+
+PPO = Operation(
+    name="ppo",
+    what="The clipped policy objective of PPO, GRPO and GSPO: -min(r A, clip(r) A) with r = exp(new - old), and its "
+    "KL term.",
+    unit="token",
+    fused_call="the ratio bounded before exp",
+    roles=(
+        Role(
+            "log_probs", rf"((new|cur|current|policy|action)[_-])?{_LOG_PROBS}", FLOATING,
+            what="(B, T) float: log-probabilities of the tokens under the policy that is trained", gradient="unit",
+        ),
+        Role(
+            "old_log_probs", rf"(old|behaviou?r|sampling|rollout)[_-](action[_-])?{_LOG_PROBS}", FLOATING,
+            what="(B, T) float: the same under the policy that sampled them",
+        ),
+        Role("advantages", r"advantages?|adv", FLOATING, what="(B, T) or (B,) float"),
+        Role(
+            "mask", r"((response|completion|action|loss|token)[_-])?mask", FLOATING + INTEGER, required=False,
+            what="(B, T): 1 or True where a token counts", cast=False,
+        ),
+        Role(
+            "ref_log_probs", rf"(ref|reference|base)[_-](action[_-])?{_LOG_PROBS}", FLOATING, required=False,
+            what="(B, T) float: under the reference policy, for the KL term",
+        ),
+    ),
+    options=PpoOptions,
+    plan=plan.plan,
+    forms={
+        "naive": forms.naive, "masked-first": forms.masked_first, "clamped": forms.clamped, "fused": forms.fused,
+    },
+    truth=forms.truth,
+    facts=plan.facts,
+    rules=RULES,
+    slots=slots,
+    reduces=True,
+    count=plan.count,
+    assumes=plan.assumes,
+    isolate=plan.isolate,
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""How the tensors of the objective are cut, and which of their numbers spell trouble."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.errors import NanhuntError
+from nanhunt.operations.operation import Block, Plan, Sliced
+from nanhunt.operations.ppo import forms
+from nanhunt.operations.ppo.options import PpoOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanhunt.operations.operation import Bools, Tensors
+
+LOG_PROBS = ("log_probs", "old_log_probs", "ref_log_probs")
+FLOATS = (*LOG_PROBS, "advantages")
+
+
+def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
+    """A token is a unit, or a sequence at the level of sequences.
+
+    Log-probabilities (..., T), mask alike, advantages (..., T) or (...): (B, T) and (B,) in most dumps. Raises
+    NanhuntError for shapes that do not fit, and for a level of sequences without an axis of tokens.
+    """
+    whole = shapes["log_probs"]
+    for name, shape in shapes.items():
+        if shape != whole and not (name == "advantages" and shape == whole[:-1] and len(whole) > 1):
+            raise _unfit(shapes)
+    if len(whole) < 2:
+        if options.level == "sequence" or not whole:
+            raise NanhuntError(
+                f"--op ppo: log_probs of shape {whole} have no axis of sequences and tokens.",
+                "--level sequence needs (sequences, tokens).",
+            )
+        return Plan(whole, (), {name: Sliced(whole, 0) for name in shapes})
+    sliced = {name: Sliced(shape if shape == whole else (*shape, 1), 1) for name, shape in shapes.items()}
+    return Plan(whole[:-1], whole[-1:] if options.level == "token" else (), sliced)
+
+
+def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:
+    told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    return NanhuntError(
+        f"--op ppo: these shapes do not fit: {told}.",
+        "log_probs, old_log_probs, ref_log_probs and mask (B, T), advantages (B, T) or (B,).",
+    )
+
+
+def count(problem: Any) -> float:
+    """What a mean divides by: the tokens that count, or sequences where they are averaged first.
+
+    Raises NanhuntError for a mask that holds anything but 0 and 1.
+    """
+    import numpy as np
+
+    options: PpoOptions = problem.options
+    mask = problem.tensors.get("mask")
+    ones = None if mask is None else int(np.count_nonzero(mask.data))
+    if mask is not None and not np.isin(_extremes(mask.data), (0, 1)).all():
+        raise NanhuntError(
+            f"{mask.label} is no mask: it holds values from {' to '.join(map(str, _extremes(mask.data)))}.",
+            "A mask holds 1 (or True) for tokens that count, and 0; name another one with --role mask=NAME.",
+        )
+    if options.level == "sequence" or (options.aggregation != "token-mean" and len(problem.main.shape) > 1):
+        return float(math.prod(problem.plan.groups))
+    every = math.prod(problem.main.shape)
+    return float(every if ones is None else every - ones if options.mask_drops else ones)
+
+
+def _extremes(values: Any) -> tuple[float, float]:
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+
+
+def assumes(problem: Any) -> str:
+    """How the mask was read."""
+    if "mask" not in problem.tensors:
+        return ""
+    if problem.options.mask_drops:
+        return "mask: 1 (True) leaves a token out"
+    return "mask: 1 (True) keeps a token; --mask-drops reads it the other way"
+
+
+def isolate(t: Tensors, options: PpoOptions, unit: int) -> tuple[Tensors, PpoOptions]:
+    """One token of a sequence; a sequence as it is, and a token that is a group of its own."""
+    if options.level == "sequence" or t["log_probs"].dim() < 2:
+        return t, options
+    alone = {name: each[:, unit : unit + 1] if each.shape[-1] > 1 else each for name, each in t.items()}
+    return alone, options
+
+
+def facts(block: Block) -> dict[str, Bools]:
+    """not_finite, cast_overflow, impossible, dropped: each bool (units,), "dropped" for bad numbers under the mask."""
+    stored, cast, options = block.stored, block.cast, block.options
+    count = forms.kept(cast, options)
+    found = {
+        "not_finite": _not_finite(stored) & count,
+        "cast_overflow": _cast_overflow(stored, cast) & count,
+        "impossible": (stored["old_log_probs"] == -math.inf) & count,
+        "dropped": _explodes(cast, options) & ~count,
+    }
+    if "ref_log_probs" in stored and options.kl != "none":
+        found["impossible"] |= (stored["ref_log_probs"] == -math.inf) & count
+    if options.level == "sequence":
+        found = {name: each.any(-1) for name, each in found.items()}
+    return {name: each.reshape(-1).numpy() for name, each in found.items()}
+
+
+def _not_finite(t: Tensors) -> torch.Tensor:
+    """NaN anywhere, +inf as a log-probability, any infinity as an advantage."""
+    bad = ~t["advantages"].isfinite()
+    for name in LOG_PROBS:
+        if name in t:
+            bad = bad | t[name].isnan() | (t[name] == math.inf)
+    return bad
+
+
+def _cast_overflow(stored: Tensors, cast: Tensors) -> torch.Tensor:
+    lost = [stored[name].isfinite() & ~cast[name].isfinite() for name in FLOATS if name in stored]
+    bad = lost[0]
+    for each in lost[1:]:
+        bad = bad | each
+    return bad
+
+
+def _explodes(t: Tensors, options: PpoOptions) -> torch.Tensor:
+    """Numbers that a product with 0 turns into NaN: what is multiplied by the mask, or its gradient, is not finite."""
+    d, k = forms.log_ratio(t), forms.reference_ratio(t)
+    bad = ~(d.exp() if options.level == "token" else d).isfinite() | ~t["advantages"].isfinite()
+    if k is not None and options.kl != "none":
+        bad = bad | ~forms.penalty(k, options).isfinite()
+    return bad
