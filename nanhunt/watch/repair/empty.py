@@ -67,4 +67,4 @@ def all_labels_ignored(spot: Spot) -> Iterator[Proposal]:
 
 def _has(spot: Spot, ignored: object) -> bool:
     labels = spot.value(spot.operand(1, "target"))
-    return labels is not None and bool((labels == ignored).any())
+    return labels is not None and isinstance(ignored, int) and bool(labels.eq(ignored).any())

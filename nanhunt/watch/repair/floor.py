@@ -85,7 +85,7 @@ def domain_clamp(spot: Spot) -> Iterator[Proposal]:
 
 
 def in_float32(spot: Spot) -> Iterator[Proposal]:
-    """This operation on float32 inputs, where it was given half-precision ones."""
+    """The operation on float32 inputs, where it was given half-precision ones."""
     half = (torch.float16, torch.bfloat16)
     found = []
     for place in (0, 1):
