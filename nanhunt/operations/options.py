@@ -19,11 +19,7 @@ def _rules() -> Iterable[str]:
 def _operations() -> Iterable[str]:
     from nanhunt.operations.registry import NOT_ASKED_FOR, OPERATIONS
 
-<<<<<<< HEAD
     return (name for name in OPERATIONS if name not in NOT_ASKED_FOR)
-=======
-    return OPERATIONS
->>>>>>> main
 
 
 @dataclass(frozen=True, kw_only=True)
