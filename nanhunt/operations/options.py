@@ -17,9 +17,9 @@ def _rules() -> Iterable[str]:
 
 
 def _operations() -> Iterable[str]:
-    from nanhunt.operations.registry import NOT_ASKED_FOR, OPERATIONS
+    from nanhunt.operations.registry import OPERATIONS
 
-    return (name for name in OPERATIONS if name not in NOT_ASKED_FOR)
+    return OPERATIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,6 @@ _HOMES = {
     "entropy": "nanhunt.operations.entropy:ENTROPY",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
-NOT_ASKED_FOR = ("difference",)
-"""Those that --op does not take: they have a command of their own."""
 DEFAULT = "cross-entropy"
 """Judged without --op as well: where there are logits, and all other numbers as values."""
 
@@ -69,5 +67,5 @@ OPERATIONS = _Operations()
 
 def find(name: str | None) -> Described:
     """The operation of that name, the default one for None. NanhuntError, with the nearest one, for any other."""
-    one_of("--op", name or DEFAULT, tuple(each for each in OPERATIONS if each not in NOT_ASKED_FOR))
+    one_of("--op", name or DEFAULT, tuple(OPERATIONS))
     return OPERATIONS[name or DEFAULT]

@@ -107,3 +107,9 @@ def test_json_is_as_the_schema_says(files) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(CliRunner().invoke(app, ["schema", "diff"]).output)
     jsonschema.validate(json.loads(run(*files, "--format", "json", "--verbose")[1]), schema)
+
+
+def test_it_is_no_way_of_judging_one_input(files) -> None:
+    done = CliRunner().invoke(app, ["check", files[0], "--op", "difference"])
+    assert done.exit_code == 2
+    assert "nanhunt diff A B" in done.output
