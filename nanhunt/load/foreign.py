@@ -24,7 +24,6 @@ _SAVEZ = "Load it in its own library and save the arrays: numpy.savez('weights.n
 _DOWNLOAD = "Download it again and look at what came."
 
 _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
-    ("HDF5 (Keras .h5, NetCDF)", rb"\x89HDF\r\n\x1a\n", "numpy.save('x.npy', h5py.File(PATH)['NAME'][...])"),
     ("a PNG image", rb"\x89PNG", _SAVE),
     ("a JPEG image", rb"\xff\xd8\xff", _SAVE),
     ("a GIF image", rb"GIF8", _SAVE),

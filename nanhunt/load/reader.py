@@ -110,6 +110,7 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.npz",
     "nanhunt.load.readers.pt_legacy",
     "nanhunt.load.readers.gguf",
+    "nanhunt.load.readers.hdf5",
     "nanhunt.load.readers.onnx",
     "nanhunt.load.readers.dcp",
     "nanhunt.load.readers.sharded_safetensors",
