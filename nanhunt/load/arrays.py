@@ -78,6 +78,13 @@ def unpacked(
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
 
 
+def spooled_values(
+    source: Location, copy: Callable[[IO[bytes]], None], stored: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """As ``unpacked``, of as many values as ``copy`` writes, flat: for formats that do not say how many there are."""
+    return _through_file(source, 0, copy, stored)
+
+
 MOST_AT_ONCE = 1 << 26
 """Bytes of whole chunks that are taken into memory so that none is unpacked twice."""
 

@@ -111,6 +111,8 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.pt_legacy",
     "nanhunt.load.readers.gguf",
     "nanhunt.load.readers.hdf5",
+    "nanhunt.load.readers.arrow",
+    "nanhunt.load.readers.msgpack",
     "nanhunt.load.readers.onnx",
     "nanhunt.load.readers.dcp",
     "nanhunt.load.readers.sharded_safetensors",

@@ -22,7 +22,7 @@ from nanhunt.load import open_path
         (lzma.compress(b"x"), "xz", "xzcat"),
         (b"\x28\xb5\x2f\xfd" + bytes(9), "zstandard", "zstdcat"),
         (bytes(257) + b"ustar\x0000", "tar", "tar xf"),
-        (b"PAR1" + bytes(9), "Parquet", "numpy.save"),
+        (b"PARE" + bytes(9), "encrypted Parquet", "numpy.save"),
         (b"\x08\x01\x12\x04\x0a\x02", "SavedModel", "numpy.savez"),
         (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "numpy.save"),
         (b"MATLAB 5.0 MAT-file", "MATLAB", "scipy.io"),
