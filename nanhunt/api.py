@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
+from nanhunt.difference.comparison import Comparison
+from nanhunt.difference.options import DiffOptions
+from nanhunt.difference.pairing import renaming
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.memory import FILE, container_of, holds_names, tensor_of
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.difference.options import DiffOptions
 from nanhunt.operations.operation import Described
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference
 from nanhunt.results.report import Report, merge
-from nanhunt.scan.difference import Comparison
 from nanhunt.scan.options import Options
-from nanhunt.scan.pairing import renaming
 from nanhunt.scan.survey import Survey
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("load", "parallel"),
     ("operations",),
-    ("scan",),
+    ("scan", "difference"),
     ("render",),
     ("api",),
     ("watch",),  # it tries its fixes and commands on the public interface, as a user would

@@ -17,7 +17,7 @@ from nanhunt.cli.options import (
     command,
 )
 from nanhunt.cli.run import register
-from nanhunt.operations.difference.options import DiffOptions
+from nanhunt.difference.options import DiffOptions
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 

@@ -11,8 +11,8 @@ from nanhunt.cli import output as files
 from nanhunt.cli.judge import append_summary, check_files, set_limits
 from nanhunt.cli.options import Given, WriteOptions
 from nanhunt.cli.progress import Progress
+from nanhunt.difference.options import DiffOptions
 from nanhunt.errors import NanhuntError
-from nanhunt.operations.difference.options import DiffOptions
 from nanhunt.render import format_for
 from nanhunt.render.difference import render_difference
 from nanhunt.results.report import ExitCode
@@ -25,7 +25,7 @@ def compare(given: Given, a: str, b: str) -> None:
     if a == b == "-":
         raise NanhuntError("Both A and B are standard input.", "Name one of them.")
     set_limits()
-    from nanhunt.scan.difference import Comparison
+    from nanhunt.difference.comparison import Comparison
 
     with Progress() as progress:
         found = Comparison(options, advance=progress.advance).paths(a, b)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nanhunt.operations.difference.rows import measure_rows
+from nanhunt.difference.rows import measure_rows
 
 BOTH = ("float64", "float64")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from nanhunt.difference.options import DiffOptions
+from nanhunt.difference.rules import RULES
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor
-from nanhunt.operations.difference.options import DiffOptions
-from nanhunt.operations.difference.rules import RULES
 from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Outcome, Run
 

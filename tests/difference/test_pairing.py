@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nanhunt.difference.pairing import Item, pair, place_of, renaming
 from nanhunt.errors import NanhuntError
 from nanhunt.load.memory import tensor_of
-from nanhunt.scan.pairing import Item, pair, place_of, renaming
 
 
 def items(*names: str, place: str = "") -> list[Item]:

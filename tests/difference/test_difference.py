@@ -116,7 +116,7 @@ RENAME = (
 
 def huggingface(made: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """As a conversion script writes it: other names, "model." before all but the head."""
-    from nanhunt.scan.pairing import renaming
+    from nanhunt.difference.pairing import renaming
 
     names = {name: renaming(RENAME)(name) for name in made}
     return {

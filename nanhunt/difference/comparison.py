@@ -11,15 +11,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from nanhunt.errors import NanhuntError
-from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
-from nanhunt.load.roles import Candidates
-from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
-from nanhunt.load.tree import coordinates
-from nanhunt.operations import rules
-from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
-from nanhunt.operations.difference.judge import Pair, finding, judged
-from nanhunt.operations.difference.measure import (
+from nanhunt.difference.judge import Pair, finding, judged
+from nanhunt.difference.measure import (
     Measured,
     Sums,
     Tolerance,
@@ -28,15 +21,22 @@ from nanhunt.operations.difference.measure import (
     rounding,
     sums_of_equal,
 )
-from nanhunt.operations.difference.options import DiffOptions
-from nanhunt.operations.difference.rows import RowsMeasured, measure_rows
-from nanhunt.operations.difference.rules import EXTRA, MISSING
+from nanhunt.difference.options import DiffOptions
+from nanhunt.difference.pairing import Item, pair, place_of, renaming
+from nanhunt.difference.rows import RowsMeasured, measure_rows
+from nanhunt.difference.rules import EXTRA, MISSING
+from nanhunt.errors import NanhuntError
+from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
+from nanhunt.load.roles import Candidates
+from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
+from nanhunt.load.tree import coordinates
+from nanhunt.operations import rules
+from nanhunt.operations.registry import DEFAULT, OPERATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, natural_key
-from nanhunt.scan.pairing import Item, pair, place_of, renaming
 
 BLOCK = 1 << 22
 """Values of a unit of work: 16 MiB of float32 on each side."""
@@ -302,6 +302,8 @@ class _Labels:
     def __init__(self, side: Side, options: DiffOptions) -> None:
         self._options = options
         self._side = side
+        softmax = OPERATIONS[DEFAULT]
+        self._logits, self._targets = softmax.role("logits"), softmax.role("targets")
 
     def are_logits(self, tensor: Tensor) -> bool:
         """Whether a softmax over the last axis is what follows: by name, or because the user says so."""
@@ -312,16 +314,16 @@ class _Labels:
 
             return any(fnmatchcase(tensor.name, glob) for glob in self._options.logits)
         stem = tensor.name or place_of(tensor.file, "").rpartition("/")[2]
-        return LOGITS.suits(replace(tensor, name=stem))
+        return self._logits.suits(replace(tensor, name=stem))
 
     def of(self, logits: Tensor) -> Tensor | None:
         """Class numbers, one for each row; None where none are known."""
         if self._options.targets:
             container = next((each for each in self._side.containers if each.file == logits.file), None)
-            found = tensor_at(self._options.targets, TARGETS, self._options.stored_dtype, container)
+            found = tensor_at(self._options.targets, self._targets, self._options.stored_dtype, container)
             return found if self._fits(found, logits) else None
         beside = [item.tensor for item in self._side.items if item.tensor.file == logits.file]
-        near = Candidates(TARGETS.among(beside)).nearest(logits)
+        near = Candidates(self._targets.among(beside)).nearest(logits)
         return near[0] if len(near) == 1 and self._fits(near[0], logits) else None
 
     @staticmethod

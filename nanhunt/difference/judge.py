@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nanhunt.difference import rules
+from nanhunt.difference.measure import KINDS, Largest, Measured, Places, Tolerance
+from nanhunt.difference.rows import Peak, RowsMeasured
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations.difference import rules
-from nanhunt.operations.difference.measure import KINDS, Largest, Measured, Places, Tolerance
-from nanhunt.operations.difference.rows import Peak, RowsMeasured
 from nanhunt.operations.rule import Rule
 from nanhunt.results.difference import (
     Extreme,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.difference.measure import NOWHERE, Doubles, Places, to_doubles
 from nanhunt.dtypes.convert import Array
-from nanhunt.operations.difference.measure import NOWHERE, Doubles, Places, to_doubles
 
 TOP = 5
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nanhunt.dtypes.formats import FORMATS
-from nanhunt.operations.difference.measure import (
+from nanhunt.difference.measure import (
     CHUNK,
     Measured,
     Tolerance,
@@ -20,6 +19,7 @@ from nanhunt.operations.difference.measure import (
     steps_at,
     sums_of_equal,
 )
+from nanhunt.dtypes.formats import FORMATS
 
 FLOAT32 = Tolerance(FORMATS["float32"], 4.0)
 BOTH = ("float32", "float32")
