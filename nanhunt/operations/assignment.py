@@ -8,7 +8,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, tensor_at
-from nanhunt.load.roles import Role, complete_sets
+from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.operation import Operation
@@ -31,7 +31,7 @@ def assignments(
         name: tensor_at(spec, roles[name], options.stored_dtype, container) for name, spec in said.items()
     }
     open_roles = [role for role in operation.roles if role.name not in given]
-    if not any(role.required for role in open_roles):
+    if not missing(operation.roles, given):
         return [given | _alone(container, open_roles, given)]
     sets = complete_sets(container, open_roles)
     if not sets:
@@ -72,10 +72,10 @@ def spoken(operation: Operation, options: ReadOptions, texts: tuple[str, ...]) -
 
 def _incomplete(container: Container, operation: Operation, roles: list[Role]) -> NanhuntError:
     tensors = container.tensors.values()
-    missing = [role for role in roles if role.required and not role.among(tensors)]
-    told = "; ".join(f"{role.name}, {role.what}" for role in missing or roles if role.required)
-    found = "no tensor called so" if missing else "several that could be it, and nothing says which"
+    absent = [role for role in roles if role.required and not role.among(tensors)]
+    told = "; ".join(f"{role.name}, {role.what}" for role in absent or roles if role.required)
+    found = "no tensor called so" if absent else "several that could be it, and nothing says which"
     return NanhuntError(
         f"{printable(container.file)}: --op {operation.name} needs {told}: {found}.",
-        f"Say which: --role {(missing or roles)[0].name}=NAME. {contents(container)}",
+        f"Say which: --role {(absent or roles)[0].name}=NAME. {contents(container)}",
     )

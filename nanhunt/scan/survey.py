@@ -110,7 +110,7 @@ class Survey:
         codes = rules.chosen(operation.name, options.select, options.ignore)
         self.unfinished = reports = []
         for tensors in assignments(container, operation, said, options):
-            main = tensors[operation.roles[0].name]
+            main = operation.main(tensors)
             for dtype in _dtypes(main, options):
                 problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
                 found = judged(problem, self.executor, self.advance, compares=self.compares)
