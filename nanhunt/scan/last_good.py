@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.checkpoints import Checkpoint, missing
-from nanhunt.load.numbers import values_beside
-from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
-from nanhunt.operations.options import JudgeOptions
-from nanhunt.operations.values.check import check_values
-from nanhunt.operations.values.rules import NON_FINITE
+from nanhunt.operations import registry
+from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.parallel import Fastest
+from nanhunt.results.report import Severity
+from nanhunt.scan.options import Options
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Examination:
     """Opens the files of checkpoints, and counts them."""
 
     opened: int = 0
-    _options: JudgeOptions = field(default_factory=lambda: JudgeOptions(max_rows=1))
+    _run: Run = field(default_factory=lambda: Run(Options(max_rows=1), Fastest()))
 
     def fault(self, paths: Sequence[str]) -> str:
         """The first thing found that is not readable or not finite, in words; "" for a good checkpoint."""
@@ -83,20 +82,20 @@ class Examination:
             return
         unreadable = (*container.missing, *_refused(container))
         yield from (error.message.rstrip(".") for error in unreadable)
-        tensors = [tensor for tensor in container.tensors.values() if tensor.dtype in FLOATING]
-        yield from self._not_finite((*tensors, *values_beside(container)))
+        try:
+            for outcome in registry.find("values").judge(container, {}, self._run):
+                yield from _said(outcome)
+        except NothingToCheck:
+            return
 
-    def _not_finite(self, tensors: Sequence[Tensor]) -> Iterator[str]:
-        codes = frozenset({NON_FINITE.code})
-        found = check_values(
-            tensors, lambda each: (each.dtype,), self._options, codes, lambda _: None, Fastest()
-        )
-        for tensor, reports in found:
-            if isinstance(reports, Exception):
-                yield f"{printable(tensor.label)} cannot be read: {reports}"
-                continue
-            for finding in (finding for report in reports for finding in report.findings):
-                yield f"{printable(tensor.label)}: {finding.message}"
+
+def _said(outcome: Outcome) -> Iterator[str]:
+    if isinstance(outcome, Failed):
+        yield f"{printable(outcome.label)} cannot be read: {outcome.error}"
+        return
+    place = printable(f"{outcome.file}:{outcome.tensor}" if outcome.tensor else outcome.file)
+    errors = (finding for finding in outcome.findings if finding.severity is Severity.ERROR)
+    yield from (f"{place}: {finding.message}" for finding in errors)
 
 
 def _refused(container: Container) -> list[NanhuntError]:
