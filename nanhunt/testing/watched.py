@@ -20,12 +20,8 @@ from nanhunt.watch.callbacks import Watch
 from nanhunt.watch.message import incident_text
 
 
-class NonFiniteError(AssertionError):
-    """A loss or gradient of the test is not finite; the report is in the section "nanhunt"."""
-
-
 def watched(item: pytest.Item, marker: pytest.Mark | None) -> Generator[None, object, object]:
-    """Runs the test between, as a hook wrapper does. Raises NonFiniteError when it passes with a bad number."""
+    """Runs the test between, as a hook wrapper does. Fails it where it passes with a bad number."""
     dtypes, op = _asked(marker)
     # One report a test: what comes after the first is its consequence.
     watch = Watch(keep_going=True, max_reports=1, capture_dir=_folder(item), report=_kept)
@@ -39,7 +35,7 @@ def watched(item: pytest.Item, marker: pytest.Mark | None) -> Generator[None, ob
     if watch.incidents:
         first = watch.incidents[0]
         where = f" at {first.noticed.short}" if first.noticed else ""
-        raise NonFiniteError(f"{first.what}{where}")
+        pytest.fail(f"{first.what}{where}: see the section nanhunt", pytrace=False)
     if captured is not None:
         _judge(item, captured.captures, dtypes, op)
     return result
@@ -79,7 +75,9 @@ def _judge(item: pytest.Item, captures: Sequence[Capture], dtypes: Sequence[str]
     if not report.ok:
         item.add_report_section("call", "nanhunt", render(report, "text"))
         names = ", ".join(dtypes)
-        raise NonFiniteError(f"what this test computes does not survive {names}: see the section nanhunt")
+        pytest.fail(
+            f"what this test computes does not survive {names}: see the section nanhunt", pytrace=False
+        )
 
 
 def _judged(capture: Capture, dtypes: Sequence[str]) -> Report:
