@@ -1,4 +1,4 @@
-"""The fixture ``nanhunt``: the functions of the package, whose findings fail the test with the report as its message."""
+"""The fixture ``nanhunt``: the functions of the package, whose findings fail the test with the report."""
 
 from __future__ import annotations
 

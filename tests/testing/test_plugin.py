@@ -5,6 +5,13 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch  # noqa: F401 - pytester forgets what only its own runs import, and torch cannot be imported twice
+
+import nanhunt.api
+import nanhunt.render.text
+import nanhunt.testing.captured
+import nanhunt.testing.checks
+import nanhunt.testing.watched  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
@@ -38,9 +45,7 @@ def run(suite: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResult:
 def test_a_bad_loss_fails_its_test_with_the_report(suite: pytest.Pytester) -> None:
     ended = run(suite, BAD, "--nanhunt")
     ended.assert_outcomes(failed=1, passed=1)
-    ended.stdout.fnmatch_lines(
-        ["*nanhunt*", "*the loss is nan*", "*exp at *test_a_bad_loss*", "*exp-overflow: max 100*"]
-    )
+    ended.stdout.fnmatch_lines(["*the loss is nan*", "*exp at *test_a_bad_loss*", "*exp-overflow: max 100*"])
     assert list(suite.path.glob(".pytest_cache/d/nanhunt/*test_naive/step-1.pt"))
 
 
