@@ -14,7 +14,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import registry, rules
+from nanhunt.operations import rules
+from nanhunt.operations.assignment import assignments, spoken
+from nanhunt.operations.choosing import asked, by_names, with_roles
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
@@ -82,15 +84,40 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            operation = registry.find(options.op)
+            operation = asked(options.op, options.role)
             if operation is not None:
                 return self.operation(container, operation, options)
-            return self.of(container, choose(container, options), options)
+            return self.by_name(container, options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
+
+    def by_name(self, container: Container, options: Options) -> Report:
+        """What the names of the tensors say that they are; cross entropy where there are logits, else values."""
+        options = with_roles(options, options.role)
+        chosen = choose(container, options)
+        if options.op or options.logits:
+            return self.of(container, chosen, options)
+        choices, undecided = by_names(container)
+        reports, used, notes = [], set[str](), dict(undecided)
+        for choice in choices:
+            try:
+                reports.append(self._as(choice.operation, choice.tensors, options, choice.note))
+                used |= {tensor.label for tensor in choice.tensors.values()}
+            except NanhuntError as error:  # names alone are no reason to refuse numbers
+                main = choice.tensors[choice.operation.roles[0].name]
+                notes[main.label] = (f"{choice.note}, and cannot be judged so: {error}",)
+        rest = replace(
+            chosen,
+            problems=tuple(each for each in chosen.problems if each.logits.label not in used),
+            values=tuple(each for each in chosen.values if each.label not in used),
+            notes={**chosen.notes, **notes},
+        )
+        if not (reports and self.compares and not rest.problems):
+            reports.append(self.of(container, rest, options))
+        return merge(reports)
 
     def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
         """Tensors of a container whose roles are known, and what of it cannot be read or is not looked at."""
@@ -100,21 +127,29 @@ class Survey:
 
     def operation(self, container: Container, operation: Operation, options: Options) -> Report:
         """One operation on every complete set of its tensors, in every dtype asked for."""
+        said = spoken(operation, options, options.role)
+        reports: list[Report] = []
+        for tensors in assignments(container, operation, said, options):
+            self.unfinished = reports
+            reports.append(self._as(operation, tensors, options))
+        self.unfinished = []
+        return merge(reports)
+
+    def _as(
+        self, operation: Operation, tensors: Mapping[str, Tensor], options: Options, note: str = ""
+    ) -> Report:
+        """One operation on one set of tensors, in every dtype asked for."""
         # Loaded here because they bring torch, which healthy logits do without.
-        from nanhunt.operations.assignment import assignments, spoken
         from nanhunt.operations.findings import judged
         from nanhunt.operations.problem import problem_of
 
-        said = spoken(operation, options, tuple(options.role))
         codes = rules.chosen(operation.name, options.select, options.ignore)
-        self.unfinished = reports = []
-        for tensors in assignments(container, operation, said, options):
-            main = tensors[operation.roles[0].name]
-            for dtype in _dtypes(main, options):
-                problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
-                found = judged(problem, self.executor, self.advance, compares=self.compares)
-                reports.append(self._report(options, [found]))
-        self.unfinished = []
+        reports = []
+        for dtype in _dtypes(tensors[operation.roles[0].name], options):
+            problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
+            found = judged(problem, self.executor, self.advance, compares=self.compares)
+            notes = (*filter(None, (note,)), *found.notes)
+            reports.append(self._report(options, [replace(found, notes=notes)]))
         return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:

@@ -1,0 +1,112 @@
+"""Which operation a container is about where --op does not say: only what the names of its tensors say, never shapes.
+
+An operation is chosen where all tensors that it needs, two at least, stand together under names of their roles. A
+single name says too little (hidden_states is in every dump of a model), and logits belong to cross entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container
+from nanhunt.load.roles import by_spot, complete_sets
+from nanhunt.load.wording import listed
+from nanhunt.operations import registry
+from nanhunt.operations.assignment import Assignment, parted, spoken_name
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.tensors import LOGITS
+from nanhunt.operations.operation import Operation
+from nanhunt.options import one_of
+
+Options = TypeVar("Options", bound=CrossEntropyOptions)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One operation on tensors whose names are those of its roles."""
+
+    operation: Operation
+    tensors: Assignment
+    also: tuple[str, ...]
+    """Other operations whose tensors are all there too."""
+
+    @property
+    def note(self) -> str:
+        """What was chosen, why, and what else was possible."""
+        names = [role.name for role in self.operation.roles if role.required]
+        also = f"; also possible: {', '.join(f'--op {each}' for each in self.also)}" if self.also else ""
+        return f"--op {self.operation.name} by name: {listed(names)} stand together{also}"
+
+
+def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str, ...]]]:
+    """(what the names say, in file order; what is to be said where they say two things alike, by a tensor's label).
+
+    Of several operations the one that explains most tensors is chosen: ppo, and not kl, where all of ppo's are there.
+    """
+    choices, undecided = [], {}
+    for tensors in by_spot(container.tensors.values()).values():
+        here = replace(container, tensors={tensor.name: tensor for tensor in tensors})
+        found = [(each, one) for each in _operations() for one in complete_sets(here, each.roles)]
+        named = sorted((one for one in found if _is_telling(one[0])), key=lambda one: -len(one[1]))
+        if not named:
+            continue
+        operation, best = named[0]
+        rivals = [other.name for other, one in named[1:] if len(one) == len(best)]
+        if rivals:
+            label = best[operation.roles[0].name].label
+            undecided[label] = (f"by name this could be {' or '.join((operation.name, *rivals))}: say --op",)
+            continue
+        also = tuple(dict.fromkeys(other.name for other, _ in found if other is not operation))
+        choices.append(Choice(operation, best, also))
+    return choices, undecided
+
+
+def _operations() -> Iterator[Operation]:
+    return (each for each in registry.OPERATIONS.values() if isinstance(each, Operation))
+
+
+def _is_telling(operation: Operation) -> bool:
+    needed = [role.name for role in operation.roles if role.required]
+    return len(needed) > 1 and LOGITS.name not in needed
+
+
+def asked(op: str | None, texts: Sequence[str]) -> Operation | None:
+    """The operation that --op names, or else the only one with all the roles of --role; None for cross entropy.
+
+    Raises NanhuntError for a name that no operation has, and for roles that several have.
+    """
+    if op is not None or not texts:
+        return registry.find(op)
+    names = {parted(text)[0] for text in texts}
+    roles = {each.name: {spoken_name(role) for role in each.roles} for each in registry.OPERATIONS.values()}
+    for name in names:
+        one_of("--role", name, tuple(sorted(set().union(*roles.values()))))
+    having = [each for each, known in roles.items() if names <= known]
+    if registry.DEFAULT in having:
+        return None
+    if len(having) != 1:
+        told = f"{' and '.join(having)} have" if having else "No operation has"
+        raise NanhuntError(
+            f"{told} {'the role' if len(names) == 1 else 'all the roles'} {', '.join(sorted(names))}.",
+            "Say which operation is meant: --op NAME; `nanhunt op` lists them.",
+        )
+    return registry.find(having[0])
+
+
+def with_roles(options: Options, texts: Sequence[str]) -> Options:
+    """Cross entropy's tensors as --role names them, which is --logits, --targets and --class-weights in other words.
+
+    Raises NanhuntError for a role that cross entropy does not have.
+    """
+    said = dict(parted(text) for text in texts)
+    for name in said:
+        one_of("--role", name, ("logits", "targets", "class-weights"))
+    given = {
+        "logits": (said["logits"],) if "logits" in said else options.logits,
+        "targets": said.get("targets", options.targets),
+        "class_weights": said.get("class-weights", options.class_weights),
+    }
+    return replace(options, **given)
