@@ -18,8 +18,8 @@ from nanhunt.load import Role, tensor_at
 from nanhunt.load.container import Container
 from nanhunt.load.memory import container_of, holds_names, tensor_of
 from nanhunt.load.tensor import FLOATING, Tensor
-from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
+from nanhunt.operations.choosing import asked
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, TARGETS
 from nanhunt.operations.operation import Operation
@@ -131,7 +131,7 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
-    operation = registry.find(options.op)
+    operation = asked(options.op, options.role)
     if operation is not None:
         return survey.operation(container_of(_by_role(x, targets, operation)), operation, options)
     if holds_names(x):
@@ -155,6 +155,8 @@ def _by_role(x: Any, targets: Any, operation: Operation) -> Any:
 def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
     """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
     options = survey.options
+    if (targets is None or _is_path(targets)) and (class_weights is None or _is_path(class_weights)):
+        return survey.by_name(container, options)
     chosen = choose(container, options)
     if targets is not None and not _is_path(targets):
         given = _other(targets, TARGETS, options)
