@@ -82,9 +82,12 @@ def _search(folder: str, search: _Search) -> None:
         for entry in entries
         if not entry.is_dir(follow_symlinks=False) and entry.name not in covered
     ]
+    before = len(search.found.passed_over)
     recognised = dict(_recognised(files, search))
     for path, reader in recognised.items():
         covered.update(reader.parts(open_source(path)) if reader else ())
+    passed_over = search.found.passed_over
+    passed_over[before:] = [each for each in passed_over[before:] if Path(each[0]).name not in covered]
     search.found.files += [path for path in recognised if Path(path).name not in covered]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and entry.name not in covered:

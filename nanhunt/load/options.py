@@ -36,3 +36,8 @@ class ReadOptions:
         metavar="GLOB",
         help="In folders, leave out files and folders whose name or path matches.",
     )
+    layout: str | None = option(
+        None,
+        metavar="PATTERN",
+        help="Where paths say what of a run, where it cannot be known: 'dumps/{step}/{rank}/{layer}_{name}.pt'.",
+    )

@@ -109,6 +109,8 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.pt",
     "nanhunt.load.readers.npz",
     "nanhunt.load.readers.pt_legacy",
+    "nanhunt.load.readers.gguf",
+    "nanhunt.load.readers.onnx",
     "nanhunt.load.readers.dcp",
     "nanhunt.load.readers.sharded_safetensors",
     "nanhunt.load.readers.zarr",

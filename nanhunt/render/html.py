@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
-from nanhunt.render import overview, phrases, scales, steps, svg
+from nanhunt.render import overview, phrases, scales, steps, svg, where
 from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
+from nanhunt.results.series import runs
 
 HERE = Path(__file__).parent
 FEW = 6
@@ -50,6 +51,7 @@ def render(report: Report) -> str:
     page = _environment().get_template("page.html.jinja")
     return page.render(
         report=report,
+        runs=[(where.understood(run), where.sentences(run)) for run in runs(report)[:MOST_SERIES]],
         sections=sections,
         open=OPEN if len(sections) > OPEN + 1 else len(sections),
         rules=overview.by_rule(report) if len(listed) > 1 else [],

@@ -10,7 +10,8 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from nanhunt.literal import literal
-from nanhunt.render import overview, phrases, steps
+from nanhunt.render import overview, phrases, where
+from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
 SIGNS = {
@@ -40,7 +41,7 @@ def render(report: Report) -> str:
     blocks = [
         f"## nanhunt: {_headline(report)}",
         phrases.summary(report),
-        *(plain(one.sentence) for one in steps.bad_series(report)[:IN_FULL]),
+        *_runs(report),
         *_unread(report),
         *([f"Not looked at: {plain(phrases.not_looked_at(report))}"] if report.not_looked_at else []),
         *_rules(report, sick),
@@ -72,6 +73,14 @@ def _rules(report: Report, sick: Sequence[TensorReport]) -> Iterator[str]:
             for each in overview.by_rule(report)
         ]
         yield _table(("", "rule", "how often"), rows)
+
+
+def _runs(report: Report) -> Iterator[str]:
+    """What was understood of the layout, and where it began."""
+    for run in series.runs(report)[:IN_FULL]:
+        first, *more = where.sentences(run) or [""]
+        told = [f"**{plain(first)}**"] if first else []
+        yield "  \n".join([f"*{plain(where.understood(run))}*", *told, *map(plain, more)])
 
 
 def _headline(report: Report) -> str:

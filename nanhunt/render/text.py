@@ -14,7 +14,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nanhunt.literal import literal
-from nanhunt.render import blocks, overview, phrases, steps
+from nanhunt.render import blocks, overview, phrases, where
+from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -28,7 +29,7 @@ FEW_HEALTHY = 8
 RULES = 3
 """Rules of an overview that are shown with an example and a fix."""
 UNREAD = 5
-WORST_SERIES = 2
+RUNS = 3
 
 
 def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bool = False) -> str:
@@ -40,6 +41,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     groups = phrases.groups(report)
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
+    _runs(page, report, verbosity)
     if len(sick) > IN_FULL and verbosity <= 0:
         _overview(page, report)
     else:
@@ -54,6 +56,22 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         page.line((phrases.summary(report), "bold"))
     text = page.text().rstrip("\n")
     return f"{text}\n" if text else ""
+
+
+def _runs(page: _Page, report: Report, verbosity: int) -> None:
+    """What was understood of the layout, and where it began."""
+    found = series.runs(report)
+    for run in found[:RUNS]:
+        told = where.sentences(run)
+        if verbosity >= 0:
+            page.line((where.understood(run), "dim"))
+        for line in told:
+            page.line((line, "bold" if line is told[0] else ""))
+        if told or verbosity >= 0:
+            page.gap()
+    if len(found) > RUNS and verbosity >= 0:
+        page.line((f"and {phrases.plural(len(found) - RUNS, 'more run')}", "dim"))
+        page.gap()
 
 
 def _in_full(page: _Page, groups: Sequence[Sequence[TensorReport]], verbosity: int) -> None:
@@ -71,8 +89,6 @@ def _overview(page: _Page, report: Report) -> None:
     style = STYLES[severity] if severity else HEALTHY
     word = severity.name if severity else "NOTHING NEW"
     page.line((word, f"{style} bold"), (f" {overview.headline(report)}", style))
-    for one in steps.bad_series(report)[:WORST_SERIES]:
-        page.line((one.sentence, ""), indent=2)
     page.gap()
     _worst(page, tensors)
     rules = overview.by_rule(report)

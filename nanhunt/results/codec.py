@@ -45,8 +45,9 @@ def decode(kind: Any, value: Any) -> Any:
         return tuple(decode(item_kind, item) for item_kind, item in zip(inner, value, strict=True))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: decode(args[1], item) for key, item in value.items()}
-    if args:  # X | None
-        return None if value is None else decode(next(arg for arg in args if arg is not type(None)), value)
+    if args:  # X | Y | None
+        kinds = [arg for arg in args if arg is not type(None)]
+        return None if value is None else decode(type(value) if type(value) in kinds else kinds[0], value)
     if kind is float:
         return _FLOAT_NAMES[value] if isinstance(value, str) else float(value)
     return value if kind is Any else kind(value)

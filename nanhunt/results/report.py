@@ -10,6 +10,7 @@ import enum
 import functools
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -243,8 +244,8 @@ class TensorReport:
     """What a user calls who does it right."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those it was judged under, settings of its own path included; ``fail_on`` among them decides."""
-    coordinates: Mapping[str, int] = field(default_factory=dict)
-    """Where it stands in a run, as far as its names say: {"step": 20, "rank": 0, "layer": 3}."""
+    coordinates: Mapping[str, int | str] = field(default_factory=dict)
+    """Where it stands in a run, as far as its names say: {"step": 20, "rank": 0, "layer": 3, "phase": "model"}."""
     origin: str = ""
     """The saved report that it comes from, where several reports have a tensor of that name; else ""."""
 
@@ -267,6 +268,28 @@ class Healthy:
     """Healthy tensors by file, files in natural order."""
     origin: str = ""
     """As in ``TensorReport``."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of tensors without a finding that stand at one place of a run and are only counted."""
+
+    at: Mapping[str, int | str]
+    """Those of their coordinates that ``IN_CELLS`` names."""
+    stored_dtype: str
+    dtype: str
+    tensors: int
+    largest: float | None
+    """The largest finite magnitude; None if it was not counted."""
+    largest_of: str
+    """The tensor that has it."""
+    zeros: int
+    values: int
+    origin: str = ""
+    """As in ``TensorReport``."""
+
+
+IN_CELLS = ("run", "path", "step", "epoch", "rank", "dp", "tp", "pp", "ep", "layer", "phase")
 
 
 @dataclass(frozen=True)
@@ -301,6 +324,8 @@ class Report:
     healthy: tuple[Healthy, ...] = ()
     """Judgements that are only counted, as in a saved report; none of them is in ``tensors``."""
     not_looked_at: tuple[NotLookedAt, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    """Where in a run those stand that are only counted, as far as their names say it."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -325,15 +350,27 @@ class Report:
     def counted(self) -> Report:
         """The same with healthy tensors counted instead of listed. Commutes with adding."""
         listed = tuple(tensor for tensor in self.tensors if not tensor.countable)
-        counts = map(_counted, (tensor for tensor in self.tensors if tensor.countable))
-        return dataclasses.replace(self, tensors=listed, healthy=_together((*self.healthy, *counts)))
+        healthy = [tensor for tensor in self.tensors if tensor.countable]
+        return dataclasses.replace(
+            self,
+            tensors=listed,
+            healthy=_together((*self.healthy, *map(_counted, healthy))),
+            cells=_added((*self.cells, *cells_of(healthy))),
+        )
 
     def to_json(self, indent: int | None = 2, *, verbose: bool = False) -> str:
         """Strictly valid JSON, as ``nanhunt schema`` describes it: healthy tensors are counted unless ``verbose``.
 
         Non-finite numbers are the strings "nan", "inf", "-inf"; what could steer a terminal is escaped.
         """
-        body = {"format_version": FORMAT_VERSION, **encode(self if verbose else self.counted())}
+        from nanhunt.results.series import beginnings  # which reads reports
+
+        began = encode(beginnings(self))  # before the lists, for whoever opens the file
+        body = {
+            "format_version": FORMAT_VERSION,
+            "where_it_began": began,
+            **encode(self if verbose else self.counted()),
+        }
         text = json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
         return literal_json(text)
 
@@ -370,6 +407,47 @@ def merge(reports: Iterable[Report]) -> Report:
         not_looked_at=tuple(
             sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
         ),
+        cells=_added(cell for report in reports for cell in report.cells),
+    )
+
+
+def cells_of(tensors: Iterable[TensorReport]) -> Iterable[Cell]:
+    """Each of these tensors as a cell of its own, if it is part of a run."""
+    return (_cell(tensor) for tensor in tensors if "run" in tensor.coordinates)
+
+
+def _cell(tensor: TensorReport) -> Cell:
+    at = {name: tensor.coordinates[name] for name in IN_CELLS if name in tensor.coordinates}
+    health = tensor.health
+    ends = [abs(end) for end in (health.min, health.max) if end is not None]
+    return Cell(
+        at, tensor.stored_dtype, tensor.dtype, 1, max(ends, default=None), tensor.tensor or tensor.file,
+        health.zero or 0, math.prod(tensor.shape), tensor.origin,
+    )  # fmt: skip
+
+
+def _added(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """One cell for each place, in one total order."""
+    found: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        key = (cell.origin, cell.stored_dtype, cell.dtype, *(cell.at.get(name) for name in IN_CELLS))
+        found[key] = _sum(found[key], cell) if key in found else cell
+    return tuple(found[key] for key in sorted(found, key=_cell_key))
+
+
+def _cell_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple((part is None, part if isinstance(part, int) else natural_key(str(part))) for part in key)
+
+
+def _sum(one: Cell, other: Cell) -> Cell:
+    # Of equals the one with the smaller name, so that adding is order-free.
+    first, second = sorted((one, other), key=lambda cell: (-(cell.largest or 0), cell.largest_of))
+    return dataclasses.replace(
+        first,
+        largest=second.largest if first.largest is None else first.largest,
+        tensors=one.tensors + other.tensors,
+        zeros=one.zeros + other.zeros,
+        values=one.values + other.values,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nanhunt.results.report import FORMAT_VERSION, Report
+from nanhunt.results.series import Beginning
 
 
 def schema() -> dict[str, Any]:
@@ -23,12 +24,15 @@ def schema() -> dict[str, Any]:
     _define(Report, definitions)
     report = definitions.pop("Report")
     version = {"const": FORMAT_VERSION, "description": "Changes when the meaning of a field does."}
+    began = _array((Beginning, ...), definitions) | {
+        "description": "One for each run in which something is bad; worked out from the rest when it is read."
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nanhunt report",
         **report,
-        "properties": {"format_version": version, **report["properties"]},
-        "required": ["format_version", *report["required"]],
+        "properties": {"format_version": version, "where_it_began": began, **report["properties"]},
+        "required": ["format_version", "where_it_began", *report["required"]],
         "$defs": definitions | {"number": _NUMBER},
     }
 

@@ -14,6 +14,8 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.tree import coordinates, fits_layout
+from nanhunt.operations import rules
 from nanhunt.operations import rules
 from nanhunt.operations.assignment import assignments, spoken
 from nanhunt.operations.choosing import asked, by_names, with_roles
@@ -27,7 +29,6 @@ from nanhunt.operations.operation import Operation
 from nanhunt.operations.values.check import check_values
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.coordinates import coordinates
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
@@ -65,6 +66,7 @@ class Survey:
         except NanhuntError as error:
             yield self._failed("", error)
             return
+        _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
@@ -226,7 +228,7 @@ class Survey:
 
     def _report(self, options: Options, tensors: list[TensorReport]) -> Report:
         given = self._options if options == self.options else as_written(options)
-        placed = tuple(_placed(tensor, given) for tensor in tensors)
+        placed = tuple(_placed(tensor, given, options.layout) for tensor in tensors)
         return decided(Report(self._options, placed))
 
     def _failed(self, file: str, error: Exception) -> Report:
@@ -245,11 +247,18 @@ def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
     )
 
 
-def _placed(tensor: TensorReport, options: dict[str, object]) -> TensorReport:
+def _placed(tensor: TensorReport, options: dict[str, object], layout: str | None) -> TensorReport:
     """A judgement that knows what it was judged as, under which options, and where in the run."""
     operation = "values" if tensor.role == "values" else tensor.operation
-    where = coordinates(tensor.file, tensor.tensor)
+    where = coordinates(tensor.file, tensor.tensor, layout)
     return replace(tensor, operation=operation, options=options, coordinates=where)
+
+
+def _check_layout(files: Sequence[str], layout: str | None) -> None:
+    """Raises NanhuntError where nothing lies as the user says."""
+    if layout and not any(fits_layout(file, layout) for file in files):
+        example = f", {files[0]} for one" if files else ""
+        raise NanhuntError(f"--layout {layout} fits no file{example}.", "Write it as the files are called.")
 
 
 def _dtypes(tensor: Tensor, options: Options) -> tuple[str, ...]:

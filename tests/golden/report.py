@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nanhunt.results.coordinates import coordinates
+from nanhunt.load.tree import coordinates
 from nanhunt.results.report import (
     Finding,
     Health,

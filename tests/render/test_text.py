@@ -148,18 +148,21 @@ def test_a_snippet_is_printed_once(report):
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_any_number_of_bad_tensors_fits_a_screen(golden, count, width):
     """Counts, the worst five, each rule with a fix, and how to see more."""
-    bad = [dataclasses.replace(golden.STEPS[2], file=f"dumps/run-a/step-{n}.npz") for n in range(count)]
+    bad = [
+        golden.judged(dataclasses.replace(golden.STEPS[2], file=f"dumps/run-a/step-{n}.npz"))
+        for n in range(count)
+    ]
     worst = dataclasses.replace(golden.ATTENTION, file="worst.npz", tensor="x", affected_rows=64)
     text = render(Report(golden.OPTIONS, (*bad, worst, golden.HEALTHY)), "text", width=width)
     lines = text.splitlines()
     assert len(lines) < (60 if width >= 80 else 75)
     words = " ".join(text.split())
-    assert words.startswith(f"ERROR {count + 1:,} of {count + 2:,} tensors have findings: ")
+    assert words.startswith(f"dumps/run-a: steps 0-{count - 1}; order: step first bad: step 0, logits: row")
+    assert f"ERROR {count + 1:,} of {count + 2:,} tensors have findings: " in words
     first = next(index for index, line in enumerate(lines) if "The worst 5:" in line) + 1
     assert lines[first].strip() == "ERROR worst.npz:x"
     assert f"and {count + 1 - 5:,} more" in words
     assert f"nan-logits (NH001), error: {3 * count:,} rows of {count:,} tensors in {count:,} files" in words
-    assert f"By step: the first error at dumps/run-a/step-0.npz ({count:,} steps)" in words
     assert "All of it: -v, or --output report.html" in words
 
 

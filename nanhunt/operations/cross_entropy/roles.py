@@ -14,6 +14,7 @@ from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, matching, not_found, tensor_at, tensors_at
 from nanhunt.load.roles import Candidates, is_called, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.tree import coordinates
 from nanhunt.load.wording import described, listed, printable
 from nanhunt.operations.cross_entropy.tensors import (
     CLASS_MASK,
@@ -136,7 +137,7 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
-    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name):
+    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name) or _is_activation(container, options):
         return {}
     stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     told = options.targets is not None
@@ -145,6 +146,14 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
             return {}
         told = is_called(LOGITS.called, stem)
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
+
+
+def _is_activation(container: Container, options: ReadOptions) -> bool:
+    """Whether the path says which module or layer made what is in the file, and not that it is logits."""
+    made_by = coordinates(container.file, "", options.layout)
+    if not made_by.keys() & {"module", "side", "layer"}:
+        return False
+    return not is_called(LOGITS.called, str(made_by.get("module", "")))
 
 
 _ASSUMED_LONE = "assumed to be logits, as the only floating-point tensor here"
