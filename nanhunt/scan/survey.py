@@ -16,7 +16,6 @@ from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations import rules
-from nanhunt.operations import rules
 from nanhunt.operations.assignment import assignments, spoken
 from nanhunt.operations.choosing import asked, by_names, with_roles
 from nanhunt.operations.cross_entropy.diagnose import diagnose
