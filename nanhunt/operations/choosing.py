@@ -104,9 +104,9 @@ def with_roles(options: Options, texts: Sequence[str]) -> Options:
     said = dict(parted(text) for text in texts)
     for name in said:
         one_of("--role", name, ("logits", "targets", "class-weights"))
-    given = {
-        "logits": (said["logits"],) if "logits" in said else options.logits,
-        "targets": said.get("targets", options.targets),
-        "class_weights": said.get("class-weights", options.class_weights),
-    }
-    return replace(options, **given)
+    return replace(
+        options,
+        logits=(said["logits"],) if "logits" in said else options.logits,
+        targets=said.get("targets", options.targets),
+        class_weights=said.get("class-weights", options.class_weights),
+    )
