@@ -7,7 +7,7 @@ innermost word, and the rest of the path says which tensors belong together.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +32,8 @@ class Role:
     """The least number of dimensions."""
     required: bool = True
     """Whether the operation makes no sense without it."""
+    replaces: tuple[str, ...] = ()
+    """Required roles that are not needed where this one is there: scores stand for a query and a key."""
     what: str = ""
     """Shape and meaning, for people: "(..., classes): scores before the softmax"."""
     gradient: Literal["", "unit", "group"] = ""
@@ -137,6 +139,13 @@ def by_spot(tensors: Iterable[Tensor]) -> dict[Spot, list[Tensor]]:
     return found
 
 
+def missing(roles: Iterable[Role], there: Collection[str]) -> list[Role]:
+    """The required ones that are neither there nor replaced by one that is."""
+    roles = list(roles)
+    replaced = {name for role in roles if role.name in there for name in role.replaces}
+    return [role for role in roles if role.required and role.name not in {*there, *replaced}]
+
+
 def complete_sets(container: Container, roles: Sequence[Role]) -> list[dict[str, Tensor]]:
     """Tensors by role name, once for each place where all required roles are together, in file order.
 
@@ -145,7 +154,7 @@ def complete_sets(container: Container, roles: Sequence[Role]) -> list[dict[str,
     sets = []
     for beside in by_spot(container.tensors.values()).values():
         suiting = {role.name: role.among(beside) for role in roles}
-        missing = any(role.required and not suiting[role.name] for role in roles)
-        if not missing and max(map(len, suiting.values())) == 1:
+        there = [name for name, tensors in suiting.items() if tensors]
+        if there and not missing(roles, there) and max(map(len, suiting.values())) == 1:
             sets.append({name: tensors[0] for name, tensors in suiting.items() if tensors})
     return sets

@@ -8,7 +8,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, tensor_at
-from nanhunt.load.roles import Role, complete_sets
+from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 from nanhunt.operations.operation import Operation
@@ -31,7 +31,7 @@ def assignments(
         name: tensor_at(spec, roles[name], options.stored_dtype, container) for name, spec in said.items()
     }
     open_roles = [role for role in operation.roles if role.name not in given]
-    if not any(role.required for role in open_roles):
+    if not missing(operation.roles, given):
         return [given | _alone(container, open_roles, given)]
     sets = complete_sets(container, open_roles)
     if not sets:
@@ -86,11 +86,11 @@ def spoken_name(role: Role) -> str:
 def _incomplete(container: Container, operation: Operation, roles: list[Role]) -> NanhuntError:
     """Which tensor is missing, what is there and what may be meant; or which ones cannot be told apart."""
     tensors = container.tensors.values()
-    missing = [role for role in roles if role.required and not role.among(tensors)]
-    told = "; ".join(f"{role.name}, {role.what}" for role in missing or roles if role.required)
-    found, wanted = "no tensor is called so", (missing or roles)[0]
-    guess = "".join(did_you_mean(role.name, container.tensors) for role in missing[:1])
-    for role in () if missing else roles:
+    absent = [role for role in roles if role.required and not role.among(tensors)]
+    told = "; ".join(f"{role.name}, {role.what}" for role in absent or roles if role.required)
+    found, wanted = "no tensor is called so", (absent or roles)[0]
+    guess = "".join(did_you_mean(role.name, container.tensors) for role in absent[:1])
+    for role in () if absent else roles:
         several = role.among(tensors)
         if len(several) > 1:
             found, wanted = f"{listed(map(described, several))} could each be {role.name}", role

@@ -36,7 +36,7 @@ class Choice:
     @property
     def note(self) -> str:
         """What was chosen, why, and what else was possible."""
-        names = [role.name for role in self.operation.roles if role.required]
+        names = _needed(self.operation, self.tensors)
         also = f"; also possible: {', '.join(f'--op {each}' for each in self.also)}" if self.also else ""
         return f"--op {self.operation.name} by name: {listed(names)} stand together{also}"
 
@@ -50,13 +50,13 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
     for tensors in by_spot(container.tensors.values()).values():
         here = replace(container, tensors={tensor.name: tensor for tensor in tensors})
         found = [(each, one) for each in _operations() for one in complete_sets(here, each.roles)]
-        named = sorted((one for one in found if _is_telling(one[0])), key=lambda one: -len(one[1]))
+        named = sorted((one for one in found if _is_telling(*one)), key=lambda one: -len(one[1]))
         if not named:
             continue
         operation, best = named[0]
         rivals = [other.name for other, one in named[1:] if len(one) == len(best)]
         if rivals:
-            label = best[operation.roles[0].name].label
+            label = operation.main(best).label
             undecided[label] = (f"by name this could be {' or '.join((operation.name, *rivals))}: say --op",)
             continue
         also = tuple(dict.fromkeys(other.name for other, _ in found if other is not operation))
@@ -68,8 +68,14 @@ def _operations() -> Iterator[Operation]:
     return (each for each in registry.OPERATIONS.values() if isinstance(each, Operation))
 
 
-def _is_telling(operation: Operation) -> bool:
-    needed = [role.name for role in operation.roles if role.required]
+def _needed(operation: Operation, tensors: Assignment) -> list[str]:
+    """Those of the roles played that the operation could not do without."""
+    played = [role for role in operation.roles if role.name in tensors]
+    return [role.name for role in played if role.required or role.replaces]
+
+
+def _is_telling(operation: Operation, tensors: Assignment) -> bool:
+    needed = _needed(operation, tensors)
     return len(needed) > 1 and LOGITS.name not in needed
 
 

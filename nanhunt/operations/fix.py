@@ -52,6 +52,8 @@ class Fix(Generic[Problem]):
     """The operation's question whose true answer the fix must give, where it is not the user's own one."""
     changes: str = ""
     """How the objective then differs from the user's; "" if it does not. Printed with the fix."""
+    redefines: bool = False
+    """Whether that other objective is a way out all the same: it need be finite, not near the user's own truth."""
     scale: float = 1.0
     """What the code multiplies the loss by, as GradScaler does; its truth is multiplied alike."""
     stored: bool = False

@@ -25,6 +25,8 @@ BLOCK_VALUES = 1 << 18
 LOSS_BOUND = 64.0
 """A value is right while its error is below LOSS_BOUND u times its scale: six bits more than one rounding, room for
 the order of a sum (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021)."""
+USELESS = 0.25
+"""A value is useless where its error is more than this times its scale, in every dtype: twice bfloat16's own bound."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,14 @@ def behaviour(operation: Operation, block: Block, ran: Ran, truth: Ran, upstream
     scale = true.abs().clamp_min(1.0)
     if operation.scale is not None:
         scale = operation.scale(doubled(block.cast), true)
-    wrong = (
-        finite & true.isfinite() & ((value.double() - true).abs() > LOSS_BOUND * form.unit_roundoff * scale)
-    )
+    error = torch.where(finite & true.isfinite(), (value.double() - true).abs(), 0.0)
+    bound = LOSS_BOUND * form.unit_roundoff
+    wrong, useless = error > bound * scale, error > USELESS * scale
     return Behaviour(
         bad_value=bad_value,
         bad_gradient=bad_gradient,
         wrong=~_all(~wrong, block),
+        useless=~_all(~useless, block),
         silent=_all_below(operation, ran, 0.0, block)
         & ~_all_below(operation, truth, form.unit_roundoff * upstream, block)
         & ~bad_gradient,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.roles import Role
 from nanhunt.operations.rule import Rule
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
 
+T = TypeVar("T")
 Tensors = Mapping[str, "torch.Tensor"]
 """By role; an optional one that was not given is missing."""
 Form = Callable[[Tensors, Any], "torch.Tensor"]
@@ -68,6 +69,8 @@ class Behaviour:
     """Some entry of the gradient that belongs to the unit is NaN or infinite."""
     wrong: Bools
     """Finite, and further from a finite truth than LOSS_BOUND allows."""
+    useless: Bools
+    """Finite, and further from a finite truth than USELESS allows: its first digit is wrong."""
     silent: Bools
     """The whole gradient of the unit is 0, in truth it is more than a rounding of what the reduction hands back."""
 
@@ -125,7 +128,7 @@ class Described:
     what: str
     """One sentence."""
     roles: tuple[Role, ...]
-    """The first is the one that findings are about."""
+    """The first that is given is the one that findings are about."""
     options: type[Any]
     """A frozen dataclass of options, the operation's own among them."""
     forms: Mapping[str, Callable[..., Any]]
@@ -173,6 +176,10 @@ class Operation(Described):
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
+
+    def main(self, tensors: Mapping[str, T]) -> T:
+        """The tensor that findings are about."""
+        return next(tensors[role.name] for role in self.roles if role.name in tensors)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import NanhuntError
-from nanhunt.load.roles import Role
+from nanhunt.load.roles import Role, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.operation import (
     Block,
@@ -27,7 +27,6 @@ from nanhunt.operations.operation import (
 from nanhunt.operations.rule import Rule
 
 Bools = npt.NDArray[np.bool_]
-BLOCK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Problem:
     @property
     def main(self) -> Tensor:
         """The tensor that findings are about."""
-        return self.tensors[self.operation.roles[0].name]
+        return self.operation.main(self.tensors)
 
     @property
     def judged(self) -> list[Rule[Facts, Unit, Any]]:
@@ -89,12 +88,10 @@ def problem_of(
 
     Raises NanhuntError when a role is missing, has the wrong kind, or the shapes do not fit.
     """
-    for role in operation.roles:
-        if role.name not in tensors:
-            if role.required:
-                raise _missing(operation, role, tensors)
-            continue
-        _check_kind(operation, role, tensors[role.name])
+    for role in missing(operation.roles, tensors):
+        raise _missing(operation, role, tensors)
+    for name, tensor in tensors.items():
+        _check_kind(operation, operation.role(name), tensor)
     plan = operation.plan({name: tensor.shape for name, tensor in tensors.items()}, options)
     return Problem(operation, tensors, dtype, options, codes, plan, max_rows)
 
@@ -135,11 +132,20 @@ def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: 
     how = plan.sliced.get(role)
     if how is None:
         return array
-    seen = array.reshape(how.shape)
     leading, own = how.shape[: len(how.shape) - how.own], how.shape[len(how.shape) - how.own :]
-    if leading == plan.groups and seen.flags.c_contiguous:  # a view: nothing is copied but what is read
-        return seen.reshape(plan.group_count, *own)[first:last]
-    repeated = np.broadcast_to(seen, (*plan.groups, *own))
+    if leading == plan.groups and array.flags.c_contiguous:  # a view: nothing is copied but what is read
+        return array.reshape(plan.group_count, *own)[first:last]
     if not plan.groups:
-        return repeated[None][first:last]
-    return repeated[np.unravel_index(np.arange(first, last), plan.groups)]
+        return array.reshape(how.shape)[None][first:last]
+    return picked(array, plan, role, np.arange(first, last))
+
+
+def picked(array: npt.NDArray[Any], plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """The groups with those flat numbers of one tensor, (len(groups), *own); all of it where the role is shared."""
+    how = plan.sliced.get(role)
+    if how is None:
+        return array
+    repeated = np.broadcast_to(
+        array.reshape(how.shape), (*plan.groups, *how.shape[len(how.shape) - how.own :])
+    )
+    return repeated[np.unravel_index(groups, plan.groups)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
-from nanhunt.operations.problem import Problem, groups_of, read_block
+from nanhunt.operations.problem import Problem, groups_of, picked, read_block
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
 
@@ -57,17 +57,15 @@ def prove(
 def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, Unit, Any]) -> Sample:
     """Slices of the first axis that hold failing units, and none whose input is at fault: that no code mends.
 
-    Where every value is a unit of its own the part is made of those values alone, in one dimension.
+    Where no unit shares a group with another one, the part is made of those units alone: one axis in front of theirs.
     """
-    if _is_elementwise(problem):
-        part = {name: _values(tensor, numbers) for name, tensor in problem.tensors.items()}
-        sample = _part(problem, part, np.arange(len(numbers)))
-        sound = numbers[_sound(sample, rule)[sample.failing]]
-        return _part(
-            problem,
-            {name: _values(tensor, sound) for name, tensor in problem.tensors.items()},
-            np.arange(len(sound)),
+    if _are_apart(problem):
+        size = max(
+            1, sum(math.prod(each.shape) for each in problem.tensors.values()) // problem.plan.group_count
         )
+        numbers = numbers[: max(1, MOST_VALUES // size)]
+        sample = _units(problem, numbers)
+        return _units(problem, numbers[_sound(sample, rule)])
     if _is_flat(problem):
         alone = _alone(problem, numbers[:MOST_VALUES])
         sample = _part(problem, alone, np.arange(len(numbers)))
@@ -85,8 +83,28 @@ def _sample(problem: Problem, numbers: npt.NDArray[np.intp], rule: Rule[Facts, U
     return replace(sample, failing=sample.failing[_sound(sample, rule)[sample.failing]])
 
 
-def _is_elementwise(problem: Problem) -> bool:
-    return not problem.plan.units and all(how.own == 0 for how in problem.plan.sliced.values())
+def _are_apart(problem: Problem) -> bool:
+    """Whether every group is one unit, in tensors that are laid out as they are cut or that all units share."""
+    plan = problem.plan
+    shapes = {name: each.shape for name, each in problem.tensors.items()}
+    cut = all(_is_shared(problem, name) or plan.sliced[name].shape == shape for name, shape in shapes.items())
+    return cut and not plan.units and bool(plan.groups)
+
+
+def _is_shared(problem: Problem, name: str) -> bool:
+    how = problem.plan.sliced.get(name)
+    return how is None or math.prod(how.shape[: len(how.shape) - how.own]) == 1 < problem.plan.group_count
+
+
+def _units(problem: Problem, numbers: npt.NDArray[np.intp]) -> Sample:
+    """Those units alone, each a group of its own."""
+    part = {
+        name: tensor
+        if _is_shared(problem, name)
+        else _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
+        for name, tensor in problem.tensors.items()
+    }
+    return _part(problem, part, np.arange(len(numbers)))
 
 
 def _is_flat(problem: Problem) -> bool:
@@ -105,16 +123,12 @@ def _alone(problem: Problem, numbers: npt.NDArray[np.intp]) -> dict[str, Tensor]
     for name, tensor in problem.tensors.items():
         seen = np.broadcast_to(tensor.data.reshape(plan.sliced[name].shape), (*plan.groups, *plan.units))
         array = np.ascontiguousarray(seen[at]).reshape(len(numbers), *(1,) * (len(tensor.shape) - 1))
-        part[name] = Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, _holding(array))
+        part[name] = _of_values(tensor, array)
     return part
 
 
-def _holding(array: npt.NDArray[Any]) -> Callable[[], npt.NDArray[Any]]:
-    return lambda: array
-
-
-def _values(tensor: Tensor, numbers: npt.NDArray[np.intp]) -> Tensor:
-    array = np.ascontiguousarray(tensor.data.reshape(-1)[numbers[:MOST_VALUES]])
+def _of_values(tensor: Tensor, array: npt.NDArray[Any]) -> Tensor:
+    """The same tensor with other values."""
     return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, lambda: array)
 
 
@@ -146,8 +160,7 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
     if not has_axis:
         return tensor
-    array = np.ascontiguousarray(tensor.data[slices])
-    return Tensor(tensor.file, tensor.name, tensor.dtype, array.shape, _holding(array))
+    return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
 
 
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
@@ -158,7 +171,7 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
     ran = fixes.run(code, tensors, leaves, sample.share)
-    bad, outcome, error = _judged(sample, block, ran)
+    bad, outcome, error = _judged(sample, block, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     if fix.changes and outcome.endswith("finite but wrong"):
         outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, block, ran)
@@ -170,10 +183,12 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
 def _in_numbers(sample: Sample, block: Block, ran: fixes.Ran) -> str:
     """What another objective makes of the failing units: ": loss 2.4e+08, largest gradient 0, the truth 1.3e+43"."""
     problem = sample.problem
-    if ran.result is None or ran.result.dim():
+    if ran.result is None:
         return ""
-    true = _true_loss(problem, run_truth(problem.operation, block, problem.upstream))
     largest = max((float(each.abs().max()) for each in ran.gradients.values() if each.numel()), default=0.0)
+    if ran.result.dim():
+        return f": largest gradient {largest:.3g}"
+    true = _true_loss(problem, run_truth(problem.operation, block, problem.upstream))
     return f": loss {float(ran.result):.3g}, largest gradient {largest:.3g}, the true loss {float(true):.3g}"
 
 
@@ -187,7 +202,7 @@ def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
     return narrowed.to(dtype)
 
 
-def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, float | None]:
+def _judged(sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
     """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
     everything = np.ones(block.count, bool)
     if ran.result is None:
@@ -197,14 +212,20 @@ def _judged(sample: Sample, block: Block, ran: fixes.Ran) -> tuple[Bools, str, f
     found = _observed(problem, block, ran, truth)
     if ran.result.dim() == 0:
         wrong, error = _wrong_loss(problem, truth, ran.result)
-        if wrong:
+        if wrong and not (fix.redefines and bool(ran.result.isfinite())):
             return everything, wrong, error
-        return found.bad_gradient, "right loss, gradient still NaN", error
+        return found.bad_gradient, "right loss, gradient still NaN", None if wrong else error
+    return _judged_output(found, fix)
+
+
+def _judged_output(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
+    """The same of code whose values are its output."""
     if found.bad_value.any():
         return found.bad_value | found.bad_gradient, "still NaN", None
     if found.bad_gradient.any():
-        return found.bad_gradient, "finite, gradient still NaN", None
-    return found.wrong, "finite but wrong", None
+        value = "finite but wrong" if found.wrong.any() else "right value"
+        return found.bad_gradient, f"{value}, gradient still NaN", None
+    return found.wrong & (not fix.redefines), "finite but wrong", None
 
 
 def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
@@ -230,8 +251,7 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
         )
         for name, each in ran.gradients.items()
     }
-    main = block.cast[operation.roles[0].name]
-    value = truth.value.to(main.dtype)  # a reduced loss says nothing of single units
+    value = truth.value.to(operation.main(block.cast).dtype)  # a reduced loss says nothing of single units
     if ran.result is not None and ran.result.dim():
         value = ran.result.reshape(value.shape)
     return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)

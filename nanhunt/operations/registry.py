@@ -18,6 +18,7 @@ _HOMES = {
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
+    "entropy": "nanhunt.operations.entropy:ENTROPY",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"

@@ -108,7 +108,7 @@ class Survey:
                 reports.append(self._as(choice.operation, choice.tensors, options, choice.note))
                 used |= {tensor.label for tensor in choice.tensors.values()}
             except NanhuntError as error:  # names alone are no reason to refuse numbers
-                main = choice.tensors[choice.operation.roles[0].name]
+                main = choice.operation.main(choice.tensors)
                 notes[main.label] = (f"{choice.note}, and cannot be judged so: {error}",)
         rest = replace(
             chosen,
@@ -146,7 +146,7 @@ class Survey:
 
         codes = rules.chosen(operation.name, options.select, options.ignore)
         reports = []
-        for dtype in _dtypes(tensors[operation.roles[0].name], options):
+        for dtype in _dtypes(operation.main(tensors), options):
             problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
             found = judged(problem, self.executor, self.advance, compares=self.compares)
             notes = (*filter(None, (note,)), *found.notes)

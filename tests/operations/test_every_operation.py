@@ -1,0 +1,182 @@
+"""Each operation against plain PyTorch on both sides of its cliffs; its fixes run from their printed text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanhunt.operations.judge import LOSS_BOUND
+from nanhunt.operations.prove import WRONG
+from nanhunt.operations.registry import OPERATIONS
+from nanhunt.results.report import Severity
+
+INF, NAN = math.inf, math.nan
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+Tensors = Mapping[str, torch.Tensor]
+Plain = Callable[[Tensors], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation as users write it: rows of numbers go in, one value a row comes out."""
+
+    op: str
+    naive: Plain
+    fused: Plain
+    numbers: Mapping[str, tuple[float, ...]]
+    """By role: what a row is drawn from, cliffs of every dtype among it."""
+    width: int = 4
+    """Numbers in a row; 0: a row is one number."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    legal: tuple[float, ...] = ()
+    """Infinite values of a row that are right."""
+
+    def __str__(self) -> str:
+        return " ".join((self.op, *map(str, self.options.values())))
+
+
+def entropy(t: Tensors) -> torch.Tensor:
+    p = t["logits"].softmax(-1)
+    return -(p * p.log()).sum(-1)
+
+
+def categorical(t: Tensors) -> torch.Tensor:
+    return torch.distributions.Categorical(logits=t["logits"], validate_args=False).entropy()
+
+
+LOGITS = (
+    0.0,
+    1.0,
+    -3.0,
+    8.0,
+    17.5,
+    90.0,
+    -90.0,
+    104.5,
+    -110.0,
+    750.0,
+    60000.0,
+    -60000.0,
+    1e5,
+    -INF,
+    -INF,
+    NAN,
+    INF,
+)
+CASES = (Case("entropy", entropy, categorical, {"logits": LOGITS}),)
+
+
+def seen(plain: Plain, tensors: Tensors, leaf: str, upstream: float) -> tuple[np.ndarray, np.ndarray]:
+    """(values, whether a row's gradient is finite) as PyTorch computes them."""
+    x = tensors[leaf].detach().clone().requires_grad_()
+    values = plain({**tensors, leaf: x})
+    (values * torch.tensor(upstream).to(values.dtype)).sum().backward()
+    return values.detach().double().numpy(), x.grad.isfinite().reshape(len(values), -1).all(-1).numpy()
+
+
+def rows(report, *severities):
+    return {row for finding in report.findings if finding.severity in severities for row in finding.rows}
+
+
+def drawn(data, case: Case, count: int) -> dict[str, torch.Tensor]:
+    shape = (count, case.width) if case.width else (count,)
+    size = math.prod(shape)
+    return {
+        role: torch.tensor(
+            [data.draw(st.sampled_from(numbers)) for _ in range(size)], dtype=torch.float64
+        ).reshape(shape)
+        for role, numbers in case.numbers.items()
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_verdict_is_what_pytorch_does(judged, case, dtype, data):
+    count = data.draw(st.integers(1, 6))
+    stored = drawn(data, case, count)
+    operation = OPERATIONS[case.op]
+    options = operation.options(**case.options)
+    upstream = 1 / count if operation.reduces else 1.0
+    report = judged(operation, options, str(dtype)[6:], **stored)
+    cast = {name: each.to(dtype) for name, each in stored.items()}
+    leaf = operation.roles[0].name
+    fails = {}
+    for name, plain in (("naive", case.naive), ("fused", case.fused)):
+        values, finite_gradient = seen(plain, cast, leaf, upstream)
+        bad_value = ~np.isfinite(values) & ~np.isin(values, case.legal)
+        found = report.implementations[name]
+        assert (found.bad_value_rows, found.bad_gradient_rows) == (bad_value.sum(), (~finite_gradient).sum())
+        fails[name] = {int(row) for row in np.flatnonzero(bad_value | ~finite_gradient)}
+    errors = rows(report, Severity.ERROR)
+    assert errors >= fails["fused"]
+    assert rows(report, Severity.WARNING) | errors >= fails["naive"]
+    told_of = fails["naive"] | fails["fused"] | faulty(cast, case)
+    silent = {row for f in report.findings if f.name.endswith("-silently-wrong") for row in f.rows}
+    assert rows(report, Severity.WARNING) | errors <= told_of | silent
+    for finding in report.findings:
+        for remedy in finding.remedies:
+            assert remedy.works == really_works(remedy, finding, case, cast, upstream), (finding, remedy)
+
+
+def faulty(cast: Tensors, case: Case) -> set[int]:
+    """Rows with a number that no operation survives."""
+    legal = {role for role, numbers in case.numbers.items() if -INF in numbers}
+    return {
+        int(row)
+        for role, each in cast.items()
+        for row in torch.where(
+            (each.isnan() | (each.isposinf() if role in legal else each.isinf()))
+            .reshape(len(each), -1)
+            .any(-1)
+        )[0]
+    }
+
+
+def really_works(remedy, finding, case: Case, cast: Tensors, upstream: float) -> bool:
+    """The printed text, executed on the rows of the finding whose input is sound."""
+    at = [row for row in finding.rows if row not in faulty(cast, case)]
+    operation, leaf = OPERATIONS[case.op], OPERATIONS[case.op].roles[0].name
+    scope = {"torch": torch, "F": F} | {name: each[at].clone() for name, each in cast.items()}
+    scope[leaf].requires_grad_()
+    exec(remedy.snippet, scope)
+    result = scope["loss"] if operation.reduces else scope["output"]
+    result.sum().backward()
+    wide = {name: each[at].double() for name, each in cast.items()}
+    true = operation.truth(wide, operation.options(**case.options))
+    true = true.mean() if operation.reduces else true
+    legal = result.isinf() & (result == true)
+    bound = WRONG if operation.reduces else LOSS_BOUND * torch.finfo(result.dtype).eps / 2
+    scale = true.abs().clamp_min(1.0) if operation.scale is None else operation.scale(wide, true)
+    near = (result.double() - true).abs() <= bound * scale
+    finite = bool(scope[leaf].grad.isfinite().all())
+    return finite and (bool((near | legal).all()))
+
+
+def test_masked_entropy_is_told_with_every_fix_that_only_hides_it(judged):
+    logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, -INF]])
+    operation = OPERATIONS["entropy"]
+    (finding,) = judged(operation, operation.options(), logits=logits).findings
+    assert (finding.name, finding.rows) == ("masked-entropy", (1,))
+    assert finding.message == (
+        "row 1: 3 logits, 1 of them -inf, the rest from 1 to 2: log(0) = -inf; the truth is 0.582203"
+    )
+    hides = "right value, gradient still NaN"
+    assert [(each.title, each.works, each.outcome) for each in finding.remedies] == [
+        ("replace log p by 0 where p is 0, before the product", True, ""),
+        ("torch.distributions.Categorical", True, ""),
+        ("torch.special.entr", False, hides),
+        ("torch.xlogy", False, hides),
+        ("nan_to_num on p log p", False, hides),
+        ("where after the product", False, hides),
+    ]
