@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.operation import Described, Operation
+from nanhunt.operations.function.options import FunctionOptions
+from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
 
@@ -17,16 +18,17 @@ _HOMES = {
     "values": "nanhunt.operations.values.operation:VALUES",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
+    "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
-"""Judged without --op as well, where there are logits; by its own room, and not on ``Operation``."""
+"""Judged without --op as well: where there are logits, and all other numbers as values."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(PpoOptions, AttentionOptions, CrossEntropyOptions):
+class OperationOptions(FunctionOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.
@@ -64,10 +66,7 @@ class _Operations(MutableMapping[str, Described]):
 OPERATIONS = _Operations()
 
 
-def find(name: str | None) -> Operation | None:
-    """The operation of that name; None for cross entropy. NanhuntError, with the nearest one, for any other."""
-    if name is None or name == DEFAULT:
-        return None
-    one_of("--op", name, tuple(each for each in OPERATIONS if each != "values"))
-    found = OPERATIONS[name]
-    return found if isinstance(found, Operation) else None
+def find(name: str | None) -> Described:
+    """The operation of that name, the default one for None. NanhuntError, with the nearest one, for any other."""
+    one_of("--op", name or DEFAULT, tuple(OPERATIONS))
+    return OPERATIONS[name or DEFAULT]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from oracle import LIMITS, ORDER, Problem, Seen, observe
 
 import nanhunt
-from nanhunt.results.report import IMPLEMENTATIONS, Report, Severity, TensorReport
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
+from nanhunt.results.report import Report, Severity, TensorReport
 
 EXAMPLES = 25
 ROW_LIMIT = 100_000
