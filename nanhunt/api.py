@@ -15,19 +15,10 @@ import numpy as np
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.memory import container_of, holds_names, tensor_of
-<<<<<<< HEAD
-from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.load.tensor import Tensor
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.choosing import asked
-from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
-from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, TARGETS
-from nanhunt.operations.operation import Operation
-=======
-from nanhunt.load.tensor import Tensor
-from nanhunt.operations import registry
-from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.operation import Described
->>>>>>> main
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
@@ -136,14 +127,8 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
-<<<<<<< HEAD
-    operation = asked(options.op, options.role)
-    if operation is not None:
-        return survey.operation(container_of(_by_role(x, targets, operation)), operation, options)
-=======
-    operation = registry.find(options.op)
+    operation = asked(options)
     given = _given(operation, {"targets": targets, "class_weights": class_weights})
->>>>>>> main
     if holds_names(x):
         return survey.container(container_of(x), operation, given)
     main = operation.roles[0].name
@@ -156,22 +141,6 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
 def _given(operation: Described, keywords: Mapping[str, Any]) -> dict[str, Tensor]:
     """Values in memory by role; those that are in files are named in the options.
 
-<<<<<<< HEAD
-
-def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
-    """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
-    options = survey.options
-    if (targets is None or _is_path(targets)) and (class_weights is None or _is_path(class_weights)):
-        return survey.by_name(container, options)
-    chosen = choose(container, options)
-    if targets is not None and not _is_path(targets):
-        given = _other(targets, TARGETS, options)
-        problems = [replace(each, targets=given, source="argument", given=True) for each in chosen.problems]
-        chosen = replace(chosen, problems=tuple(problems))
-    if class_weights is not None and not _is_path(class_weights):
-        chosen = replace(chosen, class_weights=_other(class_weights, CLASS_WEIGHTS, options))
-    return survey.of(container, chosen)
-=======
     Raises NanhuntError where the operation has no such role.
     """
     roles = {role.option: role.name for role in operation.roles}
@@ -185,7 +154,6 @@ def _named(survey: Survey, container: Container, targets: Any, class_weights: An
             raise NanhuntError(f"{operation.name} takes no {keyword}.", hint)
         found[roles[option]] = tensor_of(value, roles[option])
     return found
->>>>>>> main
 
 
 def _options(keywords: Keywords) -> Options:

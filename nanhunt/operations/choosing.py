@@ -6,22 +6,23 @@ single name says too little (hidden_states is in every dump of a model), and log
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.roles import by_spot, complete_sets
+from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import listed
 from nanhunt.operations import registry
 from nanhunt.operations.assignment import Assignment, parted, spoken_name
-from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.operation import CROSS_ENTROPY
 from nanhunt.operations.cross_entropy.tensors import LOGITS
-from nanhunt.operations.operation import Operation
+from nanhunt.operations.operation import Described, Operation
+from nanhunt.operations.registry import OperationOptions
+from nanhunt.operations.run import Outcome, Run
 from nanhunt.options import one_of
-
-Options = TypeVar("Options", bound=CrossEntropyOptions)
+from nanhunt.results.report import TensorReport
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Choice:
         names = _needed(self.operation, self.tensors)
         also = f"; also possible: {', '.join(f'--op {each}' for each in self.also)}" if self.also else ""
         return f"--op {self.operation.name} by name: {listed(names)} stand together{also}"
+
+    def judged(self, run: Run) -> Iterator[Outcome]:
+        """Its judgements, which say why they were made."""
+        for outcome in self.operation.judge(Container("", {}, "memory"), self.tensors, run):
+            if isinstance(outcome, TensorReport):
+                outcome = replace(outcome, notes=(self.note, *outcome.notes))
+            yield outcome
 
 
 def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str, ...]]]:
@@ -79,20 +87,22 @@ def _is_telling(operation: Operation, tensors: Assignment) -> bool:
     return len(needed) > 1 and LOGITS.name not in needed
 
 
-def asked(op: str | None, texts: Sequence[str]) -> Operation | None:
-    """The operation that --op names, or else the only one with all the roles of --role; None for cross entropy.
+def asked(options: OperationOptions) -> Described:
+    """The operation that --op names, or else the only one that has all the roles of --role, or else what names say.
 
     Raises NanhuntError for a name that no operation has, and for roles that several have.
     """
-    if op is not None or not texts:
-        return registry.find(op)
-    names = {parted(text)[0] for text in texts}
+    if options.function:
+        return registry.find("function")
+    if options.op is not None or not options.role:
+        return BY_NAME if options.op is None else registry.find(options.op)
+    names = {parted(text)[0] for text in options.role}
     roles = {each.name: {spoken_name(role) for role in each.roles} for each in registry.OPERATIONS.values()}
     for name in names:
         one_of("--role", name, tuple(sorted(set().union(*roles.values()))))
     having = [each for each, known in roles.items() if names <= known]
     if registry.DEFAULT in having:
-        return None
+        return BY_NAME
     if len(having) != 1:
         told = f"{' and '.join(having)} have" if having else "No operation has"
         raise NanhuntError(
@@ -102,17 +112,29 @@ def asked(op: str | None, texts: Sequence[str]) -> Operation | None:
     return registry.find(having[0])
 
 
-def with_roles(options: Options, texts: Sequence[str]) -> Options:
-    """Cross entropy's tensors as --role names them, which is --logits, --targets and --class-weights in other words.
+class ByName(Described):
+    """What the names of the tensors say that they are; cross entropy where there are logits, else values."""
 
-    Raises NanhuntError for a role that cross entropy does not have.
-    """
-    said = dict(parted(text) for text in texts)
-    for name in said:
-        one_of("--role", name, ("logits", "targets", "class-weights"))
-    return replace(
-        options,
-        logits=(said["logits"],) if "logits" in said else options.logits,
-        targets=said.get("targets", options.targets),
-        class_weights=said.get("class-weights", options.class_weights),
-    )
+    def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+        """Each set of names that tells an operation, then logits and values as cross entropy has it."""
+        from nanhunt.operations.cross_entropy.judge import judge
+
+        if given or run.options.logits or run.options.role:
+            yield from judge(container, given, run)
+            return
+        choices, notes = by_names(container)
+        used, said = set[str](), dict(notes)
+        for choice in choices:
+            try:
+                yield from choice.judged(run)
+                used |= {tensor.label for tensor in choice.tensors.values()}
+            except NanhuntError as error:  # names alone are no reason to refuse numbers
+                main = choice.operation.main(choice.tensors)
+                said[main.label] = (f"{choice.note}, and cannot be judged so: {error}",)
+        yield from judge(container, given, run, frozenset(used), said)
+
+
+BY_NAME = ByName(
+    name=CROSS_ENTROPY.name, what=CROSS_ENTROPY.what, roles=CROSS_ENTROPY.roles, options=CROSS_ENTROPY.options,
+    forms=CROSS_ENTROPY.forms, rules=CROSS_ENTROPY.rules, looks_at_everything=True, batch=CROSS_ENTROPY.batch,
+)  # fmt: skip

@@ -12,23 +12,9 @@ from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
-<<<<<<< HEAD
-from nanhunt.operations import rules
-from nanhunt.operations.assignment import assignments, spoken
-from nanhunt.operations.choosing import asked, by_names, with_roles
-from nanhunt.operations.cross_entropy.diagnose import diagnose
-from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
-from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
-from nanhunt.operations.cross_entropy.sweep import RowTable
-from nanhunt.operations.cross_entropy.targets import read_weights
-from nanhunt.operations.operation import Operation
-from nanhunt.operations.values.check import check_values
-=======
-from nanhunt.operations import registry
+from nanhunt.operations.choosing import asked
 from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
->>>>>>> main
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
@@ -88,81 +74,16 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-<<<<<<< HEAD
-            operation = asked(options.op, options.role)
-            if operation is not None:
-                return self.operation(container, operation, options)
-            return self.by_name(container, options)
-=======
-            return self.container(container, registry.find(options.op), options=options)
->>>>>>> main
+            return self.container(container, asked(options), options=options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
         except NanhuntError as error:
             return merge((*self.unfinished, self._failed(file, error)))
 
-<<<<<<< HEAD
-    def by_name(self, container: Container, options: Options) -> Report:
-        """What the names of the tensors say that they are; cross entropy where there are logits, else values."""
-        options = with_roles(options, options.role)
-        chosen = choose(container, options)
-        if options.op or options.logits:
-            return self.of(container, chosen, options)
-        choices, undecided = by_names(container)
-        reports, used, notes = [], set[str](), dict(undecided)
-        for choice in choices:
-            try:
-                reports.append(self._as(choice.operation, choice.tensors, options, choice.note))
-                used |= {tensor.label for tensor in choice.tensors.values()}
-            except NanhuntError as error:  # names alone are no reason to refuse numbers
-                main = choice.operation.main(choice.tensors)
-                notes[main.label] = (f"{choice.note}, and cannot be judged so: {error}",)
-        rest = replace(
-            chosen,
-            problems=tuple(each for each in chosen.problems if each.logits.label not in used),
-            values=tuple(each for each in chosen.values if each.label not in used),
-            notes={**chosen.notes, **notes},
-        )
-        if not (reports and self.compares and not rest.problems):
-            reports.append(self.of(container, rest, options))
-        return merge(reports)
-
-    def of(self, container: Container, chosen: Chosen, options: Options | None = None) -> Report:
-        """Tensors of a container whose roles are known, and what of it cannot be read or is not looked at."""
-        unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
-        refused = self._refused(container, options or self.options)
-        return merge((self.chosen(chosen, options), refused, _not_looked_at(*unread)))
-
-    def operation(self, container: Container, operation: Operation, options: Options) -> Report:
-        """One operation on every complete set of its tensors, in every dtype asked for."""
-        said = spoken(operation, options, options.role)
-        reports: list[Report] = []
-        for tensors in assignments(container, operation, said, options):
-            self.unfinished = reports
-            reports.append(self._as(operation, tensors, options))
-        self.unfinished = []
-        return merge(reports)
-
-    def _as(
-        self, operation: Operation, tensors: Mapping[str, Tensor], options: Options, note: str = ""
-    ) -> Report:
-        """One operation on one set of tensors, in every dtype asked for."""
-        # Loaded here because they bring torch, which healthy logits do without.
-        from nanhunt.operations.findings import judged
-        from nanhunt.operations.problem import problem_of
-
-        codes = rules.chosen(operation.name, options.select, options.ignore)
-        reports = []
-        for dtype in _dtypes(operation.main(tensors), options):
-            problem = problem_of(operation, tensors, dtype, options, codes, options.max_rows)
-            found = judged(problem, self.executor, self.advance, compares=self.compares)
-            notes = (*filter(None, (note,)), *found.notes)
-            reports.append(self._report(options, [replace(found, notes=notes)]))
-=======
     def without_a_file(self) -> Report:
         """The batch that the operation has for showing itself. Raises NanhuntError where it has none."""
-        operation = registry.find(self.options.op)
+        operation = asked(self.options)
         if operation.batch is None:
             raise NanhuntError(f"--op {operation.name} has no batch of its own to show.", "Name a PATH.")
         return self.container(Container("", {}, "memory"), operation, operation.batch())
@@ -187,7 +108,6 @@ class Survey:
         if operation.looks_at_everything:
             unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
             reports += [self._refused(container, options), _not_looked_at(*unread)]
->>>>>>> main
         return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:
