@@ -20,9 +20,8 @@ from nanhunt.operations.cross_entropy.operation import CROSS_ENTROPY
 from nanhunt.operations.cross_entropy.tensors import LOGITS
 from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.registry import OperationOptions
-from nanhunt.operations.run import Outcome, Run
+from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.options import one_of
-from nanhunt.results.report import TensorReport
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,8 @@ class Choice:
 
     def judged(self, run: Run) -> Iterator[Outcome]:
         """Its judgements, which say why they were made."""
-        for outcome in self.operation.judge(Container("", {}, "memory"), self.tensors, run):
-            if isinstance(outcome, TensorReport):
-                outcome = replace(outcome, notes=(self.note, *outcome.notes))
-            yield outcome
+        for found in self.operation.judge(Container("", {}, "memory"), self.tensors, run):
+            yield found if isinstance(found, Failed) else replace(found, notes=(self.note, *found.notes))
 
 
 def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str, ...]]]:
@@ -93,7 +90,9 @@ def asked(options: OperationOptions) -> Described:
     Raises NanhuntError for a name that no operation has, and for roles that several have.
     """
     if options.function:
-        return registry.find("function")
+        from nanhunt.operations.function.operation import user_function  # the user's code, and what runs it
+
+        return user_function(options.function, options.stable)
     if options.op is not None or not options.role:
         return BY_NAME if options.op is None else registry.find(options.op)
     names = {parted(text)[0] for text in options.role}

@@ -43,6 +43,8 @@ class Survey:
     """What is known of the file that is being judged."""
     executor: Executor = field(default_factory=Fastest)
     """Who judges units of work."""
+    operation: Described | None = None
+    """What to judge tensors as, where the options cannot name it: a function that is given itself."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -74,7 +76,7 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            return self.container(container, asked(options), options=options)
+            return self.container(container, self.operation or asked(options), options=options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -91,6 +92,7 @@ def _imported(spec: str, option: str) -> tuple[str, Callable[..., Any]]:
     return f"{path.name}:{name}", found
 
 
+@functools.cache
 def _module(path: Path, option: str) -> ModuleType:
     """The file run as a module, which may import what lies beside it."""
     spec = importlib.util.spec_from_file_location(f"_nanhunt_function_{path.stem}", path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
@@ -14,11 +14,13 @@ from nanhunt.load.reference import contents, tensor_at
 from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import did_you_mean, printable
-from nanhunt.operations.function.code import Code
+from nanhunt.operations.assignment import parted
+from nanhunt.operations.function.code import Code, code_of
 from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.function.rules import RULES
 from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
 from nanhunt.operations.operation import Block, Described, Form, Operation, Plan, Sliced, Tensors
+from nanhunt.operations.run import Outcome, Run
 from nanhunt.results.report import Finding, TensorReport
 
 if TYPE_CHECKING:
@@ -43,7 +45,31 @@ def stable(t: Tensors, way: Way) -> torch.Tensor:
     return values(way.stable or way.code, t, way)
 
 
-FUNCTION = Described(
+@dataclass(frozen=True, kw_only=True)
+class UserFunction(Described):
+    """Runs code of the user's; without any it can only be told about."""
+
+    code: Code | None = None
+    other: Code | None = None
+    """--stable."""
+
+    def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+        """Every place that has a tensor for each parameter, in every dtype asked for.
+
+        Raises NanhuntError besides for code that raises, changes its input, or returns no single tensor.
+        """
+        if self.code is None:
+            raise NanhuntError("--op function needs a function.", "Name it: --function FILE.py:NAME.")
+        codes = run.codes(self.name)
+        said = dict(parted(text) for text in run.options.role)
+        for tensors in sets_of(self.code, container, said, given, run.options.stored_dtype):
+            main = next(each for each in tensors.values() if each.dtype in FLOATING)
+            for dtype in run.dtypes(main):
+                yield judged(self.code, self.other, tensors, dtype, codes, run)
+                run.advance(main.data.nbytes)
+
+
+FUNCTION = UserFunction(
     name="function",
     what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name.",
     roles=(),
@@ -53,8 +79,28 @@ FUNCTION = Described(
 )
 
 
+def user_function(
+    function: Callable[..., Any] | str, stable: Callable[..., Any] | str | None = None
+) -> UserFunction:
+    """The operation of judging that function. Raises NanhuntError as ``code_of`` does."""
+    code = code_of(function, "--function")
+    other = None if stable is None else code_of(stable, "--stable")
+    if other is not None and not other.required <= set(code.parameters):
+        raise NanhuntError(
+            f"{other.name} (--stable) takes {', '.join(sorted(other.required))}, {code.name} "
+            f"{', '.join(code.parameters)}.",
+            "Both are given the same tensors by name: let their parameters be called alike.",
+        )
+    roles = tuple(_parameter(name, code) for name in code.parameters)
+    return replace(FUNCTION, roles=roles, code=code, other=other)
+
+
 def sets_of(
-    code: Code, container: Container, said: Mapping[str, str], stored_dtype: str | None
+    code: Code,
+    container: Container,
+    said: Mapping[str, str],
+    known: Mapping[str, Tensor],
+    stored_dtype: str | None,
 ) -> list[dict[str, Tensor]]:
     """Tensors by parameter, once for each place that has all: as --role says, by name, or one for the only parameter.
 
@@ -69,6 +115,7 @@ def sets_of(
             )
     roles = {name: _parameter(name, code) for name in code.parameters}
     given = {name: tensor_at(spec, roles[name], stored_dtype, container) for name, spec in said.items()}
+    given |= known
     everything = replace(container, tensors={**container.numbers, **container.tensors})
     exact = {name: each for name, each in everything.tensors.items() if name in roles and name not in given}
     if not missing(roles.values(), {**given, **exact}):
@@ -105,10 +152,9 @@ def _checked(code: Code, tensors: Mapping[str, Tensor], container: Container) ->
 
 
 def judged(
-    code: Code, stable: Code | None, tensors: Mapping[str, Tensor], dtype: str | None, codes: frozenset[str],
-    max_rows: int, *, compares: bool,
-) -> TensorReport:  # fmt: skip
-    """The report on the function run on these tensors, in the dtype of the first floating one where none is given."""
+    code: Code, other: Code | None, tensors: Mapping[str, Tensor], dtype: str, codes: frozenset[str], run: Run
+) -> TensorReport:
+    """The report on the function run on these tensors in that dtype."""
     from nanhunt.operations.caller import defaults_of_libraries
     from nanhunt.operations.findings import report
     from nanhunt.operations.judge import ranges, tally
@@ -118,13 +164,13 @@ def judged(
     with defaults_of_libraries():
         arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
-        way = _way(code, stable, arrays, plain)
+        way = _way(code, other, arrays, plain)
         operation = operation_of(way, arrays)
-        problem = problem_of(operation, arrays, dtype or operation.main(arrays).dtype, way, codes, max_rows)
+        problem = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
         found = Tally()
         for first, last in ranges(problem):
             found += tally(problem, first, last)
-        made = report(problem, found, compares=compares)
+        made = report(problem, found, compares=run.compares)
         together = _together(problem, made) if "NH916" in codes else ()
     notes = (_ran(way), *made.notes)
     return replace(
@@ -132,7 +178,7 @@ def judged(
     )
 
 
-def _way(code: Code, stable: Code | None, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Way:
+def _way(code: Code, other: Code | None, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Way:
     """How the function is run, found out on the first rows."""
     import numpy as np
 
@@ -144,7 +190,7 @@ def _way(code: Code, stable: Code | None, tensors: Mapping[str, Tensor], plain: 
         name: to_torch(np.ascontiguousarray(each.data[:PROBED] if name in rows else each.data), each.dtype)
         for name, each in tensors.items()
     }
-    return way_of(code, stable, few, rows, plain)
+    return way_of(code, other, few, rows, plain)
 
 
 def _ran(way: Way) -> str:

@@ -73,7 +73,7 @@ def _disagrees(unit: Unit) -> str:
 
 def _cast(unit: Unit) -> str:
     for name, each in unit.cast.items():
-        lost = unit.stored[name].isfinite() & ~each.isfinite() if each.is_floating_point() else each != each
+        lost = unit.stored[name].isfinite() & ~each.isfinite()
         if bool(lost.any()):
             return f"{name} {float(unit.stored[name][lost][0]):.6g} becomes infinite in {unit.dtype}"
     return ""
