@@ -114,9 +114,9 @@ def sets_of(
                 f"{did_you_mean(name, code.parameters)}It takes {', '.join(code.parameters)}.",
             )
     roles = {name: _parameter(name, code) for name in code.parameters}
-    given = {name: tensor_at(spec, roles[name], stored_dtype, container) for name, spec in said.items()}
-    given |= known
     everything = replace(container, tensors={**container.numbers, **container.tensors})
+    given = {name: tensor_at(spec, roles[name], stored_dtype, everything) for name, spec in said.items()}
+    given |= known
     exact = {name: each for name, each in everything.tensors.items() if name in roles and name not in given}
     if not missing(roles.values(), {**given, **exact}):
         return [_checked(code, {**exact, **given}, container)]
@@ -262,8 +262,7 @@ def truth(t: Tensors, way: Way) -> torch.Tensor:
     made = values(way.code, t, way)
     if way.stable is not None and not bool(made.isfinite().all()):
         made = made.where(made.isfinite(), values(way.stable, t, way))
-    # A loss is a number; an output may hold -inf on purpose, as a mask does.
-    return made if way.reduction == "none" else made.where(made.isfinite(), math.nan)
+    return made.where(made.isfinite(), math.nan) if _are_losses(made) else made
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -277,14 +276,20 @@ def facts(block: Block) -> dict[str, Bools]:
             bad = bad | _any(each.isnan() | (each == math.inf), name in way.rows)
             lost = lost | _any(each.isfinite() & ~block.cast[name].isfinite(), name in way.rows)
     wide = doubled(block.cast)
-    true = truth(wide, way).reshape(block.count, -1)
-    fails = ~(true.isfinite() | (true.isinf() & (way.reduction == "none"))).all(-1)
+    fails = (
+        truth(wide, way).reshape(block.count, -1).isnan().any(-1)
+    )  # losses that are infinite are NaN there
     found = {"not_finite": bad, "cast_overflow": lost, "truth_fails": fails, "differs": bad & False}
     if way.stable is not None:
         one, two = (values(code, wide, way).reshape(block.count, -1) for code in (way.code, way.stable))
         apart = (one - two).abs() > DIFFERENCE * one.abs().clamp_min(1.0)
         found["differs"] = (apart & one.isfinite() & two.isfinite()).any(-1)
     return {name: each.numpy() for name, each in found.items()}
+
+
+def _are_losses(made: torch.Tensor) -> bool:
+    """Whether a row has one number, which no mask makes infinite; outputs of several may hold -inf on purpose."""
+    return made[:1].numel() == 1
 
 
 def _any(holds: torch.Tensor, by_row: bool) -> torch.Tensor:
