@@ -126,7 +126,7 @@ def test_a_bad_gradient_has_a_line_too(code):
 def test_parameters_are_found_in_every_step_and_by_role(code, tmp_path):
     batch = {"logits": torch.tensor([[95.0, 0.0]]), "targets": torch.tensor([1])}
     path = tmp_path / "dump.pt"
-    torch.save({"steps": [batch, batch], "temperature": 2.0, "other": torch.zeros(1, 2)}, path)
+    torch.save({"steps": [batch, batch], "temperature": torch.tensor(2.0), "other": torch.zeros(1, 2)}, path)
     report = nanhunt.check(path, function=f"{code}:loss")
     assert [tensor.tensor for tensor in report.tensors] == ["steps.0.logits", "steps.1.logits"]
     named = nanhunt.check(

@@ -104,7 +104,7 @@ def sets_of(
 ) -> list[dict[str, Tensor]]:
     """Tensors by parameter, once for each place that has all: as --role says, by name, or one for the only parameter.
 
-    Plain numbers of the file count as well. Raises NanhuntError for a role that is no parameter, and for a parameter
+    Raises NanhuntError for a role that is no parameter, and for a parameter
     without a default that nothing fits.
     """
     for name in said:
@@ -114,13 +114,12 @@ def sets_of(
                 f"{did_you_mean(name, code.parameters)}It takes {', '.join(code.parameters)}.",
             )
     roles = {name: _parameter(name, code) for name in code.parameters}
-    everything = replace(container, tensors={**container.numbers, **container.tensors})
-    given = {name: tensor_at(spec, roles[name], stored_dtype, everything) for name, spec in said.items()}
+    given = {name: tensor_at(spec, roles[name], stored_dtype, container) for name, spec in said.items()}
     given |= known
-    exact = {name: each for name, each in everything.tensors.items() if name in roles and name not in given}
+    exact = {name: each for name, each in container.tensors.items() if name in roles and name not in given}
     if not missing(roles.values(), {**given, **exact}):
         return [_checked(code, {**exact, **given}, container)]
-    found = complete_sets(everything, [role for name, role in roles.items() if name not in given])
+    found = complete_sets(container, [role for name, role in roles.items() if name not in given])
     if not found:
         found = [_lone(code, container, given)]
     return [_checked(code, {**one, **given}, container) for one in found]

@@ -29,7 +29,7 @@ class Way:
     rows: frozenset[str]
     """Parameters whose first axis are the rows; empty: the batch as a whole is the only unit."""
     plain: Mapping[str, float]
-    """Parameters that are single numbers in the file."""
+    """Parameters that are single whole numbers in the file: given as such."""
     mapped: bool
     """Whether torch.func.vmap maps both functions over rows."""
     reduction: str
@@ -52,7 +52,7 @@ def called(code: Code, t: Tensors, way: Way) -> torch.Tensor:
     except Exception as error:
         told = str(error).split("\n")[0]
         raise NanhuntError(
-            f"{code.name} raises {type(error).__name__}: {told}",
+            f"{code.name} raises {type(error).__name__}: {told.rstrip('.')}.",
             "It was given " + ", ".join(f"{name} {_described(each)}" for name, each in given.items()) + ".",
         ) from error
     if isinstance(value, torch.Tensor) and value.is_floating_point():
