@@ -129,7 +129,8 @@ _CLAMP: Fix[Any] = Fix(
 
 
 def _too_many(unit: Unit) -> str:
-    return f"{_ROW(unit)}: the sum of their exponentials, as {unit.dtype}, is inf; the truth is {unit.value('truth'):.6g}"
+    true = unit.value("truth")
+    return f"{_ROW(unit)}: the sum of their exponentials is inf in {unit.dtype}; the truth is {true:.6g}"
 
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -164,7 +165,8 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "log(sum(exp(x))) is finite, its gradient is not.",
         "The backward pass of the logarithm divides by the sum, and 1 / sum overflows while the sum is above 0.",
         "Call torch.logsumexp.",
-        operation="logsumexp", holds=lambda f: f.naive.bad_gradient & ~f.naive.bad_value & ~f.own["empty"] & ~at_fault(f),
+        operation="logsumexp",
+        holds=lambda f: f.naive.bad_gradient & ~f.naive.bad_value & ~f.own["empty"] & ~at_fault(f),
         arithmetic=says("naive", _ROW), fixes=(_FUSED, _EPS, _CLAMP),
     ),
     *wrong_rules(
