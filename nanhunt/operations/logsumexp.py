@@ -124,7 +124,7 @@ _FINITE: Fix[Any] = Fix(
 )  # fmt: skip
 _EPS: Fix[Any] = Fix("log(sum + 1e-8)", "output = ({logits}.exp().sum(-1) + 1e-8).log()", tempting=True)
 _CLAMP: Fix[Any] = Fix(
-    "clamp the sum", "output = {logits}.exp().sum(-1).clamp(1e-8, 1e30).log()", tempting=True
+    "clamp the sum", "output = {logits}.exp().sum(-1).clamp(min=1e-8).log()", tempting=True
 )
 
 
