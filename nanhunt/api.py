@@ -8,21 +8,17 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Role, tensor_at
-from nanhunt.load.container import Container
 from nanhunt.load.memory import container_of, holds_names, tensor_of
-from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.load.tensor import Tensor
 from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
-from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, TARGETS
-from nanhunt.operations.operation import Operation
+from nanhunt.operations.operation import Described
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import Report, merge
@@ -132,37 +128,32 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
     operation = registry.find(options.op)
-    if operation is not None:
-        return survey.operation(container_of(_by_role(x, targets, operation)), operation, options)
+    given = _given(operation, {"targets": targets, "class_weights": class_weights})
     if holds_names(x):
-        return _named(survey, container_of(x), targets, class_weights)
-    report = survey.chosen(_chosen(x, targets, class_weights, options))
+        return survey.container(container_of(x), operation, given)
+    main = operation.roles[0].name
+    report = survey.container(container_of({}), operation, {main: tensor_of(x, main), **given})
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report
 
 
-def _by_role(x: Any, targets: Any, operation: Operation) -> Any:
-    """The tensors of an operation under names: a bare array is its first one, values given as targets are another."""
-    names = x if holds_names(x) else {operation.roles[0].name: x}
-    if targets is None or _is_path(targets):
-        return names
-    if not isinstance(names, Mapping):
-        raise NanhuntError("Targets in memory do not go with a module.", "Put all tensors into one dict.")
-    return {**names, "targets": targets}
+def _given(operation: Described, keywords: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Values in memory by role; those that are in files are named in the options.
 
-
-def _named(survey: Survey, container: Container, targets: Any, class_weights: Any) -> Report:
-    """A dict, a state_dict or a module, judged like a file that holds the same tensors."""
-    options = survey.options
-    chosen = choose(container, options)
-    if targets is not None and not _is_path(targets):
-        given = _other(targets, TARGETS, options)
-        problems = [replace(each, targets=given, source="argument", given=True) for each in chosen.problems]
-        chosen = replace(chosen, problems=tuple(problems))
-    if class_weights is not None and not _is_path(class_weights):
-        chosen = replace(chosen, class_weights=_other(class_weights, CLASS_WEIGHTS, options))
-    return survey.of(container, chosen)
+    Raises NanhuntError where the operation has no such role.
+    """
+    roles = {role.option: role.name for role in operation.roles}
+    found = {}
+    for keyword, value in keywords.items():
+        if value is None or _is_path(value):
+            continue
+        option = f"--{keyword.replace('_', '-')}"
+        if option not in roles:
+            hint = f"It has {', '.join(roles.values())}: put them into one dict."
+            raise NanhuntError(f"{operation.name} takes no {keyword}.", hint)
+        found[roles[option]] = tensor_of(value, roles[option])
+    return found
 
 
 def _options(keywords: Keywords) -> Options:
@@ -183,23 +174,6 @@ def _is_path(value: object) -> bool:
 
 def _are_paths(x: Any) -> bool:
     return _is_path(x) or (isinstance(x, list | tuple) and len(x) > 0 and all(map(_is_path, x)))
-
-
-def _chosen(x: Any, targets: Any, class_weights: Any, options: Options) -> Chosen:
-    logits = tensor_of(x, "logits")
-    if logits.dtype not in FLOATING:
-        raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
-    problem = Problem(logits)
-    if targets is not None:
-        problem = Problem(logits, _other(targets, TARGETS, options), "argument")
-    weights = None if class_weights is None else _other(class_weights, CLASS_WEIGHTS, options)
-    return Chosen((problem,), class_weights=weights)
-
-
-def _other(value: Any, role: Role, options: Options) -> Tensor:
-    if _is_path(value):
-        return tensor_at(os.fspath(value), role, options.stored_dtype)
-    return tensor_of(value, role.name)
 
 
 def _dtype_name(dtype: Any) -> str:

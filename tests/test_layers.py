@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import nanhunt
+from nanhunt.operations import registry
 
 PACKAGE = Path(__file__).parents[1] / "nanhunt"
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -154,6 +155,21 @@ def test_some_rooms_never_touch_some_libraries(name: str) -> None:
         assert top not in NEVER.get(own_room(name), set()), f"{name} imports {module}"
         if own_room(name) in STANDARD_ONLY:
             assert module.startswith("nanhunt") or top in sys.stdlib_module_names, f"{name} imports {module}"
+
+
+OPERATIONS = {home.split(":")[0].split(".")[2] for home in registry._HOMES.values()}
+"""Their files and folders in nanhunt/operations."""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if own_room(name) not in ("operations", "watch")])
+def test_nothing_outside_an_operations_room_knows_the_operation(name: str) -> None:
+    for module in imports_of(name):
+        assert not (module.startswith("nanhunt.operations.") and module.split(".")[2] in OPERATIONS), module
+    nodes = list(_run(ast.parse(FILES[name].read_text(encoding="utf-8"))))
+    prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in prose]
+    named = [text for text in texts if isinstance(text, str) and re.search(r"\bNH\d|^fused$|^naive$", text)]
+    assert not named, named
 
 
 STARTS = """

@@ -24,7 +24,7 @@ from nanhunt.results.report import ExitCode, ReadError, Report, merge
 from nanhunt.scan.options import Options
 
 if TYPE_CHECKING:
-    from nanhunt.operations.cross_entropy.sweep import RowTable
+    from nanhunt.operations.run import Tables
 
 LEAST_ADDRESS_SPACE = 128 << 20
 """Bytes: measured, with some room."""
@@ -43,7 +43,7 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
         return given.part(Options, path) if given.configuration.for_path(path) else options
 
     _set_limits()
-    tables: dict[tuple[str, str], RowTable] | None = {} if output.save_rows else None
+    tables: Tables | None = {} if output.save_rows else None
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if output.save_rows and tables is not None and not interrupted:
         files.write_rows(output.save_rows, tables)
@@ -99,18 +99,18 @@ def _judged(
     options: Options,
     options_for: Callable[[str], Options],
     compares: bool,
-    tables: dict[tuple[str, str], RowTable] | None,
+    tables: Tables | None,
 ) -> tuple[Report, bool]:
     """(what is known, whether Ctrl-C ended it)."""
     from nanhunt.cli.progress import Progress
-    from nanhunt.scan.survey import Survey, builtin_batch
+    from nanhunt.scan.survey import Survey
 
     done: list[Report] = []
     with Progress() as progress:
         survey = Survey(options, compares, options_for, progress.advance, progress.expect, tables)
         try:
             if not paths:
-                done.append(survey.chosen(builtin_batch()))
+                done.append(survey.without_a_file())
             for report in survey.paths(paths):
                 done.append(report)
         except KeyboardInterrupt as interrupt:

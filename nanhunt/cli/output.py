@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.results.report import ExitCode
 
 if TYPE_CHECKING:
-    from nanhunt.operations.cross_entropy.sweep import RowTable
+    from nanhunt.operations.run import Tables
 
 
 def has_color() -> bool:
@@ -110,7 +110,7 @@ def _umask() -> int:
     return mask
 
 
-def write_rows(path: str, tables: Mapping[tuple[str, str], RowTable]) -> None:
+def write_rows(path: str, tables: Tables) -> None:
     """--save-rows: arrays by column name (.npz), or one line per row (.csv).
 
     With several tensors or dtypes the .npz names are "TENSOR|DTYPE|COLUMN"; the .csv always says tensor and dtype.
@@ -128,7 +128,7 @@ def write_rows(path: str, tables: Mapping[tuple[str, str], RowTable]) -> None:
         write_with(path, lambda stream: _csv(stream, tables))
 
 
-def _csv(stream: io.BufferedWriter, tables: Mapping[tuple[str, str], RowTable]) -> None:
+def _csv(stream: io.BufferedWriter, tables: Tables) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = list(next(iter(tables.values())).columns) if tables else []

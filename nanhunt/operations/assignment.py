@@ -12,6 +12,7 @@ from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.operation import Operation
+from nanhunt.operations.registry import OperationOptions
 from nanhunt.options import one_of
 
 Assignment = Mapping[str, Tensor]
@@ -19,16 +20,20 @@ Assignment = Mapping[str, Tensor]
 
 
 def assignments(
-    container: Container, operation: Operation, said: Mapping[str, str], options: ReadOptions
+    container: Container, operation: Operation, given: Assignment, options: OperationOptions
 ) -> list[Assignment]:
     """Every set of tensors in ``container`` that the operation can be judged on, in file order.
 
-    ``said``: role to [FILE:]NAME, as ``spoken`` reads it. Raises NanhuntError for a name that leads nowhere, and
-    when a role is neither given nor found.
+    ``given``: tensors by role that are known already; others may be named in the options. Raises NanhuntError for
+    a name that leads nowhere, and when a role is neither given nor found.
     """
     roles = {role.name: role for role in operation.roles}
+    said = spoken(operation, options, tuple(options.role))
     given = {
-        name: tensor_at(spec, roles[name], options.stored_dtype, container) for name, spec in said.items()
+        **{
+            name: tensor_at(spec, roles[name], options.stored_dtype, container) for name, spec in said.items()
+        },
+        **given,
     }
     open_roles = [role for role in operation.roles if role.name not in given]
     if not missing(operation.roles, given):

@@ -8,12 +8,16 @@ Standard library only, and so must be the top of every operation's file: what co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nanhunt.load.container import Container
 from nanhunt.load.roles import Role
+from nanhunt.load.tensor import Tensor
 from nanhunt.operations.rule import Rule
+from nanhunt.operations.run import Outcome, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,8 +124,12 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
-    """What people are told of an operation, and what is looked for in it: ``nanhunt op`` shows just this."""
+class Described(ABC):
+    """What the registry holds: how an operation is told, what is looked for in it, and how its tensors are judged.
+
+    ``Operation`` below is judged by observing its forms; whoever has a faster way or tensors that are hard to
+    recognise brings its own, as softmax cross entropy and the check of weights do.
+    """
 
     name: str
     """As --op takes it."""
@@ -135,6 +143,20 @@ class Described:
     """Ways of writing it, by name; the first line of each docstring is what people are told."""
     rules: tuple[Rule[Any, Any, Any], ...]
     """In order of causes: a unit that several rules hold for has the first as its cause."""
+
+    looks_at_everything: bool = False
+    """Whether it has a word for all numbers of a file, so that those that cannot be read are told."""
+    batch: Callable[[], Mapping[str, Tensor]] | None = None
+    """Tensors by role that ``nanhunt compare`` shows it on without a file."""
+
+    @abstractmethod
+    def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+        """Judges what it finds in ``container``, one result at a time.
+
+        ``given``: tensors by role that are said in Python, beside the container or instead of one. Raises
+        NanhuntError for names that lead nowhere and for tensors that do not fit; NothingToCheck where there is
+        nothing to judge.
+        """
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises KeyError."""
@@ -170,6 +192,19 @@ class Operation(Described):
     """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
+
+    def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+        """Every complete set of its tensors, in every dtype asked for."""
+        # They bring torch, which those who only list operations do without.
+        from nanhunt.operations.assignment import assignments
+        from nanhunt.operations.findings import judged
+        from nanhunt.operations.problem import problem_of
+
+        codes = run.codes(self.name)
+        for tensors in assignments(container, self, given, run.options):
+            for dtype in run.dtypes(self.main(tensors)):
+                problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
+                yield judged(problem, run.executor, run.advance, compares=run.compares)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has the operation itself; it needs the name."""

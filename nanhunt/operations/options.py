@@ -19,7 +19,7 @@ def _rules() -> Iterable[str]:
 def _operations() -> Iterable[str]:
     from nanhunt.operations.registry import OPERATIONS
 
-    return (name for name in OPERATIONS if name != "values")
+    return OPERATIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.norm_options import NormOptions
-from nanhunt.operations.operation import Described, Operation
+from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
 
@@ -26,7 +26,7 @@ _HOMES = {
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
-"""Judged without --op as well, where there are logits; by its own room, and not on ``Operation``."""
+"""Judged without --op as well: where there are logits, and all other numbers as values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,7 @@ class _Operations(MutableMapping[str, Described]):
 OPERATIONS = _Operations()
 
 
-def find(name: str | None) -> Operation | None:
-    """The operation of that name; None for cross entropy. NanhuntError, with the nearest one, for any other."""
-    if name is None or name == DEFAULT:
-        return None
-    one_of("--op", name, tuple(each for each in OPERATIONS if each != "values"))
-    found = OPERATIONS[name]
-    return found if isinstance(found, Operation) else None
+def find(name: str | None) -> Described:
+    """The operation of that name, the default one for None. NanhuntError, with the nearest one, for any other."""
+    one_of("--op", name or DEFAULT, tuple(OPERATIONS))
+    return OPERATIONS[name or DEFAULT]

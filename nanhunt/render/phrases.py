@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from nanhunt.literal import literal
 from nanhunt.results import verdict as judged
 from nanhunt.results.report import (
-    IMPLEMENTATIONS,
     Finding,
     Healthy,
     Implementation,
@@ -351,13 +350,13 @@ def comparison(tensor: TensorReport) -> Comparison | None:
     """The table of ``compare``; None for a check, which tells no losses and no errors."""
     if tensor.role == "operands":
         return _comparison_of_forms(tensor)
-    runs = [tensor.implementations.get(name) for name in IMPLEMENTATIONS]
-    if not any(run is not None and run.loss is not None for run in runs):
+    runs = tensor.implementations
+    if all(run.loss is None for run in runs.values()):
         return None
     truth = tensor.truth.loss if tensor.truth else None
-    loss = (_loss_label(tensor), (*(_cell(run, "loss") for run in runs), number(truth)))
-    rest = [(label, (*(_cell(run, name) for run in runs), "")) for label, name in _MEASURES]
-    return Comparison((*IMPLEMENTATIONS, "truth"), (loss, *rest), tuple(_remarks(tensor)))
+    loss = (_loss_label(tensor), (*(_cell(run, "loss") for run in runs.values()), number(truth)))
+    rest = [(label, (*(_cell(run, name) for run in runs.values()), "")) for label, name in _MEASURES]
+    return Comparison((*runs, "truth"), (loss, *rest), tuple(_remarks(tensor)))
 
 
 def _comparison_of_forms(tensor: TensorReport) -> Comparison | None:
@@ -392,8 +391,8 @@ _MEASURES = (
 )
 
 
-def _cell(run: Implementation | None, name: str) -> str:
-    value = None if run is None else getattr(run, name)
+def _cell(run: Implementation, name: str) -> str:
+    value = getattr(run, name)
     if name in ("max_loss_error", "max_error") and value is not None:
         return error_bound(value)
     return number(value) if value is None or isinstance(value, float) else count(value)

@@ -21,7 +21,6 @@ from nanhunt.literal import literal_json
 from nanhunt.results.codec import decode, encode
 
 FORMAT_VERSION = 2
-IMPLEMENTATIONS = ("naive", "log-of-softmax", "logsumexp", "fused")
 
 
 class Severity(enum.StrEnum):
@@ -30,9 +29,9 @@ class Severity(enum.StrEnum):
     NOTE = "note"
     """Silent or near: nothing is infinite or NaN, yet the numbers are wrong or about to be."""
     WARNING = "warning"
-    """Naive code breaks; ``fused`` (``F.cross_entropy`` on raw logits) does not."""
+    """What people write first breaks; PyTorch's own call for it does not."""
     ERROR = "error"
-    """Even ``fused`` is broken, or the input is."""
+    """Even PyTorch's own is broken, or the input is."""
 
     @property
     def rank(self) -> int:
@@ -220,7 +219,7 @@ class TensorReport:
     targets: Targets | None
     health: Health
     implementations: Mapping[str, Implementation]
-    """Keyed by the names in ``IMPLEMENTATIONS``; empty for role "values"."""
+    """By the operation's names for its ways of writing it, in its order; empty for role "values"."""
     truth: Truth | None
     findings: tuple[Finding, ...]
     """By code."""

@@ -1,4 +1,4 @@
-"""Real processes: ``python -m nanhunt`` with nothing shared but the file system."""
+"""Real processes, with nothing shared but the file system and, with ``warm``, what they have imported."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from warm import Warm
 
 BASE = {
     name: value
@@ -43,9 +44,28 @@ def _refuse(name: str) -> None:
 Run = Callable[..., Ended]
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """One a worker."""
+    process = Warm()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, warm: Warm) -> Run:
     """Runs nanhunt in ``tmp_path``; no traceback may ever be seen."""
+
+    def runs(*arguments: str | Path, stdin: bytes | None = None, **environment: str) -> Ended:
+        done = warm.run([*map(str, arguments)], tmp_path, {**BASE, **environment}, stdin or b"")
+        return _ended(*done)
+
+    return runs
+
+
+@pytest.fixture
+def run_cold(tmp_path: Path) -> Run:
+    """The same with all that starting Python does."""
 
     def runs(*arguments: str | Path, stdin: bytes | None = None, **environment: str) -> Ended:
         command = [sys.executable, "-m", "nanhunt", *map(str, arguments)]
@@ -53,11 +73,15 @@ def run(tmp_path: Path) -> Run:
             command, cwd=tmp_path, input=stdin or b"", capture_output=True, check=False, timeout=120,
             env={**BASE, **environment},
         )  # fmt: skip
-        out, err = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in err + out
-        return Ended(done.returncode, out, err)
+        return _ended(done.returncode, done.stdout, done.stderr)
 
     return runs
+
+
+def _ended(code: int, out: bytes, err: bytes) -> Ended:
+    ended = Ended(code, out.decode(), err.decode())
+    assert "Traceback" not in ended.err + ended.out
+    return ended
 
 
 @pytest.fixture

@@ -10,17 +10,18 @@ import numpy as np
 from conftest import BASE, Run
 
 
-def test_clean_is_0_and_findings_are_1(run: Run, healthy: Path, bad: Path) -> None:
-    clean, found = run("check", healthy), run("check", bad)
+def test_clean_is_0_and_findings_are_1(run_cold: Run, healthy: Path, bad: Path) -> None:
+    clean, found = run_cold("check", healthy), run_cold("check", bad)
     assert (clean.code, clean.err) == (0, "")
     assert (found.code, found.err) == (1, "")
     assert "exp-overflow" in found.out
     assert "NH101" in found.out
 
 
-def test_no_arguments_show_help_and_a_typo_is_2(run: Run) -> None:
-    assert "Usage" in run().out + run().err
-    typo = run("chek", "x.npy")
+def test_no_arguments_show_help_and_a_typo_is_2(run_cold: Run) -> None:
+    bare = run_cold()
+    assert "Usage" in bare.out + bare.err
+    typo = run_cold("chek", "x.npy")
     assert typo.code == 2
     assert "check" in typo.err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from oracle import LIMITS, ORDER, Problem, Seen, observe
 
 import nanhunt
-from nanhunt.results.report import IMPLEMENTATIONS, Report, Severity, TensorReport
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
+from nanhunt.results.report import Report, Severity, TensorReport
 
 EXAMPLES = 25
 ROW_LIMIT = 100_000
@@ -27,6 +30,20 @@ PAIRS = [  # (stored, judged in)
     (torch.float64, torch.bfloat16), (torch.bfloat16, torch.float16), (torch.float16, torch.float32),
     (torch.float16, torch.bfloat16), (torch.float8_e4m3fn, torch.float16), (torch.bfloat16, torch.float64),
 ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def verdicts_alone() -> Iterator[None]:
+    """No fix is run, which takes longer than all verdicts; test_printed_fixes holds the fixes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nanhunt.operations.cross_entropy.proof.prove", lambda *_: ())
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _verdicts_alone() -> Iterator[None]:
+    with verdicts_alone():
+        yield
 
 
 def name(dtype: torch.dtype) -> str:
@@ -183,7 +200,8 @@ def judged(problem: Problem, compares: bool) -> TensorReport:
 
 def hits(rows: torch.Tensor) -> list[int]:
     """Row numbers."""
-    return [int(row) for row in rows.nonzero()[:, 0]]
+    numbers: list[int] = rows.nonzero()[:, 0].tolist()
+    return numbers
 
 
 def assert_same_rules(tensor: TensorReport, seen: Seen) -> None:

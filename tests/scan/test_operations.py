@@ -7,6 +7,9 @@ import pytest
 import torch
 
 import nanhunt
+from nanhunt.errors import NanhuntError
+from nanhunt.scan.options import Options
+from nanhunt.scan.survey import Survey
 
 
 @pytest.fixture
@@ -83,3 +86,40 @@ def test_cross_entropy_may_be_asked_for_by_name(tmp_path):
     np.savez(path, logits=np.array([[1000.0, 1.0]], np.float32), labels=np.array([0]))
     asked, silent = nanhunt.check(path, op="cross-entropy"), nanhunt.check(path)
     assert asked.findings == silent.findings != ()
+
+
+def test_values_is_an_operation_like_the_others(tmp_path):
+    path = tmp_path / "dump.npz"
+    np.savez(path, logits=np.array([[1000.0, 0.0]], np.float32), labels=np.array([1]))
+    assert {each.operation for each in nanhunt.check(path).tensors} == {"cross-entropy"}
+    (only,) = nanhunt.check(path, op="values").tensors
+    assert (only.operation, only.tensor, only.findings) == ("values", "logits", ())
+    assert nanhunt.check(np.array([np.inf]), op="values").findings[0].code == "NH501"
+    (error,) = nanhunt.compare(path, op="values").errors
+    assert error.message == "--op values has nothing to compare."
+    np.save(tmp_path / "labels.npy", np.array([1]))
+    (error,) = nanhunt.check(tmp_path / "labels.npy", op="values").errors
+    assert "holds no numbers to check" in error.message
+
+
+def test_tensors_said_in_python_play_their_roles_beside_those_of_a_dict_or_a_module():
+    scores, labels = torch.tensor([40.0]), torch.tensor([0.0])
+    alone = nanhunt.check(scores, labels, op="bce")
+    assert [finding.code for finding in alone.findings] == ["NH705", "NH707"]
+    assert nanhunt.check({"logits": scores}, labels, op="bce").findings == alone.findings
+    module = torch.nn.Module()
+    module.register_buffer("logits", scores)
+    assert nanhunt.check(module, labels, op="bce").findings == alone.findings
+    with pytest.raises(NanhuntError, match="attention takes no targets"):
+        nanhunt.check({"query": scores}, labels, op="attention")
+
+
+def test_compare_needs_a_path_for_an_operation_without_a_batch_of_its_own():
+    with pytest.raises(NanhuntError, match="--op bce has no batch"):
+        Survey(Options(op="bce"), compares=True).without_a_file()
+
+
+def test_targets_in_a_file_go_with_logits_in_memory(tmp_path):
+    np.save(tmp_path / "labels.npy", np.array([1]))
+    report = nanhunt.check(np.array([[1000.0, 0.0]], np.float32), tmp_path / "labels.npy")
+    assert report.tensors[0].targets.source == str(tmp_path / "labels.npy")

@@ -11,10 +11,10 @@ import pytest
 import nanhunt
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy import sweep
-from nanhunt.operations.cross_entropy.sweep import RowTable
+from nanhunt.operations.run import Tables
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey, builtin_batch
+from nanhunt.scan.survey import Survey
 
 
 def mixed(rows: int, classes: int) -> np.ndarray:
@@ -92,9 +92,9 @@ def test_options_may_differ_by_path(tmp_path: Path) -> None:
 
 
 def test_tables_are_filled_for_every_row_and_dtype() -> None:
-    tables: dict[tuple[str, str], RowTable] = {}
+    tables: Tables = {}
     survey = Survey(Options(dtype=("float32", "float16")), tables=tables)
-    survey.chosen(builtin_batch())
+    survey.without_a_file()
     assert [dtype for _, dtype in tables] == ["float32", "float16"]
     for table in tables.values():
         assert table.columns["cause"].tolist() == ["", "exp-overflow", ""]
@@ -102,7 +102,7 @@ def test_tables_are_filled_for_every_row_and_dtype() -> None:
 
 def test_progress_is_told_every_byte() -> None:
     told: list[int] = []
-    Survey(Options(), compares=True, advance=told.append).chosen(builtin_batch())
+    Survey(Options(), compares=True, advance=told.append).without_a_file()
     assert sum(told) == 9 * 4
 
 

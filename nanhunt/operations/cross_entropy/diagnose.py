@@ -14,10 +14,12 @@ from nanhunt.dtypes.convert import torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.sweep import RowTable, can_screen, run_all, screen_all
+from nanhunt.operations.cross_entropy.sweep import can_screen, run_all, screen_all
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
+from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
@@ -49,7 +51,7 @@ def diagnose(
         file=tensor.file, tensor=tensor.name, role="logits", stored_dtype=tensor.dtype, dtype=job.dtype,
         shape=tensor.shape, rows=rows.count, classes=rows.classes, targets=_targets(job),
         health=_health(tally, every_row),
-        implementations={name: _implementation(job, tally, name, every_row) for name in report.IMPLEMENTATIONS},
+        implementations={name: _implementation(job, tally, name, every_row) for name in IMPLEMENTATIONS},
         truth=_truth(job, tally) if every_row else None,
         findings=findings, affected_rows=tally.affected,
         class_axis=job.options.class_axis,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.results.report import IMPLEMENTATIONS
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 
 Bools = npt.NDArray[np.bool_]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from nanhunt.operations.cross_entropy.facts import select
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.screen import Screen, screen
 from nanhunt.operations.cross_entropy.tally import causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import Tally, bin_of
 from nanhunt.operations.values import health
 
@@ -38,23 +39,6 @@ Numbers = npt.NDArray[np.intp]
 Advance = Callable[[int], None]
 """Told how many bytes are done."""
 Result = TypeVar("Result")
-
-
-@dataclass
-class RowTable:
-    """One entry per row for --save-rows, filled in block by block."""
-
-    only: frozenset[str] = frozenset()
-    """Columns to keep; empty: all."""
-    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-    def fill(self, first: int, rows: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Writes the values of rows ``first`` and on, of ``rows`` in all."""
-        for name, value in values.items():
-            if self.only and name not in self.only:
-                continue
-            column = self.columns.setdefault(name, np.zeros(rows, value.dtype))
-            column[first : first + len(value)] = value
 
 
 @dataclass(frozen=True)

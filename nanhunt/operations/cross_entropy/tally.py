@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS, RowFacts
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.tally import Tally, tally_rules
-from nanhunt.results.report import IMPLEMENTATIONS
 
 
 def tally_facts(

@@ -76,7 +76,7 @@ def _report(
         findings += _lossy(tensor, dtype, counts, casting)
     findings = [finding for finding in findings if finding.code in codes]
     return TensorReport(
-        file=tensor.file, tensor=tensor.name, role="values", stored_dtype=tensor.dtype, dtype=dtype,
+        file=tensor.file, tensor=tensor.name, role="values", operation="values", stored_dtype=tensor.dtype, dtype=dtype,
         shape=tensor.shape, rows=0, classes=0, targets=None, health=as_health(counts), implementations={},
         truth=None, findings=tuple(findings), affected_rows=sum(finding.count for finding in findings),
         notes=tuple(

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.cross_entropy.confirm import Batch, RowTargets, cast, confirm
 from nanhunt.operations.cross_entropy.facts import ROW_FIELDS
-from nanhunt.operations.cross_entropy.forms import LossOptions
-from nanhunt.results.report import IMPLEMENTATIONS
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, LossOptions
 
 
 def batch(dtype: str = "float32", stored: str = "float32", share: float = 1.0) -> Batch:

@@ -1,0 +1,134 @@
+"""The tensors of a container -> judgements: logits under a loss, everything else as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container
+from nanhunt.load.memory import FILE
+from nanhunt.load.reference import tensor_at
+from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.operations.cross_entropy.diagnose import diagnose
+from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
+from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
+from nanhunt.operations.cross_entropy.targets import read_weights
+from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
+from nanhunt.operations.run import Failed, Outcome, Run
+from nanhunt.operations.values.judge import judge_values
+
+
+def judge(container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+    """As ``Described.judge`` says: each problem as soon as it is known, then the values.
+
+    Raises NanhuntError where there is nothing to compare.
+    """
+    chosen = _chosen(container, given, run.options)
+    if run.compares and not chosen.problems:
+        raise _nothing_to_compare(*(tensor.label for tensor in chosen.values[:5]))
+    for problem in chosen.problems:
+        yield from _problem(problem, chosen.class_weights, run)
+    if not run.compares:
+        yield from judge_values(chosen.values, chosen.notes, run)
+
+
+def _chosen(container: Container, given: Mapping[str, Tensor], options: CrossEntropyOptions) -> Chosen:
+    """What is what: as it is given, and in the container as ``choose`` finds it."""
+    if LOGITS.name in given:
+        chosen = Chosen((_told(given[LOGITS.name], container, options),))
+        if options.class_weights is not None:
+            weights = tensor_at(options.class_weights, CLASS_WEIGHTS, options.stored_dtype)
+            chosen = replace(chosen, class_weights=weights)
+    else:
+        chosen = choose(container, options)
+    if TARGETS.name in given:
+        found = given[TARGETS.name]
+        chosen = replace(
+            chosen,
+            problems=tuple(
+                replace(each, targets=found, source=_source(found), given=True) for each in chosen.problems
+            ),
+        )
+    if CLASS_WEIGHTS.name in given:
+        chosen = replace(chosen, class_weights=given[CLASS_WEIGHTS.name])
+    return chosen
+
+
+def _told(logits: Tensor, container: Container, options: CrossEntropyOptions) -> Problem:
+    """The problem of logits that are said to be some. Raises NanhuntError where they cannot be."""
+    if logits.dtype not in FLOATING:
+        raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
+    if options.targets is None:
+        return Problem(logits)
+    targets = tensor_at(options.targets, TARGETS, options.stored_dtype, container)
+    return Problem(logits, targets, targets.label)
+
+
+def _source(targets: Tensor) -> str:
+    return "argument" if targets.file == FILE else targets.label
+
+
+def _problem(problem: Problem, weights: Tensor | None, run: Run) -> Iterator[Outcome]:
+    """Logits, a judgement per dtype; as numbers only where no softmax is known to follow."""
+    tensor = problem.logits
+    try:
+        _check_shape(tensor, run.options)
+        seen = recognise(problem, run.options)
+        if seen.softmax:
+            for dtype in run.dtypes(tensor):
+                job = _job(tensor, dtype, seen, weights, run.codes("cross-entropy"))
+                table = run.table(tensor, dtype)
+                every_row = run.compares or table is not None
+                found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
+                yield replace(found, notes=(*seen.notes, *found.notes))
+        elif run.compares:
+            raise _nothing_to_compare(tensor.label, *seen.notes)
+        else:
+            yield from judge_values((tensor,), {tensor.label: seen.notes}, run)
+    except (NanhuntError, OSError, MemoryError) as error:
+        yield Failed(tensor.label, error)
+
+
+def _job(tensor: Tensor, dtype: str, seen: Recognised, weights: Tensor | None, codes: frozenset[str]) -> Job:
+    classes = tensor.shape[seen.options.class_axis]
+    numbers = None if weights is None else read_weights(weights, classes)
+    return Job(tensor, dtype, seen.targets, numbers, seen.options, codes)
+
+
+def _nothing_to_compare(label: str, *more: str) -> NanhuntError:
+    return NanhuntError(
+        f"Nothing here looks like logits: {', '.join((label, *more))}.", "Name them with --logits NAME."
+    )
+
+
+def _check_shape(tensor: Tensor, options: CrossEntropyOptions) -> None:
+    if not tensor.shape:
+        raise NanhuntError(
+            f"{tensor.label} is a single number, not rows of logits.", "Logits need a class dimension."
+        )
+    if not -len(tensor.shape) <= options.class_axis < len(tensor.shape):
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}, so there is no --class-axis {options.class_axis}.",
+            f"Choose one of {-len(tensor.shape)}..{len(tensor.shape) - 1}.",
+        )
+    if tensor.shape[options.class_axis] == 0:
+        raise NanhuntError(
+            f"{tensor.label} has shape {tensor.shape}: 0 classes.",
+            "A softmax needs at least one class; check how the file was written, or --class-axis.",
+        )
+
+
+def articles_batch() -> dict[str, Tensor]:
+    """The articles' 3 x 3 batch: one row whose exp overflows in every format."""
+    logits = np.array([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]], dtype=np.float32)
+    labels = np.array([0, 2, 1])
+    file = "the articles' 3 x 3 batch (built in)"
+    return {
+        LOGITS.name: Tensor(file, "", "float32", logits.shape, lambda: logits),
+        TARGETS.name: Tensor("the batch", "", "int64", labels.shape, lambda: labels),
+    }
