@@ -64,8 +64,8 @@ def distributions(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
     from torch.distributions import Normal, kl_divergence
 
     # Validation raises for the whole batch where one number is NaN or one deviation 0.
-    given = Normal(t["mu"], (0.5 * t["logvar"]).exp(), validate_args=False)  # type: ignore[no-untyped-call]
-    standard = Normal(t["mu"].new_zeros(()), t["mu"].new_ones(()), validate_args=False)  # type: ignore[no-untyped-call]
+    given = Normal(t["mu"], (0.5 * t["logvar"]).exp(), validate_args=False)
+    standard = Normal(t["mu"].new_zeros(()), t["mu"].new_ones(()), validate_args=False)
     found: torch.Tensor = kl_divergence(given, standard)
     return found
 

@@ -107,12 +107,12 @@ def truth(t: Tensors, options: NormOptions) -> torch.Tensor:
     x, eps = t["hidden_states"], eps_of(options)
     if options.norm in ("rms", "layer"):
         return naive(t, options)
-    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    lengths: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if options.norm == "l2":
         return x / lengths.clamp_min(eps)
     y = _other(t)
-    both = (lengths * torch.linalg.vector_norm(y, dim=-1, keepdim=True)).clamp_min(eps)
-    return (x * y).sum(-1) / both[..., 0]
+    others: torch.Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    return (x * y).sum(-1) / (lengths * others).clamp_min(eps)[..., 0]
 
 
 def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
