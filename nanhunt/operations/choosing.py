@@ -6,8 +6,9 @@ single name says too little (hidden_states is in every dump of a model), and log
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
@@ -90,9 +91,7 @@ def asked(options: OperationOptions) -> Described:
     Raises NanhuntError for a name that no operation has, and for roles that several have.
     """
     if options.function:
-        from nanhunt.operations.function.operation import user_function  # the user's code, and what runs it
-
-        return user_function(options.function, options.stable)
+        return of_code(options.function, options.stable)
     if options.op is not None or not options.role:
         return BY_NAME if options.op is None else registry.find(options.op)
     names = {parted(text)[0] for text in options.role}
@@ -109,6 +108,13 @@ def asked(options: OperationOptions) -> Described:
             "Say which operation is meant: --op NAME; `nanhunt op` lists them.",
         )
     return registry.find(having[0])
+
+
+def of_code(function: Callable[..., Any] | str, stable: Callable[..., Any] | str | None = None) -> Described:
+    """Judging the user's own function, given itself or as FILE.py:NAME. Raises NanhuntError where it cannot be had."""
+    from nanhunt.operations.function.operation import user_function  # imports what the user's file imports
+
+    return user_function(function, stable)
 
 
 class ByName(Described):
