@@ -40,7 +40,6 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
     ("a tar archive (NeMo, or torch before 0.4)", rb"(?s).{257}ustar", "Unpack it: tar xf PATH"),
     ("encrypted Parquet", rb"PARE", _SAVE),
     ("Feather of version 1", rb"FEA1", "Write it again with pyarrow.feather.write_feather."),
-    ("MATLAB", rb"MATLAB 5\.0", "numpy.save('logits.npy', scipy.io.loadmat(PATH)['NAME'])"),
     ("TensorFlow Lite", rb"(?s).{4}TFL3", _SAVE),
     ("a TensorFlow SavedModel", rb"\x08\x01\x12", _SAVEZ),
     ("a TensorFlow checkpoint's state", rb"model_checkpoint_path:", _SAVEZ),

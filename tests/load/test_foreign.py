@@ -25,7 +25,6 @@ from nanhunt.load import open_path
         (b"PARE" + bytes(9), "encrypted Parquet", "numpy.save"),
         (b"\x08\x01\x12\x04\x0a\x02", "SavedModel", "numpy.savez"),
         (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite", "numpy.save"),
-        (b"MATLAB 5.0 MAT-file", "MATLAB", "scipy.io"),
         (b"<!DOCTYPE html><html>404</html>", "HTML", "Download"),
         (bytes(1000), "zero bytes", "Download"),
         ("läuft über\n".encode() * 900, "text", "numpy.loadtxt"),
