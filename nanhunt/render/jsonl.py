@@ -23,8 +23,9 @@ def render(report: Report, *, verbosity: int = 0) -> str:
 
 def tensors(report: Report, verbosity: int) -> list[str]:
     """A line for each tensor that is worth one: with ``verbosity`` 1 for all, else for those that cannot be counted."""
+    common = encode(report.options)
     told = [tensor for tensor in report.tensors if verbosity > 0 or not tensor.countable]
-    return [_tensor(tensor, report.options) for tensor in told]
+    return [_tensor(tensor, common) for tensor in told]
 
 
 def end(report: Report, verbosity: int) -> str:
@@ -37,7 +38,7 @@ def end(report: Report, verbosity: int) -> str:
 
 def _tensor(tensor: TensorReport, common: Mapping[str, Any]) -> str:
     body = encode(tensor)
-    if tensor.options == common:
+    if body["options"] == common:
         del body["options"]
     return _line({"record": "tensor", **body})
 

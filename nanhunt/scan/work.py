@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -12,6 +13,9 @@ from typing import Any
 from nanhunt.errors import NanhuntError
 from nanhunt.options import option
 from nanhunt.parallel import Fastest
+
+PATIENCE = "10s"
+"""For a scheduler to answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +93,12 @@ def workers(options: WorkOptions) -> Workers:
 
 def _dask(address: str) -> Workers:
     try:
-        from dask.distributed import Client
+        distributed = importlib.import_module("dask.distributed")
     except ImportError:
         hint = "Install it here and on the workers: pip install 'nanhunt[dask]'"
         raise NanhuntError("--dask needs dask and distributed.", hint) from None
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         message = f"There is no Dask scheduler at {address}: {str(error).splitlines()[0]}."
         raise NanhuntError(message, "Start one (dask scheduler), or check the address.") from None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Report, merge
 from nanhunt.scan import survey as scan
+from nanhunt.scan import work
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
 from nanhunt.scan.work import WorkOptions, part_of, workers
@@ -136,30 +136,26 @@ def _renamed(report: Report, file: str) -> Report:
 # ----------------------------------------------------------------------------------------------------- Dask
 
 
-def test_a_scheduler_that_is_not_there() -> None:
-    pytest.importorskip("dask.distributed")
-    with pytest.raises(NanhuntError, match="no Dask scheduler"):
-        workers(WorkOptions(dask="tcp://127.0.0.1:9"))
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two workers, as threads: tests/benchmarks/cluster.py has processes, and kills one."""
+    distributed = pytest.importorskip("dask.distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50,
+        protocol="tcp://",
+    ) as made:  # fmt: skip
+        yield made
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_dask_cluster_that_loses_a_worker(folder: Path) -> None:
-    distributed = pytest.importorskip("dask.distributed")
-    whole, code = ran("check", folder, "--format", "json")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        victim = next(iter(cluster.workers.values())).pid
+def test_a_dask_cluster_says_the_same(folder: Path, cluster: Any) -> None:
+    whole = ran("check", folder, "--format", "json")
+    assert ran("check", folder, "--format", "json", "--dask", cluster.scheduler_address) == whole
 
-        def kill(report: Report) -> None:
-            if killed:
-                os.kill(killed.pop(), signal.SIGKILL)
-                time.sleep(0.1)
 
-        killed = [victim]
-        those = workers(WorkOptions(dask=cluster.scheduler_address))
-        with those.close:
-            survey = Survey(Options(), executor=those.blocks, files=those.files, told=kill)
-            report = merge(survey.paths([str(folder)]))
-        assert not killed
-        assert (report.to_json(), report.exit_code) == (whole, code)
+@pytest.mark.filterwarnings("ignore")
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask.distributed")
+    monkeypatch.setattr(work, "PATIENCE", "0.1s")
+    with pytest.raises(NanhuntError, match="no Dask scheduler"):
+        workers(WorkOptions(dask="tcp://127.0.0.1:9"))
