@@ -325,6 +325,8 @@ class Report:
     not_looked_at: tuple[NotLookedAt, ...] = ()
     cells: tuple[Cell, ...] = ()
     """Where in a run those stand that are only counted, as far as their names say it."""
+    assumed: tuple[str, ...] = ()
+    """What was assumed so as not to read everything, in words."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -407,6 +409,7 @@ def merge(reports: Iterable[Report]) -> Report:
             sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
         ),
         cells=_added(cell for report in reports for cell in report.cells),
+        assumed=tuple(sorted({said for report in reports for said in report.assumed})),
     )
 
 

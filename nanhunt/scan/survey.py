@@ -19,6 +19,7 @@ from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
+from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
 
 OptionsFor = Callable[[str], Options]
@@ -49,6 +50,9 @@ class Survey:
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
         paths = list(paths)
+        if self.options.first:
+            yield from first_bad(paths, self.options, self.path)
+            return
         try:
             found = find(paths, self.options.exclude)
         except NanhuntError as error:
