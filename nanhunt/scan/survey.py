@@ -11,6 +11,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.training_log import logged
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations import registry
 from nanhunt.operations.operation import Described
@@ -60,6 +61,7 @@ class Survey:
             return
         _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
+        yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
