@@ -53,7 +53,7 @@ def _of_optimizer(optimizer: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a distributed tensor."""
+    """The part of a distributed tensor that this rank has."""
     to_local = getattr(tensor, "to_local", None)
     local: torch.Tensor = to_local() if to_local else tensor
     return local.detach()

@@ -35,6 +35,8 @@ class Checkpoint:
         for path in self.paths:
             for file in _files(path):
                 inside = os.path.relpath(file, path) if file != path else ""
+                if inside == MARK:
+                    continue  # no other one need have it
                 found[self._without_step(inside)] = Path(file).stat().st_size
         return found
 

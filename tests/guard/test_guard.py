@@ -27,17 +27,16 @@ def test_all_clear() -> None:
     assert nanhunt.guard.faults(*trained()) == ()
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("where", ["0.weight", "1.running_var", "optimizer.state.1.exp_avg"])
 def test_weights_buffers_and_optimizer_state_are_looked_at(where: str) -> None:
     model, optimizer = trained()
-    state = {name: value for name, value in [*model.named_parameters(), *model.named_buffers()]}
+    state = dict([*model.named_parameters(), *model.named_buffers()])
     state |= {
         f"optimizer.state.{n}.{name}": value
         for n, each in enumerate(optimizer.state.values())
         for name, value in each.items()
     }
-    state[where].view(-1)[1] = torch.nan
+    state[where].data.view(-1)[1] = torch.nan
     (fault,) = nanhunt.guard.faults(model, optimizer)
     assert fault.startswith(f"{where}: 1 NaN of ")
 

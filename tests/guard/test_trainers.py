@@ -13,6 +13,9 @@ import nanhunt
 from nanhunt.load.checkpoints import checkpoints
 from nanhunt.scan.last_good import last_good
 
+# Those of the libraries are none of ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 
 class Net(torch.nn.Module):
     """Goes bad in the forward pass of one step and stays so."""
