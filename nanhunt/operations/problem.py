@@ -1,4 +1,7 @@
-"""One operation on the user's tensors in one dtype: what every unit of work must know, and how its part is read."""
+"""One operation on the user's tensors in one dtype: what every unit of work must know, and how its part is read.
+
+NumPy and torch are imported where values are read: ``nanhunt rule`` makes problems of shapes alone.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role, missing
@@ -26,7 +24,10 @@ from nanhunt.operations.operation import (
 )
 from nanhunt.operations.rule import Rule
 
-Bools = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ def _check_kind(operation: Operation, role: Role, tensor: Tensor) -> None:
 
 def read_block(problem: Problem, first: int, last: int) -> Block:
     """Groups ``first`` to ``last`` - 1 of every tensor, as stored and as cast to the dtype."""
+    import numpy as np
+
+    from nanhunt.dtypes.convert import to_torch, torch_dtype
+
     compute = torch_dtype(compute_format(problem.dtype).name)
     stored: dict[str, torch.Tensor] = {}
     cast: dict[str, torch.Tensor] = {}
@@ -129,6 +134,8 @@ def read_block(problem: Problem, first: int, last: int) -> Block:
 
 def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
     """Groups ``first`` to ``last`` - 1 of one tensor, (last - first, *own); all of it where the role is shared."""
+    import numpy as np
+
     how = plan.sliced.get(role)
     if how is None:
         return array
@@ -142,6 +149,8 @@ def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: 
 
 def picked(array: npt.NDArray[Any], plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     """The groups with those flat numbers of one tensor, (len(groups), *own); all of it where the role is shared."""
+    import numpy as np
+
     how = plan.sliced.get(role)
     if how is None:
         return array
