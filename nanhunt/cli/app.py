@@ -55,6 +55,24 @@ def report(
     judge.merge_saved(given, reports)
 
 
+@app.command("last-good")
+def last_good(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder that holds the checkpoints.")],
+    layout: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="How they are called: 'saved/{step}/rank{rank}.pt'.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+) -> None:
+    """Print the path of the newest checkpoint that is whole and finite: train.py --resume "$(nanhunt last-good RUN)".
+
+    Weights and optimizer state of all shards and ranks are looked at, newest first, and no more than it takes.
+    Exit code 1 and no path where there is none; why newer ones were refused is told on standard error.
+    """
+    from nanhunt.cli import last_good as command_of  # NumPy: nothing that --help needs
+
+    command_of.answer(run, layout=layout, as_json=as_json)
+
+
 @app.command()
 def rule(
     name: Annotated[

@@ -74,6 +74,10 @@ def run(
     capture_dir: Annotated[
         str, typer.Option(help="Where to put tensors of a failing step.")
     ] = "nanhunt-capture",
+    patch: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Write the proven fix there, as a diff for git apply."),
+    ] = "",
     tensorboard: Annotated[
         str, typer.Option(metavar="DIR", help="Log loss, gradient norm, largest logit and headroom per step.")
     ] = "",
@@ -104,7 +108,21 @@ def run(
         code = code or family.found  # it went on (--continue), caught the stop, or a child found something
         if family.is_first:
             _write(session, family, what.name, code, format, output or [])
+            if patch:
+                _write_patch(patch, [*session.incidents, *(item for _, item in family.reports())])
     raise typer.Exit(code)
+
+
+def _write_patch(path: str, incidents: Sequence[Incident | dict[str, Any]]) -> None:
+    """The diff of each incident that has one; where none has, say so and write nothing."""
+    from nanhunt.watch.family import say
+    from nanhunt.watch.message import patch_of
+
+    text = "".join(dict.fromkeys(map(patch_of, incidents)))
+    if text:
+        files.write(_for_rank(path), text)
+    elif incidents:
+        say(f"nanhunt: {path} was not written: no edit was proven\n")
 
 
 def _tell(incident: Incident) -> None:

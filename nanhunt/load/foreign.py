@@ -24,7 +24,6 @@ _SAVEZ = "Load it in its own library and save the arrays: numpy.savez('weights.n
 _DOWNLOAD = "Download it again and look at what came."
 
 _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
-    ("HDF5 (Keras .h5, NetCDF)", rb"\x89HDF\r\n\x1a\n", "numpy.save('x.npy', h5py.File(PATH)['NAME'][...])"),
     ("a PNG image", rb"\x89PNG", _SAVE),
     ("a JPEG image", rb"\xff\xd8\xff", _SAVE),
     ("a GIF image", rb"GIF8", _SAVE),
@@ -36,8 +35,8 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
     ("bzip2", rb"BZh[1-9]1AY", _UNPACK.format("bzcat PATH")),
     ("LZ4", rb"\x04\x22\x4d\x18", _UNPACK.format("lz4cat PATH")),
     ("a tar archive (NeMo, or torch before 0.4)", rb"(?s).{257}ustar", "Unpack it: tar xf PATH"),
-    ("Parquet", rb"PAR1", _SAVE),
-    ("Arrow", rb"ARROW1|FEA1", _SAVE),
+    ("encrypted Parquet", rb"PARE", _SAVE),
+    ("Feather of version 1", rb"FEA1", "Write it again with pyarrow.feather.write_feather."),
     ("MATLAB", rb"MATLAB 5\.0", "numpy.save('logits.npy', scipy.io.loadmat(PATH)['NAME'])"),
     ("TensorFlow Lite", rb"(?s).{4}TFL3", _SAVE),
     ("a TensorFlow SavedModel", rb"\x08\x01\x12", _SAVEZ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from nanhunt.results.report import RemedyResult
@@ -78,6 +79,52 @@ class Culprit:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What came out when the step was repeated with a repair in place."""
+
+    loss: float
+    gradients: int
+    """How many inputs of the step had a gradient."""
+    finite_gradients: int
+    compared: int
+    """Values of the repaired piece that were finite before."""
+    changed: int
+    """Of those, how many are others now, beyond rounding."""
+    largest_change: float
+    """Relative to max(1, |value|), over all compared."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether the loss and every gradient are finite."""
+        return math.isfinite(self.loss) and self.finite_gradients == self.gradients
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A repair that the repeated step has proven."""
+
+    title: str
+    """In the imperative."""
+    proof: Proof
+    diff: str
+    """Unified, for ``git apply``; "" where no edit of the user's file is safe."""
+    snippet: str = ""
+    """The new expressions, where there is no diff."""
+    why_no_diff: str = ""
+    bends: str = ""
+    """How the objective differs from the user's; "" where it is the same in exact arithmetic."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A repair that was run on the repeated step and does not hold."""
+
+    title: str
+    outcome: str
+    """What is still wrong: "12 of 148 gradients still not finite"."""
+
+
+@dataclass(frozen=True)
 class Link:
     """A later operation that the bad values went through."""
 
@@ -117,6 +164,9 @@ class Incident:
     process: str = ""
     """Name of the child process it happened in; "" in the first."""
     remedies: tuple[RemedyResult, ...] = ()
+    patch: Patch | None = None
+    tried: tuple[Tried, ...] = ()
+    """Repairs that do not hold."""
     capture: str | None = None
     """Path of the file written."""
     closer: str | None = None

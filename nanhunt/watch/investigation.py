@@ -16,6 +16,7 @@ from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
 from .observer import Observation, Observer, ancestors, culprits
 from .recorder import Recorder
+from .repair.mend import Failing
 from .scene import Scene, diverging
 from .second_look import CannotRepeat, Repetition, repeat
 from .site import Site, resolve
@@ -53,6 +54,8 @@ class Solved:
 
     incident: Incident
     exhibits: Exhibits
+    failing: Failing | None = None
+    """The step as it can be repeated; None where it cannot."""
 
 
 def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -> Solved:
@@ -79,7 +82,8 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
         found_by=found_by,
         notes=_notes(look, evidence.losses),
     )
-    return Solved(incident, story.exhibits(guilty))
+    failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty) if look else None
+    return Solved(incident, story.exhibits(guilty), failing)
 
 
 def _look(
@@ -94,10 +98,8 @@ def _look(
             return None, known, FoundBy.WATCHING
     if not evidence.roots and not evidence.slots:
         raise CannotRepeat("backward had made finite gradients")
-    roots: list[tuple[Slot | None, torch.Tensor | None]] = [(slot, None) for slot in evidence.slots]
-    roots += [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
-    found = [(slot, seed) for slot, seed in roots if slot is not None]
-    if len(found) < len(roots):
+    found = _found(evidence, tape)
+    if len(found) < len(evidence.slots) + len(evidence.roots):
         raise CannotRepeat("the loss was not made by recorded operations")
     look = repeat(tape, found, backward=bool(evidence.gradients))
     if evidence.gradients:
@@ -108,6 +110,13 @@ def _look(
     if not known:
         raise CannotRepeat("repeated from the same inputs on this process alone, it came out finite")
     return look, known, FoundBy.REPETITION
+
+
+def _found(evidence: Evidence, tape: Tape) -> list[tuple[Slot, torch.Tensor | None]]:
+    """What backward was called on, as the tape knows it."""
+    roots: list[tuple[Slot | None, torch.Tensor | None]] = [(slot, None) for slot in evidence.slots]
+    roots += [(tape.find(tensor), seed) for tensor, seed in evidence.roots]
+    return [(slot, seed) for slot, seed in roots if slot is not None]
 
 
 def _bad(tensor: torch.Tensor) -> bool:

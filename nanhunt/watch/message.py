@@ -11,7 +11,7 @@ from typing import Any
 
 from nanhunt.results.report import FORMAT_VERSION
 
-from .incident import Culprit, Incident, Phase
+from .incident import Culprit, Incident, Patch, Phase, Proof, Tried
 from .numbers import Numbers
 from .unlooked import Unlooked
 
@@ -119,7 +119,9 @@ def _gradients(incident: Incident) -> str:
 
 
 def _fix_lines(incident: Incident) -> list[str]:
-    """Proven remedies where they were run, else the advice for the cause, which says so."""
+    """The patch, or proven remedies where they were run, else the advice for the cause, which says so."""
+    if incident.patch is not None:
+        return [*_patch_lines(incident.patch, incident.step), *map(_tried, incident.tried[:MAX_SHOWN])]
     lines = []
     for remedy in incident.remedies:
         if remedy.works:
@@ -135,6 +137,29 @@ def _fix_lines(incident: Incident) -> list[str]:
         for item in failing[:2]
     ]
     return lines
+
+
+def _patch_lines(patch: Patch, step: int) -> list[str]:
+    proof = patch.proof
+    sound = f"loss {proof.loss:.6g}, {proof.finite_gradients:,} of {proof.gradients:,} gradients finite"
+    lines = [f"  fix: {patch.title}", f"    proven by repeating step {step}: {sound}, {_others(proof)}"]
+    lines += [f"    changes the objective: {patch.bends}"] if patch.bends else []
+    lines += [f"    no edit is offered: {patch.why_no_diff}; in your words:"] if not patch.diff else []
+    changed = [line for line in patch.diff.splitlines() if not line.startswith((" ", "+++"))]
+    lines += [f"    {line}" for line in changed or patch.snippet.splitlines()]
+    return lines + (["    (--patch FILE.diff writes this for git apply)"] if patch.diff else [])
+
+
+def _others(proof: Proof) -> str:
+    if not proof.changed:
+        return "nothing else changed"
+    return (
+        f"{proof.changed:,} of {proof.compared:,} finite values changed by up to {proof.largest_change:.2g}"
+    )
+
+
+def _tried(tried: Tried) -> str:
+    return f"  does not help: {tried.title}: {tried.outcome}"
 
 
 def _row(count: int) -> str:
@@ -187,6 +212,13 @@ def run_json(
         "exit_code": exit_code,
     }
     return json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def patch_of(incident: Incident | dict[str, Any]) -> str:
+    """The unified diff of an incident, "" where it has none; of child processes they come as JSON has them."""
+    if isinstance(incident, dict):
+        return str((incident.get("patch") or {}).get("diff", ""))
+    return incident.patch.diff if incident.patch is not None else ""
 
 
 def encoded(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,9 @@ from .numbers import checkable, finite, in_memory
 from .observer import Observer, live_caller
 from .recorder import Opaque
 from .tape import Entry, RandomState, Slot, Tape, sequence_number, slots_in
+
+Instead = Callable[[Callable[[Slot], torch.Tensor], tuple[Any, ...], dict[str, Any]], Any]
+"""Stands for a taped call: given what a slot holds, and the call's own arguments."""
 
 
 class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an error of the user's
@@ -45,9 +48,16 @@ class Repetition:
         ]
 
 
-def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, backward: bool) -> Repetition:
+def repeat(
+    tape: Tape,
+    roots: Sequence[tuple[Slot, torch.Tensor | None]],
+    *,
+    backward: bool,
+    instead: Mapping[int, Instead] | None = None,
+) -> Repetition:
     """Run what feeds ``roots`` again under an ``Observer``; with ``backward``, from them (slot, its gradient or None).
 
+    ``instead``: by their order on the tape, calls that something else is to stand for.
     Nothing of the script's changes: inputs are copied, the generators are put back afterwards.
 
     Raises:
@@ -64,7 +74,7 @@ def repeat(tape: Tape, roots: Sequence[tuple[Slot, torch.Tensor | None]], *, bac
     with _random_state_kept(tape, entries), _compiled_regions_open(entries):
         _copy_inputs(tape, look, step)
         try:
-            _forward(entries, look, current)
+            _forward(entries, look, current, instead or {})
             if backward:
                 _backward(look, roots)
         except CannotRepeat:
@@ -224,7 +234,12 @@ def _written_unseen(tape: Tape, slot: Slot, tensor: torch.Tensor) -> bool:
     return tensor._version > max(seen, slot.version)
 
 
-def _forward(entries: Sequence[Entry], look: Repetition, current: list[Entry | None]) -> None:
+def _forward(
+    entries: Sequence[Entry],
+    look: Repetition,
+    current: list[Entry | None],
+    instead: Mapping[int, Instead],
+) -> None:
     for (grad, autocast), group in groupby(entries, key=lambda entry: (entry.grad, entry.autocast)):
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
@@ -232,16 +247,17 @@ def _forward(entries: Sequence[Entry], look: Repetition, current: list[Entry | N
                 stack.enter_context(torch.autocast(device, dtype=dtype))
             for entry in group:
                 current[0] = entry
-                _call(entry, look)
+                _call(entry, look, instead.get(entry.order))
 
 
-def _call(entry: Entry, look: Repetition) -> None:
+def _call(entry: Entry, look: Repetition, instead: Instead | None) -> None:
     kept = {slot: look.values[slot] for slot in entry.written if slot in look.values}
     if entry.discarded:
         look.values.update({slot: tensor.clone() for slot, tensor in kept.items()})
     args, kwargs = _filled(entry.args, look), _filled(entry.kwargs, look)
     with look.observer:
-        out = entry.func(*args, **kwargs)
+        held = look.values.__getitem__
+        out = entry.func(*args, **kwargs) if instead is None else instead(held, args, kwargs)
     look.again.entries.append(entry._replace(number=sequence_number()))
     _keep(entry.out, out, look)
     if entry.discarded:

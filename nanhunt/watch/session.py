@@ -28,6 +28,7 @@ from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder, Recorders
+from .repair.mend import Mending, mend
 from .second_look import CannotRepeat, repeat
 from .site import Site, caller, resolve, user_frame
 from .story import Exhibits
@@ -382,6 +383,11 @@ class Session:
         except Exception as error:
             # No proof is no reason to lose the report, or to break the script.
             notes += (f"no fix could be proven: {type(error).__name__}: {error}",)
+        try:
+            mended = mend(solved.failing) if solved.failing is not None else Mending()
+            incident = replace(incident, patch=mended.patch, tried=tuple(mended.tried))
+        except Exception as error:
+            notes += (f"no patch could be proven: {type(error).__name__}: {error}",)
         if not solved.exhibits.empty:
             path = folder / capture.file_name(incident)
             try:

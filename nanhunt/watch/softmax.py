@@ -72,14 +72,22 @@ def _softmax(graph: StepGraph, call: Entry) -> Softmax | None:
 
 
 def _by_hand(graph: StepGraph, exp: Entry, logits: Slot) -> Softmax | None:
-    """Exps that are added up over one dimension, where the sum then divides some of them or a log is taken of it."""
+    for _, dim, made in finished(graph, exp):
+        return Softmax(logits, dim, exp, handwritten=made)
+    return None
+
+
+def finished(graph: StepGraph, exp: Entry) -> Iterator[tuple[Entry, int, str]]:
+    """Where exps are added up over one dimension: the call that divides some of them by the sum, or takes its log.
+
+    With the dimension, and what is made: "softmax", "quotient" or "logsumexp".
+    """
     for total in graph.read_by(exp):
         dim = _summed_dim(graph, total)
         for user in graph.read_by(total) if dim is not None else ():
             made = _made_of(graph, exp, user)
             if made and dim is not None:
-                return Softmax(logits, dim, exp, handwritten=made)
-    return None
+                yield user, dim, made
 
 
 def _summed_dim(graph: StepGraph, total: Entry) -> int | None:

@@ -109,7 +109,7 @@ def test_a_bad_step_stops_the_script_and_leaves_a_capture_check_reads(tmp_path: 
     assert done.stdout == ""
     assert "exp at train.py:4" in done.stderr
     assert "NH101 exp-overflow: max 100 > 88.7228" in done.stderr
-    assert "fix, proven on 1 captured row" in done.stderr
+    assert "proven by repeating step 1" in done.stderr
     assert (tmp_path / "report.txt").read_text() == done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["exit_code"] == 1

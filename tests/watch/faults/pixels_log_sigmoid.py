@@ -1,7 +1,6 @@
 """Binary cross entropy over pixels, written with the log of a sigmoid that has rounded to 1."""
 
 # says: logsigmoid
-# says: binary_cross_entropy_with_logits
 # never: F.cross_entropy
 # never: look closer
 import torch

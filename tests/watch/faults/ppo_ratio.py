@@ -1,6 +1,6 @@
 """The ratio of a policy update: exp of a difference of log-probabilities that has grown."""
 
-# says: Bound the argument of exp
+# says: bound the argument of exp
 # says: a difference
 # never: F.cross_entropy
 # never: look closer

@@ -1,6 +1,6 @@
 """A VAE whose log variance has grown: exp(logvar) overflows, and no softmax is near."""
 
-# says: Bound the argument of exp
+# says: bound the argument of exp
 # never: cross_entropy
 # never: softmax
 # never: does not help

@@ -1,0 +1,145 @@
+"""Repairs of exp: of what is made from it, where that has a stable form, else of its argument."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator
+
+from nanhunt.dtypes.formats import FORMATS
+
+from ..names import operation
+from ..softmax import finished
+from ..step_graph import slot_argument
+from ..tape import Entry
+from .rewrite import Proposal
+from .source import Operand
+from .spot import Spot
+
+BOUND = 20.0
+"""exp(20) is 4.9e8: what log-ratios and log-variances are clamped at in practice (TRL, diffusers)."""
+
+
+def _is_exp(spot: Spot) -> bool:
+    return spot.name == "exp"
+
+
+def _exp_of(spot: Spot) -> Spot:
+    """The exp itself, where the culprit is a later call of a softmax: its sum, its division."""
+    found = (
+        None if _is_exp(spot) else next((one for one in _above(spot) if operation(one.func) == "exp"), None)
+    )
+    return spot.at(found) if found is not None else spot
+
+
+def _above(spot: Spot) -> Iterator[Entry]:
+    return spot.graph.above(spot.entry, {"sum", "div", "add", "log"}, depth=3)
+
+
+def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
+    """exp(x) / exp(x).sum() is torch.softmax, log(exp(x).sum()) is torch.logsumexp."""
+    exp = _exp_of(spot)
+    if not _is_exp(exp):
+        return
+    for last, dim, made in finished(exp.graph, exp.entry):
+        x = exp.operand(0)
+        if made == "logsumexp":
+            rewrite = exp.at(last).whole(f"{{torch}}.logsumexp({{logits}}, dim={dim})", logits=x)
+            if rewrite is not None and _same_shape(exp.at(last), dim):
+                yield Proposal("call torch.logsumexp", (rewrite,))
+        elif made == "softmax":
+            rewrite = exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x)
+            if rewrite is not None:
+                yield Proposal("call torch.softmax", (rewrite,))
+        if made != "logsumexp":
+            rewrite = exp.argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
+            if rewrite is not None:
+                yield Proposal("subtract the row's maximum before exp, as torch.softmax does", (rewrite,))
+
+
+def _same_shape(log: Spot, dim: int) -> bool:
+    """Whether the sum has dropped the dimension, as logsumexp does."""
+    total = log.maker()
+    slot = slot_argument(total, 0, "input") if total is not None else None
+    exps, result = log.graph.value(slot), log.result
+    return exps is not None and result is not None and result.dim() < max(exps.dim(), 1)
+
+
+def softplus_by_hand(spot: Spot) -> Iterator[Proposal]:
+    """log(1 + exp(x)) and log1p(exp(x)) are F.softplus."""
+    if not _is_exp(spot):
+        return
+    for reader in spot.readers():
+        logs = [reader] if operation(reader.func) == "log1p" else []
+        if _adds_one(spot, reader):
+            logs += [one for one in spot.graph.read_by(reader) if operation(one.func) == "log"]
+        for log in logs:
+            rewrite = spot.at(log).whole("{F}.softplus({x})", x=spot.operand(0))
+            if rewrite is not None:
+                yield Proposal("call F.softplus, which does not form exp(x)", (rewrite,))
+
+
+def _adds_one(spot: Spot, reader: Entry) -> bool:
+    return operation(reader.func) == "add" and 1 in [
+        one for one in reader.args if isinstance(one, int | float)
+    ]
+
+
+def sigmoid_by_hand(spot: Spot) -> Iterator[Proposal]:
+    """1 / (1 + exp(-x)) is torch.sigmoid(x)."""
+    total = spot.maker(0) if spot.name in ("div", "reciprocal") else None
+    exp = spot.at(total).maker(0) if total is not None and _adds_one(spot, total) else None
+    if exp is None or operation(exp.func) != "exp":
+        return
+    x = spot.at(exp).operand(0)
+    negated = spot.at(exp).maker(0)
+    if x is not None and isinstance(x.node, ast.UnaryOp) and negated is not None:
+        rewrite = spot.whole("{torch}.sigmoid({x})", x=spot.at(negated).operand(0))
+    else:
+        rewrite = spot.whole("{torch}.sigmoid(-{x})", x=x)
+    if rewrite is not None:
+        yield Proposal("call torch.sigmoid", (rewrite,))
+
+
+def masked_ratio(spot: Spot) -> Iterator[Proposal]:
+    """A ratio of which masked elements are multiplied by 0 afterwards: the mask goes before exp."""
+    if not _is_exp(spot) or not _overflows(spot):
+        return
+    for reader in spot.readers():
+        if operation(reader.func).rstrip("_") != "mul":
+            continue
+        mask = _mask_of(spot.at(reader), spot)
+        rewrite = spot.argument("{torch}.where({mask} != 0, {x}, 0.0)", mask=mask)
+        if mask is not None and rewrite is not None:
+            yield Proposal("replace the argument by 0 where the mask drops the result", (rewrite,))
+
+
+def _mask_of(product: Spot, exp: Spot) -> Operand | None:
+    for place in (0, 1):
+        operand = product.operand(place)
+        value, result = product.value(operand), exp.result
+        if value is None or result is None or value.shape != result.shape or value.requires_grad:
+            continue
+        if bool((value[~result.isfinite()] == 0).all()):
+            return operand
+    return None
+
+
+def _overflows(spot: Spot) -> bool:
+    return bool(spot.fault.out.posinf or spot.backward)
+
+
+def bounded_exp(spot: Spot) -> Iterator[Proposal]:
+    """The argument clamped, where nothing better is known."""
+    given = spot.given
+    if not _is_exp(spot) or given is None or not given.is_floating_point():
+        return
+    name = str(given.dtype).removeprefix("torch.")
+    bound = min(BOUND, math.floor(0.9 * FORMATS[name].exp_limit))
+    difference = spot.fault.made_by("sub")
+    clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
+    rewrite = spot.argument(clamp)
+    if rewrite is not None:
+        beyond = (given.abs() if difference else given) > bound
+        many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded and get no gradient"
+        yield Proposal(f"bound the argument of exp at {bound:g}", (rewrite,), many)

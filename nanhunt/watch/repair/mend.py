@@ -1,0 +1,161 @@
+"""The search for a repair: the proposals for a culprit are tried best first, until the repeated step is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..incident import Patch, Proof, Tried
+from ..names import Names
+from ..observer import Observation
+from ..second_look import CannotRepeat, Repetition
+from ..step_graph import StepGraph
+from ..story import Story
+from ..tape import Entry, Tape
+from .edit import CannotEdit, diff, snippet
+from .proof import Roots, Trial, attempt, differentiable
+from .proposals import proposals_for
+from .rewrite import Proposal
+from .spot import Spot
+
+MAX_ROUNDS = 6
+"""Culprits in a row that are mended: repairing one shows the next."""
+MAX_TRIALS = 40
+"""Repetitions in all."""
+
+
+@dataclass
+class Mending:
+    """What the search has brought."""
+
+    patch: Patch | None = None
+    tried: list[Tried] = field(default_factory=list)
+
+
+@dataclass
+class Failing:
+    """A step that repeats its fault, and who is to blame."""
+
+    tape: Tape
+    roots: Roots
+    names: Names
+    losses: Sequence[float]
+    look: Repetition
+    guilty: Sequence[Observation]
+
+
+def mend(step: Failing) -> Mending:
+    """Find what makes the repeated step sound. An empty ``Mending`` where nothing is known for this operation."""
+    found, accepted = Mending(), list[Proposal]()
+    trials, look, guilty = 0, step.look, step.guilty
+    if not differentiable(look, step.roots):
+        return found
+    for _ in range(MAX_ROUNDS):
+        better: tuple[Proposal, Trial] | None = None
+        for proposal in _proposals(step, look, guilty):
+            trials += 1
+            chosen = [*_without(accepted, proposal), proposal]
+            trial = _try(step, chosen, found)
+            if trial is not None and trial.proof.sound and _unchanged(trial.proof, chosen):
+                found.patch = _patch(chosen, trial.proof)
+                return found
+            if trial is not None and better is None and _moves_on(trial, proposal, guilty):
+                better = proposal, trial
+            if trials >= MAX_TRIALS:
+                return found
+        if better is None:
+            return found
+        accepted = [*_without(accepted, better[0]), better[0]]
+        look, guilty = better[1].look, better[1].guilty
+        found.tried.clear()
+    return found
+
+
+def _try(step: Failing, chosen: Sequence[Proposal], found: Mending) -> Trial | None:
+    try:
+        trial = attempt(step.tape, step.roots, step.look, chosen)
+    except CannotRepeat:
+        return None  # its shape or dtype does not fit: no repair of this code
+    outcome = _outcome(trial.proof, chosen)
+    if outcome:
+        found.tried.append(Tried(chosen[-1].title, outcome))
+    return trial
+
+
+def _outcome(proof: Proof, chosen: Sequence[Proposal]) -> str:
+    """What is still wrong; "" where it holds."""
+    if proof.loss - proof.loss != 0:
+        return f"the loss is still {proof.loss:g}"
+    if not proof.sound:
+        bad = proof.gradients - proof.finite_gradients
+        return f"{bad} of {proof.gradients} gradients still not finite"
+    if not _unchanged(proof, chosen):
+        return f"changes {proof.changed:,} of {proof.compared:,} values that were finite"
+    return ""
+
+
+def _unchanged(proof: Proof, chosen: Sequence[Proposal]) -> bool:
+    """Whether what was finite is as before, unless a proposal says that it bends the objective."""
+    return not proof.changed or any(one.bends for one in chosen)
+
+
+def _without(accepted: Sequence[Proposal], proposal: Proposal) -> list[Proposal]:
+    """Those that do not rewrite a place that the new one rewrites."""
+    taken = {one.where for one in proposal.rewrites}
+    return [one for one in accepted if taken.isdisjoint(rewrite.where for rewrite in one.rewrites)]
+
+
+def _moves_on(trial: Trial, proposal: Proposal, guilty: Sequence[Observation]) -> bool:
+    """Whether the culprit is mended, and another one shows."""
+    now = {_key(item) for item in trial.guilty}
+    return bool(trial.guilty) and _key(guilty[0]) not in now
+
+
+def _key(item: Observation) -> tuple[object, ...]:
+    where = item.where
+    place = (where.code, where.instruction) if isinstance(where, Entry) else where
+    return place, item.node is None
+
+
+def _proposals(step: Failing, look: Repetition, guilty: Sequence[Observation]) -> Iterator[Proposal]:
+    """For the first culprit: each proposal with all runs of its expression in the step."""
+    story = Story(step.names, step.tape, look, step.losses)
+    graph, everything = StepGraph(look.entries, look.values), StepGraph(step.tape.entries)
+    for item in guilty[:1]:
+        scene = story.scene(item)
+        if scene.entry is None or (item.where is None and not item.node):
+            continue
+        entry = next(one for one in look.entries if one.order == scene.entry.order)
+        runs = [one for one in look.entries if _same_place(one, entry)]
+        for one in proposals_for(Spot(entry, scene, graph, everything)):
+            whole = _in_all_runs(
+                one, [Spot(run, scene, graph, everything) for run in runs if run is not entry]
+            )
+            if whole is not None:
+                yield whole
+
+
+def _same_place(one: Entry, other: Entry) -> bool:
+    return one.code is other.code and one.instruction == other.instruction
+
+
+def _in_all_runs(proposal: Proposal, others: Sequence[Spot]) -> Proposal | None:
+    """The proposal with what it rewrites wherever this expression ran; None where it does not fit one of them."""
+    rewrites = list(proposal.rewrites)
+    for spot in others:
+        same = next((one for one in proposals_for(spot) if one.title == proposal.title), None)
+        if same is None:
+            return None
+        rewrites[:0] = same.rewrites
+    return Proposal(proposal.title, tuple(rewrites), proposal.bends)
+
+
+def _patch(chosen: Sequence[Proposal], proof: Proof) -> Patch:
+    rewrites = [rewrite for one in chosen for rewrite in one.rewrites]
+    title = "; ".join(dict.fromkeys(one.title for one in chosen))
+    bends = "; ".join(dict.fromkeys(one.bends for one in chosen if one.bends))
+    try:
+        return Patch(title, proof, diff(rewrites), bends=bends)
+    except CannotEdit as reason:
+        texts = dict.fromkeys(snippet(rewrite) for rewrite in rewrites)
+        return Patch(title, proof, "", "\n".join(texts), str(reason), bends)

@@ -1,0 +1,100 @@
+"""One repair as a text with holes: run on the tape's tensors, or written with the user's own expressions."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..tape import Slot
+from .source import Call, Operand, Span
+
+HOLE = re.compile(r"\{(\w+)\}")
+SPELLED = {"torch": "torch", "F": "torch.nn.functional"}
+"""Holes for modules, which each file spells in its own way."""
+_MODULES = {"torch": torch, "F": torch.nn.functional, "math": math}
+Value = Callable[[Slot], torch.Tensor]
+"""What a slot holds in the running repetition."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One taped call, or one argument of it, computed in another way."""
+
+    call: Call
+    template: str
+    """A Python expression; {torch} and {F} are those modules, any other hole is one of ``holes``."""
+    holes: Mapping[str, Operand] = field(default_factory=dict)
+    place: int | None = None
+    """Which positional argument is replaced; None: the call as a whole."""
+    name: str = ""
+    """Of that argument, if it may be passed by name."""
+
+    @property
+    def target(self) -> ast.expr | ast.AugAssign:
+        """The expression of the user's that is replaced."""
+        operand = None if self.place is None else self.call.operand(self.place, self.name)
+        return operand.node if operand is not None else self.call.node
+
+    @property
+    def where(self) -> tuple[str, Span]:
+        """File and place of the target: the same for each run of this expression."""
+        return self.call.source.file, self.call.source.span(self.target)
+
+    def used(self) -> list[str]:
+        """Names of its holes, as often as they stand there."""
+        return [name for name in HOLE.findall(self.template) if name not in SPELLED]
+
+    def new(self, value: Value) -> Any:
+        """The result, from what the repetition holds."""
+        held = {key: item.value for key, item in self.holes.items()}
+        names = {key: value(item) if isinstance(item, Slot) else item for key, item in held.items()}
+        text = HOLE.sub(lambda hole: hole[1], self.template)
+        return eval(text, {**_MODULES, **names})  # the printed text itself is what is proven
+
+
+def run(
+    rewrites: Sequence[Rewrite],
+    value: Value,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """The call ``func(*args, **kwargs)`` with its rewrites: as a whole, or with some arguments replaced."""
+    whole = next((one for one in rewrites if one.place is None), None)
+    if whole is not None:
+        return whole.new(value)
+    given, named = list(args), dict(kwargs)
+    for one in rewrites:
+        assert one.place is not None
+        if one.name in named:
+            named[one.name] = one.new(value)
+        else:
+            given[one.call.taped(one.place)] = one.new(value)
+    return func(*given, **named)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One way to mend a culprit."""
+
+    title: str
+    """In the imperative: "call torch.log_softmax, which forms no probabilities"."""
+    rewrites: tuple[Rewrite, ...]
+    """The last one makes what the repaired piece of the formula makes."""
+    bends: str = ""
+    """How the objective differs from the user's; "" where it is the same in exact arithmetic."""
+
+
+def by_order(proposals: Iterable[Proposal]) -> dict[int, list[Rewrite]]:
+    """Rewrites by their call's position on the tape."""
+    found: dict[int, list[Rewrite]] = {}
+    for proposal in proposals:
+        for rewrite in proposal.rewrites:
+            found.setdefault(rewrite.call.entry.order, []).append(rewrite)
+    return found

@@ -1,0 +1,86 @@
+"""A patch is proven on the repeated step; here it is applied by git, and the script run again without nanhunt."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+import rerun
+from test_faults import hunt
+from typer.testing import CliRunner
+
+from nanhunt.cli.app import app
+from nanhunt.watch.incident import Incident
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+HERE = Path(__file__).parent
+
+
+def mended(script: Path, monkeypatch: pytest.MonkeyPatch) -> Incident:
+    """Hunt in the script's folder, apply the patch there, and see that nothing is left."""
+    monkeypatch.chdir(script.parent)
+    assert rerun.faults(script)
+    [incident], _ = hunt(script, script.parent / "capture")
+    assert incident.patch is not None
+    assert incident.patch.proof.sound
+    rerun.apply(incident.patch.diff, script.parent)
+    assert rerun.faults(script) == []
+    return incident
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vae_log_variance", "where_bad_branch", "pixels_log_sigmoid", "logsumexp_by_hand"],
+)
+def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mended(Path(shutil.copy(HERE / "faults" / f"{name}.py", tmp_path)), monkeypatch)
+
+
+def mended_text(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The script after the patch."""
+    script = folder / "train.py"
+    script.write_text(textwrap.dedent(text))
+    mended(script, monkeypatch)
+    return script.read_text()
+
+
+def test_the_edit_is_in_the_users_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        import torch as th
+
+        def loss(scores, y):
+            π = th.softmax(scores[:, :2] * 100, dim=1)
+            return -th.log(π).gather(1, y[:, None]).mean()
+
+        x = th.nn.Parameter(th.tensor([[0.0, 9.0, 1.0]]))
+        loss(x, th.tensor([0])).backward()
+    """
+    new = mended_text(text, tmp_path, monkeypatch)
+    assert "-th.log_softmax(scores[:, :2] * 100, dim=1).gather(1, y[:, None]).mean()" in new
+
+
+def test_what_is_needed_twice_and_costs_gets_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        import torch
+        x = torch.nn.Parameter(torch.tensor([[0.0, 900.0], [1.0, 2.0]]))
+        e = torch.exp(torch.relu(x))
+        p = e / e.sum(1, keepdim=True)
+        (e[0] / e[0].sum()).sum().backward()
+    """
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(text))
+    mended(script, monkeypatch)
+
+
+def test_the_option_writes_what_git_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "train.py"
+    lines = ["import torch", "x = torch.nn.Parameter(torch.tensor([1.0, 100.0]))", "x.exp().sum().backward()"]
+    script.write_bytes("\r\n".join(lines).encode())  # Windows' line ends, and none at the end
+    done = CliRunner().invoke(app, ["run", "--patch", "fix.diff", "train.py"])
+    assert done.exit_code == 1
+    rerun.apply((tmp_path / "fix.diff").read_bytes().decode(), tmp_path)
+    assert b"x.clamp(max=20).exp()" in script.read_bytes()
+    assert rerun.faults(script) == []
