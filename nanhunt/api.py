@@ -8,19 +8,24 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
 
+from nanhunt.difference.comparison import Comparison
+from nanhunt.difference.options import DiffOptions
+from nanhunt.difference.pairing import renaming
 from nanhunt.errors import NanhuntError
-from nanhunt.load.memory import container_of, holds_names, tensor_of
+from nanhunt.load.container import Container
+from nanhunt.load.memory import FILE, container_of, holds_names, tensor_of
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.operation import Described
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
+from nanhunt.results.difference import Difference
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
@@ -110,6 +115,34 @@ def check(x: Input, keywords: Keywords) -> Report:
 def compare(x: Input, keywords: Keywords) -> Report:
     """Runs all implementations over every row. Arguments and errors as in ``check``."""
     return _in_default_state(x, keywords, compares=True)
+
+
+def diff(a: Input, b: Input, /, *, executor: Executor | None = None, **options: Any) -> Difference:
+    """What differs between two dumps; ``assert nanhunt.diff(a, b).ok`` fails where it is more than rounding.
+
+    ``a``, ``b``: each a path, values, or a dict of tensors, a state_dict or a module. Options are those of
+    ``nanhunt diff``: rtol, atol, max_ulp, rename, logits, targets, select, ignore, exclude, max_rows, fail_on.
+    Tensors are paired by name and compared value by value. Raises NanhuntError for an unknown keyword and for
+    values that are no tensors; for paths that cannot be read the errors are in ``Difference.errors``.
+    """
+    for name in options:
+        one_of("The keyword", name, (*declared(DiffOptions), "executor"))
+    chosen = make(DiffOptions, options, lambda option: f"{option.name} =")
+    comparison = Comparison(chosen, executor or Fastest())
+    (one, name), (other, name_b) = _contents(a, "a"), _contents(b, "b")
+    return comparison.sides(
+        comparison.side(one, name, renaming(chosen.rename)), comparison.side(other, name_b, str)
+    )
+
+
+def _contents(value: Any, name: str) -> tuple[str | Container, str]:
+    """One side of a comparison, a path or values with or without names, and what reports call it."""
+    if _is_path(value):
+        path = str(os.fspath(value))
+        return path, path
+    if holds_names(value):
+        return container_of(value), name
+    return Container(FILE, {"": replace(tensor_of(value, name), name="")}, "memory"), name
 
 
 def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:

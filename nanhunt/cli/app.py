@@ -8,8 +8,16 @@ import typer
 
 from nanhunt import __version__
 from nanhunt.cli import judge
-from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, SettingsOptions, command
+from nanhunt.cli.options import (
+    Given,
+    OutputOptions,
+    ScanOutputOptions,
+    SettingsOptions,
+    WriteOptions,
+    command,
+)
 from nanhunt.cli.run import register
+from nanhunt.difference.options import DiffOptions
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 
@@ -42,6 +50,18 @@ def compare(
 ) -> None:
     """Run all four implementations side by side over every row; without PATH, on the articles' 3 x 3 batch."""
     judge.judge(given, judge.only_one(paths or []), compares=True)
+
+
+@command(app, DiffOptions, WriteOptions)
+def diff(
+    given: Given,
+    a: Annotated[str, typer.Argument(metavar="A", help="A file or folder: the reference.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="A file or folder of any other format.")],
+) -> None:
+    """Compare two dumps or checkpoints: what differs, by how much, where first, and whether it is rounding."""
+    from nanhunt.cli import difference
+
+    difference.compare(given, a, b)
 
 
 @command(app, ReportOptions, OutputOptions)
@@ -98,14 +118,19 @@ def op(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of saved reports."""
+def schema(
+    of: Annotated[str, typer.Argument(metavar="[report|diff]", help="What is saved.")] = "report",
+) -> None:
+    """Print the JSON Schema of saved reports, or of what diff writes."""
     import json
 
     from nanhunt.cli import output
-    from nanhunt.results.schema import schema as of_reports
+    from nanhunt.options import one_of
+    from nanhunt.results import schema
 
-    output.say(json.dumps(of_reports(), indent=2) + "\n")
+    one_of("The schema of", of, ("report", "diff"))
+    made = schema.schema() if of == "report" else schema.schema_of_differences()
+    output.say(json.dumps(made, indent=2) + "\n")
 
 
 register(app)

@@ -103,7 +103,7 @@ def _own_options(operation: Described) -> list[Option]:
 
 
 def _with_default(option: Option) -> str:
-    silent = option.default is None or option.default is False
+    silent = option.default is None or option.default is False or option.default == ()
     default = "" if silent else f" Default: {option.default}."
     return f"{option.full_help}{default}"
 

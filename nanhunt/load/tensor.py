@@ -75,6 +75,17 @@ class Tensor:
         """The mapped pieces; empty for a tensor in one place."""
         return () if self.pieces is None else self.pieces()
 
+    def flat(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Values ``start`` to ``stop`` - 1 in C order, shape (stop - start,); a copy where they lie otherwise."""
+        if not self.shards:
+            data = self.data
+            if data.flags.c_contiguous or data.ndim == 1:
+                return data.reshape(-1)[start:stop]
+        rows = self.rows(-1)
+        first, last = start // rows.classes, -(-stop // rows.classes)
+        skipped = start - first * rows.classes
+        return rows.range(first, last).reshape(-1)[skipped : skipped + stop - start]
+
     def rows(self, class_axis: int) -> RowSource:
         """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
         from nanhunt.load.rows import Rows

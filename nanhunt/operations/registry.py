@@ -15,6 +15,7 @@ from nanhunt.options import one_of
 _HOMES = {
     "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
     "values": "nanhunt.operations.values.operation:VALUES",
+    "difference": "nanhunt.difference.operation:DIFFERENCE",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
