@@ -169,9 +169,9 @@ class Described(ABC):
         nothing to judge.
         """
 
-    @abstractmethod
     def example(self, dtype: str) -> Example | None:
-        """Tensors that are stored in float32 and judged in ``dtype``; None where no fix is to be shown."""
+        """Tensors that are stored in float32 and judged in ``dtype``; None where there is no fix to show."""
+        return None
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises KeyError."""
