@@ -86,3 +86,12 @@ class BetaOptions:
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """For an operation that has none of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsOptions:
+    """What keeps a division from dividing by 0."""
+
+    eps: float = option(
+        0.0, help="Added in the denominator; 0 stands for the operation's usual one.", at_least=0.0
+    )

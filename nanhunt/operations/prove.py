@@ -212,9 +212,11 @@ def _judged(sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]) -> tupl
     found = _observed(problem, block, ran, truth)
     if ran.result.dim() == 0:
         wrong, error = _wrong_loss(problem, truth, ran.result)
-        if wrong and not (fix.redefines and bool(ran.result.isfinite())):
+        if fix.redefines:
+            wrong = "" if bool(ran.result.isfinite()) else "loss still infinite"
+        if wrong:
             return everything, wrong, error
-        return found.bad_gradient, "right loss, gradient still NaN", None if wrong else error
+        return found.bad_gradient, "right loss, gradient still NaN", None if fix.redefines else error
     return _judged_output(found, fix)
 
 
