@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -94,6 +95,18 @@ class Tensor:
         if self.shards:
             return ShardRows(self.shards, self.shape, class_axis)
         return Rows(self.data, class_axis)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value, known before any is read."""
+        import numpy as np
+
+        return np.dtype(BITS.get(self.dtype, self.dtype)).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values as stored."""
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def label(self) -> str:

@@ -78,7 +78,7 @@ class Problem:
     def part(self, role: int, first: int, last: int) -> npt.NDArray[Any]:
         """Groups ``first`` to ``last`` - 1 of one tensor as stored, by the number of its role."""
         name = self.operation.roles[role].name
-        return groups_of(self.tensors[name].data, self.plan, name, first, last)
+        return _part(self.tensors[name], self.plan, name, first, last)
 
 
 def problem_of(
@@ -123,13 +123,23 @@ def read_block(problem: Problem, first: int, last: int) -> Block:
     stored: dict[str, torch.Tensor] = {}
     cast: dict[str, torch.Tensor] = {}
     for name, tensor in problem.tensors.items():
-        part = groups_of(tensor.data, problem.plan, name, first, last)
+        part = _part(tensor, problem.plan, name, first, last)
         values = to_torch(np.ascontiguousarray(part), tensor.dtype)
         stored[name] = values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
         casts = values.is_floating_point() and problem.operation.role(name).cast
         cast[name] = stored[name].to(torch_dtype(problem.dtype)).to(compute) if casts else values
     per_group = math.prod(problem.plan.units)
     return Block(stored, cast, problem.options, last - first, problem.plan.units, first * per_group)
+
+
+def _part(tensor: Tensor, plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
+    """As ``groups_of``; of a tensor in pieces only those groups are put together, where each is a run of values."""
+    how = plan.sliced.get(role)
+    if how is None or not tensor.shards or how.shape[: len(how.shape) - how.own] != plan.groups:
+        return groups_of(tensor.data, plan, role, first, last)
+    own = how.shape[len(how.shape) - how.own :]
+    size = math.prod(own)
+    return tensor.flat(first * size, last * size).reshape(last - first, *own)
 
 
 def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
