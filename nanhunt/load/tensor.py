@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nanhunt.dtypes.formats import DTYPES, FORMATS
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from nanhunt.load.container import Container
@@ -86,6 +87,15 @@ class Tensor:
         first, last = start // rows.classes, -(-stop // rows.classes)
         skipped = start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + stop - start]
+
+    def runs(self, starts: npt.NDArray[np.intp], length: int) -> npt.NDArray[Any]:
+        """For every start the ``length`` values from it on, as ``flat`` gives them, shape (len(starts), length)."""
+        import numpy as np
+
+        found = np.empty((len(starts), length), BITS.get(self.dtype, self.dtype))
+        for row, start in zip(found, starts.tolist(), strict=True):
+            row[:] = self.flat(start, start + length)
+        return found
 
     def rows(self, class_axis: int) -> RowSource:
         """The tensor as rows of classes; in pieces, only the rows asked for are put together."""

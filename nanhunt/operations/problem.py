@@ -134,12 +134,28 @@ def read_block(problem: Problem, first: int, last: int) -> Block:
 
 def _part(tensor: Tensor, plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
     """As ``groups_of``; of a tensor in pieces only those groups are put together, where each is a run of values."""
-    how = plan.sliced.get(role)
-    if how is None or not tensor.shards or how.shape[: len(how.shape) - how.own] != plan.groups:
+    own = _run(tensor, plan, role)
+    if own is None:
         return groups_of(tensor.data, plan, role, first, last)
-    own = how.shape[len(how.shape) - how.own :]
     size = math.prod(own)
     return tensor.flat(first * size, last * size).reshape(last - first, *own)
+
+
+def picked_of(tensor: Tensor, plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """As ``picked``; of a tensor in pieces only those groups are put together, where each is a run of values."""
+    own = _run(tensor, plan, role)
+    if own is None:
+        return picked(tensor.data, plan, role, groups)
+    size = math.prod(own)
+    return tensor.runs(groups * size, size).reshape(len(groups), *own)
+
+
+def _run(tensor: Tensor, plan: Plan, role: str) -> tuple[int, ...] | None:
+    """The shape of what a group has of a tensor in pieces, where that is a run of its values; else None."""
+    how = plan.sliced.get(role)
+    if how is None or not tensor.shards or how.shape[: len(how.shape) - how.own] != plan.groups:
+        return None
+    return how.shape[len(how.shape) - how.own :]
 
 
 def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
