@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.norm_options import NormOptions
 from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
@@ -19,6 +20,7 @@ _HOMES = {
     "difference": "nanhunt.difference.operation:DIFFERENCE",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
+    "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
     "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
@@ -31,7 +33,7 @@ DEFAULT = "cross-entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
+class OperationOptions(FunctionOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.
