@@ -37,7 +37,9 @@ def growing(curves: Sequence[Curve]) -> list[Curve]:
 def sentences(curves: Sequence[Curve], unit: str, *, ascii: bool = False) -> list[str]:
     """What grows with its chart, what becomes 0, what never changes."""
     grown = growing(curves)
-    told = [_grows(curve, curve.growth, unit, ascii) for curve in grown[:TOLD] if curve.growth]
+    told = [
+        line for curve in grown[:TOLD] if curve.growth for line in _grows(curve, curve.growth, unit, ascii)
+    ]
     more = len(grown) - TOLD
     told += (
         [f"and {phrases.plural(more, 'more layer')} that {'grows' if more == 1 else 'grow'}"]
@@ -47,23 +49,29 @@ def sentences(curves: Sequence[Curve], unit: str, *, ascii: bool = False) -> lis
     return [*told, *_zeros(curves), *_still(curves)]
 
 
-def _grows(curve: Curve, growth: Growth, unit: str, ascii: bool) -> str:
-    """E.g. "layers.7.w grows ▁▂▃▅▇: 0.5 to 31,000, doubling every 12 steps; 2.1 times below ... about step 140"."""
+def _grows(curve: Curve, growth: Growth, unit: str, ascii: bool) -> Iterator[str]:
+    """What was seen, then what to expect; or how much room was left when it went bad."""
     first, last = curve.healthy[0], curve.healthy[-1]
-    room = curve.limit / last.largest
-    return (
+    yield (
         f"{last.largest_of} grows {sparkline(curve, ascii=ascii)} from {first.largest:.3g} at {unit} {first.step} to "
-        f"{last.largest:.3g} at {unit} {last.step}, doubling every {growth.doubling:.2g} {unit}s; {room:.2g} times below "
-        f"{curve.limit:.4g}, the {'largest' if curve.limit > 1e3 else 'exp limit of'} {curve.dtype}, which it reaches "
-        f"about {unit} {_round(growth.crossing)} ({_round(growth.earliest)} {_until(growth, unit)})"
+        f"{last.largest:.3g} at {unit} {last.step}, doubling every {growth.doubling:.2g} {unit}s"
     )
+    kind = "largest x whose exp is finite in" if curve.role == "logits" else "largest number of"
+    limit = f"{curve.limit:.5g}, the {kind} {curve.dtype}"
+    if len(curve.healthy) < len(curve.points):
+        yield f"it went bad {curve.limit / last.largest:.2g} times below {limit}"
+    else:
+        yield (
+            f"at that rate it reaches {limit}, about {unit} {_round(growth.crossing)} "
+            f"({_round(growth.earliest)} {_until(growth)})"
+        )
 
 
 def _round(step: float) -> str:
     return phrases.count(math.ceil(step))
 
 
-def _until(growth: Growth, unit: str) -> str:
+def _until(growth: Growth) -> str:
     return "or later" if growth.latest is None else f"to {_round(growth.latest)}"
 
 
@@ -93,7 +101,7 @@ def _label(curve: Curve) -> str:
 
 
 def sparkline(curve: Curve, *, ascii: bool = False) -> str:
-    """Largest magnitudes as heights, logarithmic, from the smallest to the largest; "×" where it is bad."""
+    """Largest magnitudes as heights, logarithmic, from the smallest to the largest; "x" where it is bad."""
     levels = (ASCII_LEVELS if ascii else LEVELS)[1:]
     points = _thinned(curve.points, COLUMNS)
     logs = [math.log2(point.largest) for point in points if point.largest > 0]
@@ -101,7 +109,7 @@ def sparkline(curve: Curve, *, ascii: bool = False) -> str:
 
     def level(point: Point) -> str:
         if point.bad:
-            return "x" if ascii else "×"
+            return "x"
         height = (math.log2(point.largest) - low) / ((high - low) or 1) if point.largest > 0 else 0
         return levels[min(int(height * len(levels)), len(levels) - 1)]
 
@@ -135,13 +143,14 @@ def grid(curves: Sequence[Curve]) -> Markup:
 
 def _cells(curve: Curve, steps: Sequence[int]) -> Markup:
     by_step = {point.step: point for point in curve.points}
+    wide = percent(1, len(steps))
     marks = [
         element(
-            "rect", element("title", _told(curve, by_step[step])), x=percent(at, len(steps)), y=0,
-            width=percent(1, len(steps)), height=14, class_="bad" if by_step[step].bad else f"g{_shade(curve, by_step[step])}",
+            "rect", element("title", _told(curve, point)), x=percent(at, len(steps)), y=0, width=wide, height=14,
+            class_="bad" if point.bad else f"g{_shade(curve, point)}",
         )
         for at, step in enumerate(steps)
-        if step in by_step
+        if (point := by_step.get(step))
     ]  # fmt: skip
     bad = sum(point.bad for point in curve.points)
     return picture(

@@ -204,9 +204,9 @@ def strip(bins: Sequence[RowBin], tensor: TensorReport) -> Strip:
         for code, number in totals.items()
     ]
     well = element("rect", width="100%", height="100%", class_="well")
-    picture = picture(48, "", well, *marks, *hits)
+    drawn = picture(48, "", well, *marks, *hits)
     healthy = (_swatch("well"), f"healthy, {phrases.plural(rows - sum(totals.values()), 'row')}")
-    return Strip(picture, (*legend, healthy), tuple(details))
+    return Strip(drawn, (*legend, healthy), tuple(details))
 
 
 def _totals(bins: Iterable[RowBin]) -> dict[str, int]:

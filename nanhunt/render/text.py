@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanhunt.render import blocks, overview, phrases, where
+from nanhunt.render import blocks, growing, overview, phrases, where
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport

@@ -59,6 +59,7 @@ class Curve:
     phase: str
     layer: int | None
     dtype: str
+    role: str
     limit: float
     """The largest number of the dtype; for logits the largest whose exp is finite."""
     points: tuple[Point, ...]
@@ -128,6 +129,7 @@ def curves(report: Report, run: str, origin: str = "") -> list[Curve]:
             phase,
             layer,
             dtype,
+            role,
             _limit(dtype, role),
             parts.points(bad.get((run, origin, phase, layer), set())),
         )

@@ -169,7 +169,9 @@ def test_transformers_debugger(tmp_path: Path) -> None:
         folder = tmp_path / f"step_{step}"
         with (
             torch.no_grad(),
-            debugging.model_addition_debugger_context(net, debug_path=str(folder), do_prune_layers=False),
+            debugging.model_addition_debugger_context(
+                net, debug_path=str(folder), do_prune_layers=False, use_repr=False
+            ),
         ):
             net(torch.ones(2, 4))
     report, began = beginning(tmp_path)
