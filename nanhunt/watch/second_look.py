@@ -54,10 +54,12 @@ def repeat(
     *,
     backward: bool,
     instead: Mapping[int, Instead] | None = None,
+    wide: bool = False,
 ) -> Repetition:
     """Run what feeds ``roots`` again under an ``Observer``; with ``backward``, from them (slot, its gradient or None).
 
-    ``instead``: by their order on the tape, calls that something else is to stand for.
+    ``instead``: by their order on the tape, calls that something else is to stand for. ``wide``: from the inputs in
+    float64, for numbers nearer to exact arithmetic.
     Nothing of the script's changes: inputs are copied, the generators are put back afterwards.
 
     Raises:
@@ -72,7 +74,7 @@ def repeat(
     look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again, entries)
     again.first_number = sequence_number()
     with _random_state_kept(tape, entries), _compiled_regions_open(entries):
-        _copy_inputs(tape, look, step)
+        _copy_inputs(tape, look, step, wide=wide)
         try:
             _forward(entries, look, current, instead or {})
             if backward:
@@ -205,7 +207,7 @@ def _compiled_regions_open(entries: Sequence[Entry]) -> contextlib.AbstractConte
     return contextlib.nullcontext()
 
 
-def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
+def _copy_inputs(tape: Tape, look: Repetition, step: Step, *, wide: bool) -> None:
     for slot in _inputs_of(tape, step.entries):
         tensor = slot.tensor
         if tensor is None:
@@ -216,6 +218,7 @@ def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
         changed = slot.memory in step.rewritten or unseen
         look.changed_inputs += slot.memory in step.read_before or unseen
         copy = tensor.detach().clone()
+        copy = copy.double() if wide and copy.is_floating_point() else copy
         if _is_bad(copy):
             if changed or slot.memory in step.statistics:
                 # What it held before nobody knows; but it went bad within the step, so it is not to blame.

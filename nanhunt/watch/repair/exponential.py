@@ -132,7 +132,8 @@ def _overflows(spot: Spot) -> bool:
 def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     """The argument clamped, where nothing better is known."""
     given = spot.given
-    if not _is_exp(spot) or given is None or not given.is_floating_point():
+    known = ("exp", "exp2", "expm1", "sinh", "cosh", "poisson_nll_loss")
+    if spot.name not in known or given is None or not given.is_floating_point():
         return
     name = str(given.dtype).removeprefix("torch.")
     bound = min(BOUND, math.floor(0.9 * FORMATS[name].exp_limit))
@@ -142,4 +143,4 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     if rewrite is not None:
         beyond = (given.abs() if difference else given) > bound
         many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded and get no gradient"
-        yield Proposal(f"bound the argument of exp at {bound:g}", (rewrite,), many)
+        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)

@@ -34,6 +34,10 @@ def divisor_floor(spot: Spot) -> Iterator[Proposal]:
     place = 1 if spot.name == "div" else 0
     operand = spot.operand(place) if spot.name in ("div", "reciprocal") else None
     value = spot.value(operand)
+    if operand is not None and operand.value == 0 and isinstance(operand.value, int | float):
+        rewrite = spot.argument("max({x}, 1e-4)", place)
+        if rewrite is not None:
+            yield Proposal("keep the divisor at 1e-4 or above", (rewrite,), "the divisor 0 is raised to 1e-4")
     if value is None or value.dtype not in _FLOORS:
         return
     eps = _FLOORS[value.dtype]
