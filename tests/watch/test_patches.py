@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from nanhunt.cli.app import app
 from nanhunt.watch.incident import Incident
+from nanhunt.watch.message import incident_text
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HERE = Path(__file__).parent
@@ -84,3 +85,18 @@ def test_the_option_writes_what_git_applies(tmp_path: Path, monkeypatch: pytest.
     rerun.apply((tmp_path / "fix.diff").read_bytes().decode(), tmp_path)
     assert b"x.clamp(max=20).exp()" in script.read_bytes()
     assert rerun.faults(script) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("nan_input", "with row 9 of the batch replaced by a sound one the repeated step is finite (loss"),
+        ("dataloader_workers", "sample 6 of the data set"),
+        ("articles_softmax", "the parameters grew 42.9-fold in 2 steps (norm 3.86 to 166; loss 2.34, 19.5)"),
+    ],
+)
+def test_where_code_is_not_the_cause_that_is_shown(name: str, shown: str, tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "faults" / f"{name}.py", tmp_path)
+    assert shown in incident.not_code
+    assert incident.patch is None
+    assert "proven" not in incident_text(incident)

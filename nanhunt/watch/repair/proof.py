@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,12 @@ def attempt(
     before: Repetition | None,
     proposals: Sequence[Proposal],
     exact: Exact = lambda: None,
+    given: Mapping[Slot, torch.Tensor] | None = None,
 ) -> Trial:
     """Repeat the step with the proposals in place of what they mend.
 
-    ``before``: the step as it was, to compare with; ``exact``: the same in float64, asked for where values differ.
+    ``before``: the step as it was, to compare with; ``exact``: the same in float64, asked for where values differ;
+    ``given``: inputs to be others than they were.
 
     Raises CannotRepeat where a proposal fails, as on a shape or dtype that the next call does not take.
     """
@@ -53,7 +55,9 @@ def attempt(
     instead = {
         order: functools.partial(_instead, found, found[0].call.entry) for order, found in rewrites.items()
     }
-    look = repeat(tape, roots, backward=before is None or differentiable(before, roots), instead=instead)
+    look = repeat(
+        tape, roots, backward=before is None or differentiable(before, roots), instead=instead, given=given
+    )
     gradients = [copy.grad for copy in look.inputs.values() if copy.grad is not None and checkable(copy.grad)]
     bad = [grad for grad in gradients if not finite(grad)]
     losses = [look.values[slot] for slot, _ in roots]
