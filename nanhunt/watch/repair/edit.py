@@ -238,8 +238,10 @@ def _bare(template: str) -> Iterator[bool]:
         node = places[hole.start() - shift]
         shift += 2
         parent = parents[node]
-        yield (isinstance(parent, ast.Call) and parent.func is not node) or isinstance(
-            parent, ast.keyword | ast.Expression
+        yield (
+            (isinstance(parent, ast.Call) and parent.func is not node)
+            or isinstance(parent, ast.keyword | ast.Expression)
+            or (isinstance(parent, ast.Subscript) and parent.slice is node)
         )
 
 

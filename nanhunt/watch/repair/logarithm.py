@@ -65,13 +65,31 @@ def _moved(
     moved = early is not None and away is not None and log.only_feeds(soft.entry)
     both = Proposal(title, (early, away)) if early is not None and away is not None and moved else None
     nested = early is not None and away is not None and lies_in(early.where[1], away.where[1])
-    direct = slot_argument(log.entry, 0, "input") is soft.entry.out
+    late = _picked(log, soft, late)
     if both is not None and nested:
         yield both
-    elif late is not None and direct and _same_function(late):
+    elif late is not None and _same_function(late):
         yield Proposal(title, (late,))
     elif both is not None:
         yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
+
+
+def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
+    """What stands for log where its argument is the softmax itself, or picked from it by one call."""
+    slot = slot_argument(log.entry, 0, "input")
+    pick = log.graph.maker(slot) if slot is not None else None
+    if late is None or pick is None or pick is soft.entry:
+        return late
+    at = log.at(pick)
+    if slot_argument(pick, 0, "input") is not soft.entry.out:
+        return None
+    if at.name == "gather":
+        holes = {"along": at.operand(1, "dim"), "index": at.operand(2, "index")}
+        return log.whole(f"{late.template}.gather({{along}}, {{index}})", **late.holes, **holes)
+    if at.name == "index" and at.call is not None and isinstance(at.call.node, ast.Subscript):
+        index = Operand(pick.args[1], at.call.node.slice)
+        return log.whole(f"{late.template}[{{index}}]", **late.holes, index=index)
+    return None
 
 
 def _same_function(rewrite: Rewrite) -> bool:

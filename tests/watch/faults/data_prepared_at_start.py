@@ -2,7 +2,7 @@
 
 # cause: data
 # says: made by div at
-# says: data_prepared_at_start.py:12
+# says: data_prepared_at_start.py:13
 import torch
 
 torch.manual_seed(0)
