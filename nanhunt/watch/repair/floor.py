@@ -13,7 +13,7 @@ from .spot import Spot
 _FLOORS = {torch.float16: 1e-4, torch.bfloat16: 1e-6, torch.float32: 1e-8, torch.float64: 1e-12}
 """A small number that the dtype holds as a normal one; its reciprocal is finite."""
 _ROOT_FLOORS = {**_FLOORS, torch.float32: 1e-12, torch.float64: 1e-24}
-"""The same under a logarithm, and under a square root, whose derivative 1 / (2 sqrt(x)) is then at most 5e5 (float64: 5e11)."""
+"""The same under a logarithm, or a square root: its derivative 1 / (2 sqrt(x)) is then at most 5e5 (float64: 5e11)."""
 _INSIDE = {torch.float16: 1e-3, torch.bfloat16: 1e-2, torch.float32: 1e-6, torch.float64: 1e-12}
 """How far inside of -1 and 1."""
 _UNIT = frozenset({"acos", "asin", "arccos", "arcsin", "atanh", "arctanh", "erfinv"})

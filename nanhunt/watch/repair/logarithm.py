@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from ..softmax import finished
 from ..step_graph import argument, slot_argument
 from .edit import lies_in
 from .rewrite import Proposal, Rewrite
+from .source import Operand
 from .spot import Spot
 
 
