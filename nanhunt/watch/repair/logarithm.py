@@ -77,21 +77,42 @@ def _moved(
 
 
 def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
-    """What stands for log where its argument is the softmax itself, or picked from it by one call."""
+    """What stands for log: the stable form, with the picks that lie between the softmax and log."""
+    template, holes = (late.template, dict(late.holes)) if late is not None else ("", {})
+    for number, pick in enumerate(_picks(log, soft)):
+        found = _pick(log.at(pick), number)
+        if found is None or late is None:
+            return None
+        template += found[0]
+        holes |= found[1]
+    return log.whole(template, **holes) if late is not None else None
+
+
+def _picks(log: Spot, soft: Spot) -> list[Entry]:
+    """The calls between, the first one first."""
+    found: list[Entry] = []
     slot = slot_argument(log.entry, 0, "input")
-    pick = log.graph.maker(slot) if slot is not None else None
-    if late is None or pick is None or pick is soft.entry:
-        return late
-    at = log.at(pick)
-    if slot_argument(pick, 0, "input") is not soft.entry.out:
+    while slot is not None and slot is not soft.entry.out:
+        pick = log.graph.maker(slot)
+        found += [pick] if pick is not None else []
+        slot = slot_argument(pick, 0, "input") if pick is not None else None
+    return found[::-1]
+
+
+def _pick(at: Spot, number: int) -> tuple[str, dict[str, Operand]] | None:
+    """One call as it is written behind a dot or in brackets, with holes of its own."""
+    call = at.call
+    if call is None:
         return None
-    if at.name == "gather":
-        holes = {"along": at.operand(1, "dim"), "index": at.operand(2, "index")}
-        return log.whole(f"{late.template}.gather({{along}}, {{index}})", **late.holes, **holes)
-    if at.name == "index" and at.call is not None and isinstance(at.call.node, ast.Subscript):
-        index = Operand(pick.args[1], at.call.node.slice)
-        return log.whole(f"{late.template}[{{index}}]", **late.holes, index=index)
-    return None
+    if isinstance(call.node, ast.Subscript):
+        index = Operand(at.entry.args[1], call.node.slice)
+        return f"[{{index_{number}}}]", {f"index_{number}": index}
+    given = {f"{name}_{number}": at.operand(place) for place, name in ((1, "along"), (2, "index"))}
+    known = {key: item for key, item in given.items() if item is not None}
+    if not isinstance(call.node, ast.Call) or len(call.node.keywords) or not call.is_method:
+        return None
+    arguments = ", ".join(f"{{{key}}}" for key in known)
+    return (f".{at.name}({arguments})", known) if len(known) == len(call.node.args) else None
 
 
 def _same_function(rewrite: Rewrite) -> bool:
