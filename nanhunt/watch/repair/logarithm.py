@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..names import operation
 from ..softmax import finished
 from ..step_graph import argument, slot_argument
+from ..tape import Entry
 from .edit import lies_in
 from .rewrite import Proposal, Rewrite
 from .source import Operand
