@@ -1,7 +1,7 @@
 """Find the rows, the format and the cause when a softmax or cross entropy turns NaN, with a proven fix.
 
-``check`` and ``compare`` take paths, NumPy arrays or torch tensors and return a ``Report``. Nothing heavy is
-imported until one of them is called (PEP 562).
+``check`` and ``compare`` take paths, NumPy arrays or torch tensors and return a ``Report``; ``diff`` takes two of them
+and returns a ``Difference``. Nothing heavy is imported until one of them is called (PEP 562).
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["NanhuntError", "Report", "__version__", "check", "compare", "watch"]
+__all__ = ["Difference", "NanhuntError", "Report", "__version__", "check", "compare", "diff", "watch"]
 
 if TYPE_CHECKING:
-    from nanhunt.api import check, compare
+    from nanhunt.api import check, compare, diff
     from nanhunt.errors import NanhuntError
+    from nanhunt.results.difference import Difference
     from nanhunt.results.report import Report
     from nanhunt.watch import watch
 
 _HOME = {
     "check": "nanhunt.api",
     "compare": "nanhunt.api",
+    "diff": "nanhunt.api",
+    "Difference": "nanhunt.results.difference",
     "NanhuntError": "nanhunt.errors",
     "Report": "nanhunt.results.report",
 }

@@ -49,6 +49,8 @@ class Option:
     """Whether a configuration file may hold it."""
     is_flag: bool = False
     """Whether it takes no value though its default is None."""
+    is_number: bool = False
+    """Whether it takes a number though its default is None."""
 
     @property
     def flag(self) -> str:
@@ -78,7 +80,7 @@ class Option:
     @property
     def kind(self) -> type:
         """str, int, float, bool or tuple (of str)."""
-        missing = bool if self.is_flag else str
+        missing = bool if self.is_flag else float if self.is_number else str
         return missing if self.default is None else type(self.default)
 
 
@@ -96,22 +98,23 @@ def option(
     with_commas: bool = False,
     is_setting: bool = True,
     is_flag: bool = False,
+    is_number: bool = False,
 ) -> T:
     """A dataclass field that is an option; what the arguments mean is told in ``Option``."""
     known = Option(
         default=default, help=help, metavar=metavar, choices=choices, spellings=spellings or {},
         suggestions=suggestions, short=short, at_least=at_least, at_most=at_most, with_commas=with_commas,
-        is_setting=is_setting, is_flag=is_flag,
+        is_setting=is_setting, is_flag=is_flag, is_number=is_number,
     )  # fmt: skip
     # To a type checker the field is its default; what dataclasses see is a Field.
     field: T = dataclasses.field(default=default, metadata={_METADATA: known})
     return field
 
 
-def again(kind: type, name: str, more: str) -> Any:
-    """The same option in a class below that takes more kinds of values; ``more`` says which."""
+def again(kind: type, name: str, more: str = "") -> Any:
+    """The same option in another class; ``more`` says what else it takes there."""
     known = declared(kind)[name]
-    known = dataclasses.replace(known, help=f"{known.help} {more}")
+    known = dataclasses.replace(known, help=f"{known.help} {more}".strip())
     return dataclasses.field(default=known.default, metadata={_METADATA: known})
 
 

@@ -120,7 +120,8 @@ def test_help_of_check_lists_every_option(judge: Any) -> None:
 
 
 def test_every_option_is_declared_in_one_place() -> None:
-    own = [inspect.get_annotations(kind) for kind in (*Options.__mro__, OutputOptions) if kind is not object]
+    own = [inspect.get_annotations(kind) for kind in (*Options.__mro__, *OutputOptions.__mro__)
+           if kind is not object]  # fmt: skip
     names = [name for part in own for name in part]
     assert len(names) == len(set(names))
     assert set(names) == {*declared(Options), *declared(OutputOptions)}

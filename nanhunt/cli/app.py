@@ -8,8 +8,16 @@ import typer
 
 from nanhunt import __version__
 from nanhunt.cli import judge
-from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, SettingsOptions, command
+from nanhunt.cli.options import (
+    Given,
+    OutputOptions,
+    ScanOutputOptions,
+    SettingsOptions,
+    WriteOptions,
+    command,
+)
 from nanhunt.cli.run import register
+from nanhunt.difference.options import DiffOptions
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 
@@ -44,6 +52,18 @@ def compare(
     judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
+@command(app, DiffOptions, WriteOptions)
+def diff(
+    given: Given,
+    a: Annotated[str, typer.Argument(metavar="A", help="A file or folder: the reference.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="A file or folder of any other format.")],
+) -> None:
+    """Compare two dumps or checkpoints: what differs, by how much, where first, and whether it is rounding."""
+    from nanhunt.cli import difference
+
+    difference.compare(given, a, b)
+
+
 @command(app, ReportOptions, OutputOptions)
 def report(
     given: Given,
@@ -53,6 +73,24 @@ def report(
 ) -> None:
     """Merge saved JSON reports and render them again, without the tensors."""
     judge.merge_saved(given, reports)
+
+
+@app.command("last-good")
+def last_good(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder that holds the checkpoints.")],
+    layout: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="How they are called: 'saved/{step}/rank{rank}.pt'.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+) -> None:
+    """Print the path of the newest checkpoint that is whole and finite: train.py --resume "$(nanhunt last-good RUN)".
+
+    Weights and optimizer state of all shards and ranks are looked at, newest first, and no more than it takes.
+    Exit code 1 and no path where there is none; why newer ones were refused is told on standard error.
+    """
+    from nanhunt.cli import last_good as command_of  # NumPy: nothing that --help needs
+
+    command_of.answer(run, layout=layout, as_json=as_json)
 
 
 @app.command()
@@ -80,14 +118,19 @@ def op(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of saved reports."""
+def schema(
+    of: Annotated[str, typer.Argument(metavar="[report|diff]", help="What is saved.")] = "report",
+) -> None:
+    """Print the JSON Schema of saved reports, or of what diff writes."""
     import json
 
     from nanhunt.cli import output
-    from nanhunt.results.schema import schema as of_reports
+    from nanhunt.options import one_of
+    from nanhunt.results import schema
 
-    output.say(json.dumps(of_reports(), indent=2) + "\n")
+    one_of("The schema of", of, ("report", "diff"))
+    made = schema.schema() if of == "report" else schema.schema_of_differences()
+    output.say(json.dumps(made, indent=2) + "\n")
 
 
 register(app)

@@ -14,7 +14,7 @@ import typer
 
 from nanhunt.cli import output as files
 from nanhunt.cli import process
-from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions
+from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, WriteOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
@@ -37,12 +37,12 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
 
     rules.check((*options.select, *options.ignore))
     read = (options.targets, options.class_weights, output.baseline)
-    _check_files(output, [*paths, *(path for path in read if path)])
+    check_files(output, [*paths, *(path for path in read if path)])
 
     def options_for(path: str) -> Options:
         return given.part(Options, path) if given.configuration.for_path(path) else options
 
-    _set_limits()
+    set_limits()
     tables: Tables | None = {} if output.save_rows else None
     report, interrupted = _judged(paths, options, options_for, compares, tables)
     if output.save_rows and tables is not None and not interrupted:
@@ -56,12 +56,13 @@ def only_one(paths: list[str]) -> list[str]:
     if len(paths) > 1:
         raise NanhuntError(
             f"compare takes one PATH, and {len(paths)} were given.",
-            f"Run it once for each, or judge them together: nanhunt check {' '.join(paths)}",
+            f"To see what differs between two: nanhunt diff {' '.join(paths[:2])}\n"
+            f"  To judge all of them: nanhunt check {' '.join(paths)}",
         )
     return paths
 
 
-def _set_limits() -> None:
+def set_limits() -> None:
     """Every mapped tensor keeps a file open, and checkpoints have thousands; and NumPy needs room to start in.
 
     Raises NanhuntError where the address space is too small for NumPy, whose libraries would end the process.
@@ -86,7 +87,7 @@ def _set_limits() -> None:
 def merge_saved(given: Given, reports: list[str]) -> None:
     """report: adds saved reports up, renders the sum, exits."""
     output = given.part(OutputOptions)
-    _check_files(output, [*reports, *([output.baseline] if output.baseline else [])])
+    check_files(output, [*reports, *([output.baseline] if output.baseline else [])])
     total = merge(kept_apart({path: _saved(path, as_input=True) for path in reports}))
     # Every tensor is judged as it was, unless one threshold for all of them is asked for.
     asked = "fail_on" in given.typed
@@ -128,7 +129,7 @@ def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None
     for path in output.output:
         files.write(path, render(report, format_for(path), verbosity=verbosity))
     if output.format == "github":
-        _append_summary(report)
+        append_summary(render(report, "markdown"))
     look: dict[str, Any] = {"width": files.width(), "color": files.has_color(), "ascii": files.is_ascii()}
     files.say(render(report, output.format, verbosity=verbosity, **look))
     if output.statistics:
@@ -147,13 +148,13 @@ def _with_known(report: Report, output: OutputOptions) -> Report:
     return report
 
 
-def _append_summary(report: Report) -> None:
-    """GitHub shows on the run's page what a step appends to this file."""
+def append_summary(text: str) -> None:
+    """GitHub shows on the run's page what a step appends to this file. Raises NanhuntError where it cannot be."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         try:
             with Path(summary).open("a", encoding="utf-8") as stream:
-                stream.write(render(report, "markdown"))
+                stream.write(text)
         except OSError as error:
             raise NanhuntError(
                 f"GITHUB_STEP_SUMMARY {summary} cannot be written: {error.strerror or error}.", "Unset it."
@@ -175,7 +176,7 @@ def _saved(path: str, *, as_input: bool) -> Report:
         return Report(errors=(ReadError(path, message, hint),), exit_code=ExitCode.ERROR)
 
 
-def _check_files(output: OutputOptions, inputs: Iterable[str]) -> None:
+def check_files(output: WriteOptions, inputs: Iterable[str]) -> None:
     """Refuses outputs without a format, and outputs that would overwrite an input."""
     for path in output.output:
         format_for(path)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class WriteOptions:
     """What to write."""
 
     format: str = option("text", help="How standard output is written.", choices=REPORT_FORMATS)
@@ -26,13 +26,22 @@ class OutputOptions:
         metavar="FILE",
         help="Also write the report here, format by suffix (.json .xml .md .html .txt).",
     )
+    exit_zero: bool = option(False, help="Exit with 0 even when there are findings.")
+    quiet: bool = option(False, short="-q", help="Findings only.")
+    verbose: bool = option(False, short="-v", help="Healthy tensors and histograms too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(WriteOptions):
+    """What to write.
+
+    This is about reports on tensors, which can be saved and counted.
+    """
+
     baseline: str | None = option(
         None, metavar="FILE", help="A saved JSON report: what is in it is known and does not fail."
     )
     statistics: bool = option(False, help="Also a table of rules by count.")
-    exit_zero: bool = option(False, help="Exit with 0 even when there are findings.")
-    quiet: bool = option(False, short="-q", help="Findings only.")
-    verbose: bool = option(False, short="-v", help="Healthy tensors and histograms too.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +140,7 @@ def _given(context: typer.Context, parts: tuple[type, ...]) -> Given:
     typed = {name: value for name, value in values.items() if _is_typed(context, name)}
     if SettingsOptions not in parts:
         return Given(typed)
-    by_path = _keys(part for part in parts if not issubclass(part, OutputOptions))  # one report for all paths
+    by_path = _keys(part for part in parts if not issubclass(part, WriteOptions))  # one report for all paths
     return Given(
         typed, read_configuration(values["config"], _keys(parts), by_path, isolated=values["isolated"])
     )

@@ -9,7 +9,7 @@ import errno
 import math
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -76,6 +76,35 @@ def unpacked(
     if flat.size != count:
         raise NanhuntError(f"{source.name} is damaged: it unpacks to less than it claims.", "Write it again.")
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
+
+
+def spooled_values(
+    source: Location, copy: Callable[[IO[bytes]], None], stored: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """As ``unpacked``, of as many values as ``copy`` writes, flat: for formats that do not say how many there are."""
+    return _through_file(source, 0, copy, stored)
+
+
+MOST_AT_ONCE = 1 << 26
+"""Bytes of whole chunks that are taken into memory so that none is unpacked twice."""
+
+
+def slices(shape: tuple[int, ...], chunk: int, itemsize: int) -> Iterator[tuple[int | slice, ...]]:
+    """Indices of parts that follow each other in C order: whole chunks of the first dimension where those are small.
+
+    ``chunk``: rows that are packed together; at least 1.
+    """
+    if not shape:
+        yield ()
+        return
+    row = itemsize * math.prod(shape[1:])
+    if row > MOST_AT_ONCE and len(shape) > 1:
+        for index in range(shape[0]):
+            yield from ((index, *rest) for rest in slices(shape[1:], 1, itemsize))
+        return
+    step = max(1, CHUNK // max(1, row), chunk if chunk * row <= MOST_AT_ONCE else 1)
+    for first in range(0, shape[0], step):
+        yield (slice(first, min(first + step, shape[0])),)
 
 
 def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> npt.NDArray[Any]:

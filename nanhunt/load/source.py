@@ -264,7 +264,7 @@ def _standard_input() -> Source:
         raise NanhuntError(
             'Standard input ("-") is the terminal.', "Pipe a file: nanhunt check - < logits.npy"
         )
-    unnamed = _redirected(stream) or _spooled(stream)
+    unnamed = _redirected(stream) or spooled(stream, "Standard input")
     return Source(STDIN, os.fstat(unnamed.descriptor).st_size, unnamed)
 
 
@@ -277,7 +277,8 @@ def _redirected(stream: IO[bytes]) -> Unnamed | None:
     return Unnamed(stream) if stat.S_ISREG(mode) and stream.tell() == 0 else None
 
 
-def _spooled(stream: IO[bytes]) -> Unnamed:
+def spooled(stream: IO[bytes], name: str) -> Unnamed:
+    """All bytes of a stream in a file without a name. Raises NanhuntError when the disk is full."""
     # Loaded here because a named file needs neither.
     import shutil
     import tempfile
@@ -290,6 +291,4 @@ def _spooled(stream: IO[bytes]) -> Unnamed:
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
         hint = "Set TMPDIR to a folder with room, or name the file instead of piping it."
-        raise NanhuntError(
-            f"Standard input could not be spooled to a temporary file: {reason}.", hint
-        ) from None
+        raise NanhuntError(f"{name} could not be spooled to a temporary file: {reason}.", hint) from None

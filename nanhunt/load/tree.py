@@ -61,8 +61,8 @@ earlier line took is gone for the later ones."""
 _PATTERNS = [(re.compile(rf"(?<![a-z]){text}"), says) for text, says in _GRAMMAR]
 _OUTERMOST = ("layer", "expert")
 """Of two, the first holds: "layers.3.experts.h.1" is of layer 3. Of two steps, the innermost is the finest."""
-_IN_TIME = frozenset(("step", "epoch"))
-_IN_RUN = frozenset(("step", "epoch", "micro", *RANKS))
+_AROUND_STEPS = frozenset(("epoch", "micro", *RANKS))
+_IN_RUN = _AROUND_STEPS | {"step"}
 """Coordinates by which a folder of a run is told from the folder around it."""
 
 
@@ -89,14 +89,19 @@ def coordinates(file: str, tensor: str, layout: str | None = None) -> Coordinate
 def _of_file(file: str) -> Coordinates:
     found: dict[str, int | str] = {}
     parts = file.replace("\\", "/").split("/")
-    run: list[str] = []
-    for depth, part in enumerate(parts, 1):
-        own = dict(_numbers(part.lower()))
-        if not _IN_RUN & {*found, *own}:
-            run.append(part)
-        if _IN_TIME & own.keys() and "path" not in found:
-            found["path"] = "/".join(parts[:depth])
+    told = [dict(_numbers(part.lower())) for part in parts]
+    for own in told:
         found |= {name: number for name, number in own.items() if name not in _OUTERMOST or name not in found}
+    time = "step" if "step" in found else "epoch"
+    # checkpoint-500/global_step500 is one step; a folder called step3 around all of it is none of this run.
+    at = next(
+        (depth for depth, own in enumerate(told) if time in found and own.get(time) == found[time]),
+        len(parts),
+    )
+    if at < len(parts):
+        found["path"] = "/".join(parts[: at + 1])
+    outside = next((depth for depth, own in enumerate(told) if _AROUND_STEPS & own.keys()), len(parts))
+    run = parts[: min(at, outside)]
     found |= _module(parts[-1].rpartition(".")[0] or parts[-1])
     if _IN_RUN & found.keys():
         found["run"] = "/".join(run)
@@ -170,6 +175,10 @@ def _by_layout(file: str, layout: str) -> dict[str, int | str]:
     found: dict[str, int | str] = {
         name: int(text) if name in NUMBERS else text for name, text in zip(names, match.groups(), strict=True)
     }
+    when = next((name for name in ("step", "epoch") if name in names), None)
+    if when:
+        end = file.find("/", match.end(names.index(when) + 1))
+        found["path"] = file if end < 0 else file[:end]
     return {"run": file[: match.start()], **found}
 
 

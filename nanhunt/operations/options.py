@@ -29,13 +29,14 @@ class JudgeOptions:
     op: str | None = option(
         None,
         metavar="NAME",
-        help="Judge as this operation; `nanhunt op` lists them. Default: cross entropy where there are logits.",
+        help="Judge as this operation; `nanhunt op` lists them. Default: what the names of the tensors say, "
+        "cross entropy where there are logits.",
         suggestions=_operations,
     )
     role: Sequence[str] = option(
         (),
         metavar="ROLE=[FILE:]NAME",
-        help="Which tensor plays a role of --op. Default: by name.",
+        help="Which tensor plays a role of the operation. Default: by name.",
     )
     dtype: Sequence[str] = option(
         (),
@@ -86,3 +87,12 @@ class BetaOptions:
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """For an operation that has none of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsOptions:
+    """What keeps a division from dividing by 0."""
+
+    eps: float = option(
+        0.0, help="Added in the denominator; 0 stands for the operation's usual one.", at_least=0.0
+    )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.function.options import FunctionOptions
+from nanhunt.operations.norm_options import NormOptions
 from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
@@ -15,10 +17,15 @@ from nanhunt.options import one_of
 _HOMES = {
     "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
     "values": "nanhunt.operations.values.operation:VALUES",
+    "difference": "nanhunt.difference.operation:DIFFERENCE",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
+    "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
+    "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
+    "norm": "nanhunt.operations.norm:NORM",
+    "gaussian-kl": "nanhunt.operations.gaussian_kl:GAUSSIAN_KL",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
@@ -26,7 +33,7 @@ DEFAULT = "cross-entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(PpoOptions, AttentionOptions, CrossEntropyOptions):
+class OperationOptions(FunctionOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.

@@ -169,7 +169,7 @@ def wrong_rules(
         Rule(
             imprecise, f"{operation}-imprecise", Severity.NOTE,
             "The handwritten result is finite, and off by more than its rounding.", why, fix,
-            operation=operation, holds=lambda f: f.naive.wrong & ~f.naive.useless & ~fails(f.fused),
+            operation=operation, holds=lambda f: f.naive.wrong & ~f.naive.useless & ~f.fused.wrong & ~fails(f.fused),
             arithmetic=compares("naive", what), fixes=fixes,
         ),
     )  # fmt: skip

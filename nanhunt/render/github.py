@@ -20,7 +20,9 @@ LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "
 
 
 @dataclass(frozen=True)
-class _Annotation:
+class Annotation:
+    """A line of GitHub's under a file."""
+
     file: str
     title: str
     text: str
@@ -31,40 +33,40 @@ def render(report: Report) -> str:
 
     What does not fail the run is a notice, whatever its severity.
     """
-    found: dict[str, list[_Annotation]] = {level: [] for level in LEVELS.values()}
+    found: dict[str, list[Annotation]] = {level: [] for level in LEVELS.values()}
     found["error"] += [_unread(error) for error in report.errors]
     for group in phrases.groups(report):
         for tensor in group:
             for finding in tensor.findings:
                 level = LEVELS[finding.severity] if fails(finding, tensor) else "notice"
                 found[level].append(_finding(finding, tensor))
-    lines = [line for level, annotations in found.items() for line in _commands(level, annotations)]
+    lines = [line for level, annotations in found.items() for line in commands(level, annotations)]
     return "\n".join([*lines, f"nanhunt: {phrases.summary(report)}"]) + "\n"
 
 
-def _unread(error: ReadError) -> _Annotation:
-    return _Annotation(error.file, "nanhunt: not read", f"{error.message}\n{error.hint}".strip())
+def _unread(error: ReadError) -> Annotation:
+    return Annotation(error.file, "nanhunt: not read", f"{error.message}\n{error.hint}".strip())
 
 
-def _finding(finding: Finding, tensor: TensorReport) -> _Annotation:
+def _finding(finding: Finding, tensor: TensorReport) -> Annotation:
     fixes = [remedy for remedy in finding.remedies if remedy.works]
     advice = [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}" for remedy in fixes[:1]]
     advice = advice or [line for line in [phrases.explanation(finding)] if line]
     lines = [f"{phrases.place(tensor)} in {tensor.dtype}", phrases.message(finding, tensor), *advice]
-    return _Annotation(tensor.file, f"nanhunt: {phrases.heading(finding, tensor)}", "\n".join(lines))
+    return Annotation(tensor.file, f"nanhunt: {phrases.heading(finding, tensor)}", "\n".join(lines))
 
 
-def _commands(level: str, annotations: Sequence[_Annotation]) -> list[str]:
+def commands(level: str, annotations: Sequence[Annotation]) -> list[str]:
     """The tenth of more than ten says how many more there are."""
     shown = list(annotations)
     if len(shown) > MOST:
         more = len(shown) - MOST + 1
         text = f"and {phrases.count(more)} more of level {level}: the whole list is in the report"
-        shown = [*shown[: MOST - 1], _Annotation("", f"nanhunt: {phrases.count(more)} more", text)]
+        shown = [*shown[: MOST - 1], Annotation("", f"nanhunt: {phrases.count(more)} more", text)]
     return [_command(level, annotation) for annotation in shown]
 
 
-def _command(level: str, annotation: _Annotation) -> str:
+def _command(level: str, annotation: Annotation) -> str:
     # Annotations attach to a path as the repository spells it: dump.npy, not ./dump.npy.
     file = PurePath(annotation.file).as_posix() if annotation.file else ""
     properties = {"file": file, "title": annotation.title}

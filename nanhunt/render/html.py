@@ -42,14 +42,13 @@ MOST_SECTIONS = 100
 
 def render(report: Report) -> str:
     """The page. It loads nothing: styles and script are inside, allowed by their hashes alone."""
-    style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
     tensors = _ordered(report)
     sections = _sections(tensors)
     listed = [(index, tensor) for index, tensor in enumerate(tensors) if tensor.findings or index in sections]
     counted = dataclasses.replace(report, tensors=tuple(each for each in tensors if each.countable)).counted()
     few = len(tensors) <= LISTED
-    page = _environment().get_template("page.html.jinja")
-    return page.render(
+    return page(
+        "page.html.jinja",
         report=report,
         runs=[(where.understood(run), where.sentences(run)) for run in runs(report)[:MOST_SERIES]],
         sections=sections,
@@ -60,10 +59,22 @@ def render(report: Report) -> str:
         unlisted=max(len(listed) - MOST_LISTED, 0),
         healthy=report.healthy if few else counted.healthy,
         series=(steps.bad_series(report) or steps.series(report))[:MOST_SERIES],
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def page(template: str, **values: Any) -> str:
+    """A page of one of the templates here, with the style and the script that all of them share."""
+    style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            style=style,
+            script=script,
+            policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+            "base-uri 'none'; form-action 'none'",
+        )
     )
 
 

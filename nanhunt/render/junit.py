@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
@@ -16,7 +16,6 @@ from nanhunt.results.verdict import fails
 def render(report: Report) -> str:
     """The XML document. Findings at or above ``fail_on`` are failures; notes below it are in ``system-out``."""
     report = report.counted()
-    root = ET.Element("testsuites", name="nanhunt")
     parts: dict[str, _File] = {}
     for error in report.errors:
         parts.setdefault(error.file, _File()).errors.append(error)
@@ -25,8 +24,22 @@ def render(report: Report) -> str:
     for healthy in report.healthy:
         for file in healthy.files:
             parts.setdefault(file, _File()).healthy.append(healthy)
-    for file in sorted(parts, key=lambda name: (natural_key(name), name)):
-        _suite(root, file, parts[file])
+    return document(
+        _suite(file, parts[file]) for file in sorted(parts, key=lambda name: (natural_key(name), name))
+    )
+
+
+def document(suites: Iterable[ET.Element]) -> str:
+    """Suites, which are given their counts here, as a whole document."""
+    root = ET.Element("testsuites", name="nanhunt")
+    for suite in suites:
+        suite.set("tests", str(len(suite)))
+        suite.set("failures", str(len(suite.findall("testcase/failure"))))
+        suite.set("errors", str(len(suite.findall("testcase/error"))))
+        suite.set("skipped", "0")
+        # Nothing is timed: the same report is the same bytes. Some servers insist on the attribute.
+        suite.set("time", "0")
+        root.append(suite)
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
     ET.indent(root)
@@ -42,20 +55,15 @@ class _File:
     healthy: list[Healthy] = field(default_factory=list)
 
 
-def _suite(root: ET.Element, file: str, part: _File) -> None:
-    suite = ET.SubElement(root, "testsuite", name=literal(file))
+def _suite(file: str, part: _File) -> ET.Element:
+    suite = ET.Element("testsuite", name=literal(file))
     for error in part.errors:
         _unread(suite, error)
     for tensor in part.tensors:
         _tensor(suite, tensor)
     for group in part.healthy:
         _healthy(suite, file, group)
-    suite.set("tests", str(len(suite)))
-    suite.set("failures", str(len(suite.findall("testcase/failure"))))
-    suite.set("errors", str(len(suite.findall("testcase/error"))))
-    suite.set("skipped", "0")
-    # Nothing is timed: the same report is the same bytes. Some servers insist on the attribute.
-    suite.set("time", "0")
+    return suite
 
 
 def _unread(suite: ET.Element, error: ReadError) -> None:

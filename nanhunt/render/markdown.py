@@ -50,10 +50,10 @@ def render(report: Report) -> str:
         *_comparisons(compared[:IN_FULL]),
         *_evidence([*sick, *known][:IN_FULL]),
     ]
-    return _cut(blocks)
+    return cut(blocks)
 
 
-def _cut(blocks: Sequence[str]) -> str:
+def cut(blocks: Sequence[str]) -> str:
     """As many of them as fit into ``MOST_BYTES``."""
     size, kept = 0, []
     for block in blocks:
@@ -72,7 +72,7 @@ def _rules(report: Report, sick: Sequence[TensorReport]) -> Iterator[str]:
             (SIGNS[each.severity], f"{each.name} ({each.code})", plain(each.told))
             for each in overview.by_rule(report)
         ]
-        yield _table(("", "rule", "how often"), rows)
+        yield table(("", "rule", "how often"), rows)
 
 
 def _runs(report: Report) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _verdicts(tensors: Sequence[TensorReport]) -> Iterator[str]:
         shape = code(f"{phrases.shape(tensor.shape)} {tensor.dtype}")
         rows.append((SIGNS[verdict.severity], code(phrases.name(tensor)), shape, plain(verdict.sentence)))
     if rows:
-        yield _table(("", "tensor", "shape, dtype", "verdict"), [*rows, *_more(tensors, 4)])
+        yield table(("", "tensor", "shape, dtype", "verdict"), [*rows, *_more(tensors, 4)])
 
 
 def _more(items: Sequence[object], columns: int) -> list[tuple[str, ...]]:
@@ -150,7 +150,7 @@ def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
         if found:
             yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.dtype}"
             rows = [(label, *map(_loud, cells)) for label, cells in found.rows]
-            yield _table(("", *found.columns), rows, numbers=True)
+            yield table(("", *found.columns), rows, numbers=True)
             yield from map(plain, found.remarks)
 
 
@@ -234,7 +234,8 @@ def _loud(cell: str) -> str:
     return f"**{cell}**" if cell in ("nan", "inf", "-inf") else cell
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    """Rows of cells that are Markdown already; with ``numbers`` all columns but the first stand right."""
     rule = [" --- ", *(" ---: " if numbers else " --- " for _ in header[1:])]
     lines = [header, *rows]
     cells = ["|" + "|".join(f" {cell} " for cell in line) + "|" for line in lines]
@@ -242,8 +243,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool =
 
 
 def _folded(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int = FOLD_ABOVE) -> str:
-    table = _table(header, rows)
-    return _details(title, table) if len(rows) > most else table
+    shown = table(header, rows)
+    return _details(title, shown) if len(rows) > most else shown
 
 
 def _details(title: str, body: str) -> str:

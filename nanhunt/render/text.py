@@ -5,23 +5,12 @@ rich does the wrapping and the colours. Everything is a ``Text``: nothing is rea
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
-
-from nanhunt.literal import literal
 from nanhunt.render import blocks, overview, phrases, where
+from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
-
-STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
-HEALTHY = "green"
-_ASCII = str.maketrans({"─": "-", "…": "..."})
-
 
 IN_FULL = 3
 """Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""
@@ -37,7 +26,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
 
     It fits a screen, unless ``verbosity`` is positive; negative, there is nothing but new findings.
     """
-    page = _Page(width, color, ascii)
+    page = Page(width, color, ascii)
     groups = phrases.groups(report)
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
@@ -58,7 +47,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     return f"{text}\n" if text else ""
 
 
-def _runs(page: _Page, report: Report, verbosity: int) -> None:
+def _runs(page: Page, report: Report, verbosity: int) -> None:
     """What was understood of the layout, and where it began."""
     found = series.runs(report)
     for run in found[:RUNS]:
@@ -74,7 +63,7 @@ def _runs(page: _Page, report: Report, verbosity: int) -> None:
         page.gap()
 
 
-def _in_full(page: _Page, groups: Sequence[Sequence[TensorReport]], verbosity: int) -> None:
+def _in_full(page: Page, groups: Sequence[Sequence[TensorReport]], verbosity: int) -> None:
     snippets: set[str] = set()
     for group in groups:
         new = [finding for tensor in group for finding in tensor.findings if not finding.known]
@@ -82,7 +71,7 @@ def _in_full(page: _Page, groups: Sequence[Sequence[TensorReport]], verbosity: i
             _group(page, group, verbosity, snippets)
 
 
-def _overview(page: _Page, report: Report) -> None:
+def _overview(page: Page, report: Report) -> None:
     """Counts, the worst tensors, then every rule with its worst tensor and its fix."""
     tensors = overview.worst_first(report)
     severity = overview.worst_word(tensors)
@@ -103,7 +92,7 @@ def _overview(page: _Page, report: Report) -> None:
         page.gap()
 
 
-def _worst(page: _Page, tensors: Sequence[TensorReport]) -> None:
+def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
     if tensors:
         page.line((f"The worst {min(overview.WORST, len(tensors))}:", "bold"))
     for tensor in tensors[: overview.WORST]:
@@ -117,7 +106,7 @@ def _worst(page: _Page, tensors: Sequence[TensorReport]) -> None:
     page.gap()
 
 
-def _rule(page: _Page, rule: overview.RuleGroup) -> None:
+def _rule(page: Page, rule: overview.RuleGroup) -> None:
     finding, tensor = rule.worst
     page.line((rule.heading, STYLES[rule.severity]))
     where = f"{phrases.place(tensor)} in {tensor.dtype}"
@@ -139,7 +128,7 @@ def _rule(page: _Page, rule: overview.RuleGroup) -> None:
 
 def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) -> str:
     """Rules by how often they hold, over all inputs."""
-    page = _Page(width, color, ascii)
+    page = Page(width, color, ascii)
     counts = phrases.rule_counts(report)
     if not counts:
         page.line(("No rule holds anywhere.", HEALTHY))
@@ -153,90 +142,7 @@ def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) 
     return page.text()
 
 
-class _Page:
-    """A rich console that writes to memory, independent of its environment, so that bytes repeat."""
-
-    def __init__(self, width: int, color: bool, ascii: bool) -> None:
-        self.width = max(width, 20)
-        self.ascii = ascii
-        self._file = io.StringIO()
-        self._console = Console(
-            file=self._file,
-            width=self.width,
-            color_system="standard" if color else None,
-            force_terminal=color,
-            force_jupyter=False,
-            force_interactive=False,
-            no_color=not color,
-            legacy_windows=False,
-            markup=False,
-            emoji=False,
-            highlight=False,
-            _environ={},
-        )
-
-    def encodable(self, text: str) -> str:
-        """One line of ``text``, spelled out where it would steer the terminal, in ASCII if that is all there is."""
-        text = literal(text)
-        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
-
-    def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
-        """One paragraph of (text, style) parts, wrapped, its further lines indented like the first."""
-        text = Text(overflow="fold")
-        for part, style in parts:
-            text.append(self.encodable(part), style)
-        self._console.print(Padding(text, (0, 0, 0, indent), expand=False), soft_wrap=False)
-
-    def code(self, text: str, indent: int) -> None:
-        """Lines of code as they are, however long: what is copied must run."""
-        for line in text.splitlines():
-            shown = Text.assemble(" " * indent, (self.encodable(line), "bold"))
-            self._console.print(shown, soft_wrap=True)
-
-    def gap(self) -> None:
-        """An empty line."""
-        self._console.print()
-
-    def table(
-        self, header: Sequence[str], lines: Sequence[Sequence[str]], styles: Sequence[str], left: int = 1
-    ) -> None:
-        """A table whose first ``left`` columns are text and the rest numbers; a list where it is too wide."""
-        widths = [max(map(cell_len, column)) for column in zip(header, *lines, strict=True)]
-        if sum(widths) + 2 * len(widths) > self.width:
-            self._list(header, lines, styles)
-            return
-        self._cells(header, widths, left, "bold")
-        self.line(("─" * (sum(widths) + 2 * len(widths) - 2), "dim"), indent=2)
-        for line, style in zip(lines, styles, strict=True):
-            self._cells(line, widths, left, style)
-
-    def _cells(self, cells: Sequence[str], widths: Sequence[int], left: int, style: str) -> None:
-        parts = []
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-            blank = " " * (width - cell_len(cell))
-            gap = "" if index == 0 else "  "
-            padded = f"{gap}{cell}{blank}" if index < left else f"{gap}{blank}{cell}"
-            parts.append((padded, _loud(cell) or style))
-        self.line(*parts, indent=2)
-
-    def _list(self, header: Sequence[str], lines: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
-        wide = max(map(cell_len, header[1:]))
-        for line, style in zip(lines, styles, strict=True):
-            self.line((line[0], style or "bold"), indent=1)
-            for title, cell in zip(header[1:], line[1:], strict=True):
-                if cell:
-                    self.line((f"{title:<{wide}}  ", ""), (cell, _loud(cell)), indent=3)
-
-    def text(self) -> str:
-        """Everything written so far, without the blanks with which rich fills lines."""
-        return "".join(line.rstrip() + "\n" for line in self._file.getvalue().splitlines())
-
-
-def _loud(cell: str) -> str:
-    return "bold red" if cell in ("nan", "inf", "-inf") else ""
-
-
-def _group(page: _Page, group: Sequence[TensorReport], verbosity: int, shown: set[str]) -> None:
+def _group(page: Page, group: Sequence[TensorReport], verbosity: int, shown: set[str]) -> None:
     """One tensor in all the dtypes it was judged in: first every verdict, then the evidence."""
     _what_was_read(page, group[0])
     for tensor in group:
@@ -250,7 +156,7 @@ def _group(page: _Page, group: Sequence[TensorReport], verbosity: int, shown: se
     page.gap()
 
 
-def _what_was_read(page: _Page, tensor: TensorReport) -> None:
+def _what_was_read(page: Page, tensor: TensorReport) -> None:
     read = f"  {phrases.shape(tensor.shape)} {tensor.stored_dtype}"
     if tensor.targets:
         ignored = f", {phrases.count(tensor.targets.ignored)} ignored" if tensor.targets.ignored else ""
@@ -262,13 +168,13 @@ def _what_was_read(page: _Page, tensor: TensorReport) -> None:
     page.line((phrases.place(tensor), "bold"), (read, ""))
 
 
-def _verdict(page: _Page, tensor: TensorReport) -> None:
+def _verdict(page: Page, tensor: TensorReport) -> None:
     verdict = phrases.verdict(tensor)
     style = STYLES[verdict.severity] if verdict.severity else HEALTHY
     page.line((verdict.word, f"{style} bold"), (f" {tensor.dtype}: {verdict.sentence}", style), indent=2)
 
 
-def _numbers(page: _Page, group: Sequence[TensorReport], verbosity: int) -> None:
+def _numbers(page: Page, group: Sequence[TensorReport], verbosity: int) -> None:
     """The values themselves: counts, and where they live by power of two."""
     first = group[0]
     health = phrases.health(first)
@@ -282,7 +188,7 @@ def _numbers(page: _Page, group: Sequence[TensorReport], verbosity: int) -> None
             page.line((line, ""), indent=2)
 
 
-def _evidence(page: _Page, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]) -> None:
+def _evidence(page: Page, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]) -> None:
     """The side-by-side table and the findings of one tensor in one dtype."""
     table = phrases.comparison(tensor) if verbosity >= 0 else None
     if table:
@@ -303,7 +209,7 @@ def _evidence(page: _Page, tensor: TensorReport, several: bool, verbosity: int, 
             page.line((phrases.heading(finding, tensor), "dim"), indent=2)
 
 
-def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
+def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
     style = STYLES[finding.severity]
     where = f" in {tensor.dtype}" if several else ""
     page.line((phrases.heading(finding, tensor) + where, style), indent=2)
@@ -321,7 +227,7 @@ def _finding(page: _Page, finding: Finding, tensor: TensorReport, several: bool,
         page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
 
-def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
+def _remedy(page: Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
     page.line(
         ("Fix: ", "bold green"),
         (f"{remedy.title}, {phrases.proof(remedy, tensor)}", ""),
@@ -333,7 +239,7 @@ def _remedy(page: _Page, remedy: RemedyResult, tensor: TensorReport, shown: set[
         page.code(remedy.snippet, indent=8)
 
 
-def _healthy(page: _Page, report: Report, verbosity: int) -> None:
+def _healthy(page: Page, report: Report, verbosity: int) -> None:
     """Healthy tensors: a line each while they are few or asked for, else one line for all."""
     groups = phrases.groups(report)
     tensors = [each for group in groups if all(one.countable for one in group) for each in group]
@@ -357,7 +263,7 @@ def _healthy(page: _Page, report: Report, verbosity: int) -> None:
         page.gap()
 
 
-def _unread(page: _Page, errors: Sequence[ReadError], verbosity: int) -> None:
+def _unread(page: Page, errors: Sequence[ReadError], verbosity: int) -> None:
     shown = errors if verbosity > 0 else errors[:UNREAD]
     for error in shown:
         _error(page, error)
@@ -371,7 +277,7 @@ def _unread(page: _Page, errors: Sequence[ReadError], verbosity: int) -> None:
         page.gap()
 
 
-def _error(page: _Page, error: ReadError) -> None:
+def _error(page: Page, error: ReadError) -> None:
     file, message = error.file, error.message
     # Most messages begin with the file, and it should not be read twice.
     rest = (

@@ -1,4 +1,4 @@
-"""The JSON Schema of a saved report, made from the dataclasses that are saved: the two cannot disagree.
+"""The JSON Schemas of saved reports and differences, made from the dataclasses that are saved: they cannot disagree.
 
 Draft 2020-12, https://json-schema.org/draft/2020-12; what the fields mean is taken from their own docstrings.
 """
@@ -11,28 +11,50 @@ import enum
 import inspect
 import itertools
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nanhunt.results.report import FORMAT_VERSION, Report
+from nanhunt.results import difference, report
+from nanhunt.results.difference import Difference
+from nanhunt.results.report import Report
 from nanhunt.results.series import Beginning
 
 
 def schema() -> dict[str, Any]:
     """Of what ``Report.to_json`` writes."""
-    definitions: dict[str, Any] = {}
-    _define(Report, definitions)
-    report = definitions.pop("Report")
-    version = {"const": FORMAT_VERSION, "description": "Changes when the meaning of a field does."}
-    began = _array((Beginning, ...), definitions) | {
+    return _schema(Report, "report", "format_version", report.FORMAT_VERSION, where_it_began=_began)
+
+
+def schema_of_differences() -> dict[str, Any]:
+    """Of what ``Difference.to_json`` writes."""
+    return _schema(Difference, "diff", "diff_format_version", difference.FORMAT_VERSION)
+
+
+def _began(definitions: dict[str, Any]) -> dict[str, Any]:
+    return _array((Beginning, ...), definitions) | {
         "description": "One for each run in which something is bad; worked out from the rest when it is read."
     }
+
+
+def _schema(
+    kind: type,
+    title: str,
+    version_name: str,
+    version: int,
+    **derived: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Of a dataclass and what is written beside its fields: the version, and what is ``derived`` from them."""
+    definitions: dict[str, Any] = {}
+    _define(kind, definitions)
+    body = definitions.pop(kind.__name__)
+    constant = {"const": version, "description": "Changes when the meaning of a field does."}
+    added = {version_name: constant, **{name: make(definitions) for name, make in derived.items()}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "nanhunt report",
-        **report,
-        "properties": {"format_version": version, "where_it_began": began, **report["properties"]},
-        "required": ["format_version", "where_it_began", *report["required"]],
+        "title": f"nanhunt {title}",
+        **body,
+        "properties": {**added, **body["properties"]},
+        "required": [*added, *body["required"]],
         "$defs": definitions | {"number": _NUMBER},
     }
 

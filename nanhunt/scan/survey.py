@@ -12,7 +12,7 @@ from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
-from nanhunt.operations import registry
+from nanhunt.operations.choosing import asked
 from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
@@ -43,6 +43,8 @@ class Survey:
     """What is known of the file that is being judged."""
     executor: Executor = field(default_factory=Fastest)
     """Who judges units of work."""
+    operation: Described | None = None
+    """What to judge tensors as, where the options cannot name it: a function that is given itself."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -74,7 +76,7 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            return self.container(container, registry.find(options.op), options=options)
+            return self.container(container, self.operation or asked(options), options=options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
@@ -83,7 +85,7 @@ class Survey:
 
     def without_a_file(self) -> Report:
         """The batch that the operation has for showing itself. Raises NanhuntError where it has none."""
-        operation = registry.find(self.options.op)
+        operation = asked(self.options)
         if operation.batch is None:
             raise NanhuntError(f"--op {operation.name} has no batch of its own to show.", "Name a PATH.")
         return self.container(Container("", {}, "memory"), operation, operation.batch())

@@ -102,7 +102,11 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "bert.bin", "encoder.layer.0.attention.output.dense.weight", {"layer": 0, "phase": "model"},
     ),
     "gradients": ("grads.pt", "layers.2.grad", {"layer": 2, "phase": "backward"}),
-    "the innermost step": ("step-1/step-2.npy", "", {"run": "", "path": "step-1", "step": 2}),
+    "the innermost step": ("step-1/step-2.npy", "", {"run": "step-1", "path": "step-1/step-2.npy", "step": 2}),
+    "a folder around the run": (
+        "/step3/run/epoch_1/step_20/a.npy", "", {"run": "/step3/run", "path": "/step3/run/epoch_1/step_20", "epoch": 1,
+         "step": 20},
+    ),
     "the outermost layer": ("x.pt", "layers.3.experts.h.1", {"layer": 3}),
     "words that only end alike": ("footstep3.npy", "sublayers.4", {}),
     "shards are no ranks": ("model-00001-of-00005.safetensors", "w", {"phase": "model"}),
@@ -122,12 +126,13 @@ def test_layouts_of_real_writers(writer: str) -> None:
     [
         (
             "x/dumps/0012/3/4_attn.out.pt", "dumps/{step}/{rank}/{layer}_{name}.pt",
-            {"run": "x", "step": 12, "rank": 3, "layer": 4, "module": "attn.out"},
+            {"run": "x", "path": "x/dumps/0012", "step": 12, "rank": 3, "layer": 4, "module": "attn.out"},
         ),
-        ("x_30_2.pt", "x_{step}_{rank}.pt", {"run": "", "step": 30, "rank": 2}),
-        ("a/run7/b/12.pt", "run*/b/{step}.pt", {"run": "a", "step": 12}),
-        ("a/9.backward.npy", "{step}.{phase}.npy", {"run": "a", "step": 9, "phase": "backward"}),
-        ("step-1/5.npy", "{epoch}.npy", {"run": "step-1", "step": 1, "path": "step-1", "epoch": 5}),
+        ("x_30_2.pt", "x_{step}_{rank}.pt", {"run": "", "path": "x_30_2.pt", "step": 30, "rank": 2}),
+        ("a/run7/b/12.pt", "run*/b/{step}.pt", {"run": "a", "path": "a/run7/b/12.pt", "step": 12}),
+        ("a/9.backward.npy", "{step}.{phase}.npy",
+         {"run": "a", "path": "a/9.backward.npy", "step": 9, "phase": "backward"}),
+        ("step-1/5.npy", "{epoch}.npy", {"run": "step-1", "step": 1, "path": "step-1/5.npy", "epoch": 5}),
         ("other/3.npy", "dumps/{step}.npy", {}),
     ],
 )  # fmt: skip

@@ -27,6 +27,8 @@ class Cursor:
     """Position behind the last byte that may be read."""
     order: ByteOrder = "<"
     at: int = 0
+    reads: int = 0
+    """How often bytes were taken."""
 
     def take(self, count: int) -> bytes:
         """So many bytes. Raises CutShort where they are not there, or are too many to be a header's."""
@@ -36,6 +38,7 @@ class Cursor:
         if len(found) != count:
             raise CutShort("it became shorter while it was read")
         self.at += count
+        self.reads += 1
         return found
 
     def skip(self, count: int) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nanhunt.dtypes.bits import layout
-from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, FloatFormat
 from nanhunt.errors import NanhuntError
 from nanhunt.load.tensor import Tensor
@@ -109,24 +108,13 @@ class _Part:
     def measured(self, most: int) -> tuple[int, Found]:
         """(bytes, what is known per dtype)."""
         try:
-            values = self.values()
+            values = self.tensor.flat(self.start, self.stop)
             found = [
                 health.measure(values, self.tensor.dtype, each, self.start, most) for each in self.dtypes
             ]
             return values.nbytes, found
         except (NanhuntError, OSError, MemoryError) as error:
             return 0, error
-
-    def values(self) -> Array:
-        """Shape (values,); a copy where the layout differs."""
-        if not self.tensor.shards:
-            data = self.tensor.data
-            if data.flags.c_contiguous or data.ndim == 1:
-                return data.reshape(-1)[self.start : self.stop]
-        rows = self.tensor.rows(-1)
-        first, last = self.start // rows.classes, -(-self.stop // rows.classes)
-        skipped = self.start - first * rows.classes
-        return rows.range(first, last).reshape(-1)[skipped : skipped + self.stop - self.start]
 
 
 def _measured(

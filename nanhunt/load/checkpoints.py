@@ -1,0 +1,170 @@
+"""The checkpoints of a run, told by the names of files and folders alone: nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.source import cannot_read, is_folder
+from nanhunt.load.tree import RANKS, Coordinates, coordinates, fits_layout
+from nanhunt.load.wording import listed, printable
+from nanhunt.results.report import natural_key
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved of one run at one step."""
+
+    step: int
+    """Or epoch, in runs that count nothing else."""
+    paths: tuple[str, ...]
+    """Its folder or file; one a rank where every rank has a folder of its own around its steps."""
+
+    @cached_property
+    def names(self) -> Mapping[str, int]:
+        """Its files, hidden ones too, by path inside of it, the step in it replaced by "#": their sizes in bytes."""
+        found = {}
+        for path in self.paths:
+            for file in _files(path):
+                inside = os.path.relpath(file, path) if file != path else ""
+                found[self._without_step(inside)] = Path(file).stat().st_size
+        return found
+
+    def _without_step(self, name: str) -> str:
+        return re.sub(rf"(?<![0-9])0*{self.step}(?![0-9])", "#", name)
+
+
+def checkpoints(run: str, layout: str | None = None) -> list[Checkpoint]:
+    """Those under a folder, oldest first: files and folders that are called after a step or an epoch.
+
+    Where several runs lie in it, the outermost is meant. Raises NanhuntError for what is no folder, and where
+    several runs lie side by side.
+    """
+    if not is_folder(run):
+        if not Path(run).exists():
+            raise cannot_read(run, FileNotFoundError(2, ""))
+        raise NanhuntError(f"{printable(run)} is no folder.", "Name the folder that holds the checkpoints.")
+    found: dict[str, dict[tuple[int, str], list[str]]] = {}
+    for path, at in _places(run, run, layout):
+        ranked = bool(at.keys() & set(RANKS))
+        step = int(at.get("step", at.get("epoch", 0)))
+        paths = found.setdefault(str(at["run"]), {}).setdefault((step, "" if ranked else path), [])
+        paths += [] if path in paths else [path]
+    if not found:
+        return []
+    series = found[_outermost(run, found)].items()
+    ordered = sorted(series, key=lambda item: (item[0][0], natural_key(item[0][1])))
+    return [Checkpoint(step, tuple(sorted(paths, key=natural_key))) for (step, _), paths in ordered]
+
+
+def _outermost(run: str, names: Iterable[str]) -> str:
+    depths: dict[int, list[str]] = {}
+    for name in names:
+        depths.setdefault(len(Path(name).parts), []).append(name)
+    first = sorted(depths[min(depths)], key=natural_key)
+    if len(first) > 1:
+        raise NanhuntError(
+            f"{printable(run)} holds several runs: {listed(map(printable, first))}.", "Name one of them."
+        )
+    return first[0]
+
+
+def _places(run: str, folder: str, layout: str | None) -> Iterator[tuple[str, Coordinates]]:
+    """Paths called after a step, in natural order, with what they say; what lies inside of them is theirs.
+
+    Folders around the run are called as people like: only what is named inside of it counts.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise cannot_read(folder, error) from None
+    for entry in sorted(entries, key=lambda entry: natural_key(entry.name)):
+        is_dir = entry.is_dir(follow_symlinks=False)
+        told = layout is not None and fits_layout(entry.path, layout)
+        at = (
+            coordinates(entry.path, "", layout) if told else coordinates(os.path.relpath(entry.path, run), "")
+        )
+        if told and "path" in at:
+            yield str(at["path"]), at
+        elif "path" in at and layout is None and (is_dir or not _is_beside(entry.name)):
+            yield os.path.normpath(entry.path), at
+        elif is_dir:
+            yield from _places(run, entry.path, layout)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a file called after a step holds no tensors by its name: a log, an event file, a page."""
+    return Path(name).suffix.lower() in (
+        ".json",
+        ".jsonl",
+        ".log",
+        ".txt",
+        ".yaml",
+        ".yml",
+        ".md",
+        ".png",
+        ".csv",
+        ".html",
+    )
+
+
+def _files(path: str) -> Iterator[str]:
+    if not is_folder(path):
+        yield path
+        return
+    for folder, _, names in os.walk(path):
+        yield from (str(Path(folder) / name) for name in names)
+
+
+# ---------------------------------------------------------------------------------------------- whole or not
+
+
+def missing(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> str:
+    """Why the names of its files say that it is not whole, in words; "" where they do not.
+
+    It must have every file that all the others have, and every rank between those it has.
+    """
+    names = checkpoint.names
+    known = [set(other.names) for other in others]
+    expected = set.intersection(*known) if known else set()
+    lost = sorted(expected - names.keys(), key=natural_key)
+    if lost:
+        return f"{listed(map(printable, lost))} {'is' if len(lost) == 1 else 'are'} missing, and every other one has it"
+    empty = [
+        name
+        for name, size in names.items()
+        if not size and Path(name).suffix in (".json", ".pt", ".pth", ".bin")
+    ]
+    if empty:
+        return f"{printable(min(empty, key=natural_key))} is empty"
+    return next(_gaps(names), "")
+
+
+_RANK = re.compile(
+    r"(?<=zero_pp_rank_)[0-9]+|(?<=mp_rank_)[0-9]+(?:_[0-9]{3})*|(?<=(?<!pp_)(?<!mp_)rank_)[0-9]+|(?<=rng_state_)[0-9]+"
+)
+_WORLD = re.compile(r"world_size_([0-9]+)")
+
+
+def _gaps(names: Iterable[str]) -> Iterator[str]:
+    """Files alike but for ranks: every combination of what is counted has to be there, from 0 on."""
+    alike: dict[str, list[tuple[int, ...]]] = {}
+    for name in names:
+        numbers = tuple(int(part) for text in _RANK.findall(name) for part in text.split("_"))
+        if numbers:
+            alike.setdefault(_RANK.sub("#", name), []).append(numbers)
+    for name, ranks in sorted(alike.items()):
+        world = _WORLD.search(name)
+        sizes = [max(column) + 1 for column in zip(*ranks, strict=False)]
+        if world and len(sizes) == 1:
+            sizes = [max(int(world[1]), sizes[0])]
+        expected = 1
+        for size in sizes:
+            expected *= size
+        if len(set(ranks)) < expected:
+            yield f"only {len(set(ranks))} of {expected} ranks are there ({printable(name)})"

@@ -1,0 +1,283 @@
+"""A row divided by its own size: RMS norm, layer norm, normalize, cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import FLOATING
+from nanhunt.operations.fix import Fix
+from nanhunt.operations.norm_options import NormOptions
+from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
+from nanhunt.operations.rule import Rule
+from nanhunt.operations.usual import (
+    at_fault,
+    compares,
+    fails,
+    input_facts,
+    input_rules,
+    numpy_of,
+    says,
+)
+from nanhunt.results.report import Severity
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanhunt.operations.operation import Bools, Tensors
+
+_USUAL = {"rms": 1e-6, "layer": 1e-5, "l2": 1e-12, "cosine": 1e-8}
+"""eps as in Llama's RMS norm, F.layer_norm, F.normalize and F.cosine_similarity."""
+
+
+def plan(shapes: Mapping[str, tuple[int, ...]], options: NormOptions) -> Plan:
+    """Every row of (..., size) is a unit of its own; weight is (size,), the other vectors of a cosine any shape.
+
+    Raises NanhuntError for a weight of another size.
+    """
+    rows, weight = shapes["hidden_states"], shapes.get("weight")
+    if not rows or rows[-1] == 0 or weight not in (None, rows[-1:], rows):
+        raise NanhuntError(
+            f"--op norm: hidden_states {rows} and weight {weight} do not fit.",
+            "hidden_states is (..., size), weight (size,), or for --norm cosine the other vectors, (..., size).",
+        )
+    sliced = {"hidden_states": Sliced(rows, 1)}
+    if weight is not None:
+        sliced["weight"] = Sliced((*(1,) * (len(rows) - len(weight)), *weight), 1)
+    return Plan(rows[:-1], (), sliced)
+
+
+def eps_of(options: NormOptions) -> float:
+    """The eps in use."""
+    return options.eps or _USUAL[options.norm]
+
+
+def _other(t: Tensors) -> torch.Tensor:
+    """What the rows are compared with for a cosine: the weight, or the diagonal where there is none."""
+    import torch
+
+    return t.get("weight", torch.ones_like(t["hidden_states"]))
+
+
+def _weighted(t: Tensors, rows: torch.Tensor) -> torch.Tensor:
+    return rows * t["weight"] if "weight" in t else rows
+
+
+def naive(t: Tensors, options: NormOptions) -> torch.Tensor:
+    """Squares and their sum in the dtype: x * rsqrt(x.pow(2).mean(-1) + eps), and so for the other norms."""
+    x, eps = t["hidden_states"], eps_of(options)
+    if options.norm == "rms":
+        return _weighted(t, x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt())
+    if options.norm == "layer":
+        centred = x - x.mean(-1, keepdim=True)
+        return _weighted(t, centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt())
+    if options.norm == "l2":
+        return x / (x.pow(2).sum(-1, keepdim=True).sqrt() + eps)
+    y = _other(t)
+    lengths = x.pow(2).sum(-1).sqrt() * y.pow(2).sum(-1).sqrt()
+    return (x * y).sum(-1) / (lengths + eps)
+
+
+def in_single(t: Tensors, options: NormOptions) -> torch.Tensor:
+    """The same in float32, and back in the dtype, as LlamaRMSNorm does."""
+    wide = {name: each if each.dtype.itemsize > 4 else each.float() for name, each in t.items()}
+    return naive(wide, options).to(t["hidden_states"].dtype)
+
+
+def fused(t: Tensors, options: NormOptions) -> torch.Tensor:
+    """F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity."""
+    import torch.nn.functional as F
+
+    x, eps = t["hidden_states"], eps_of(options)
+    if options.norm == "rms":
+        return _weighted(t, F.rms_norm(x, x.shape[-1:], eps=eps))
+    if options.norm == "layer":
+        return _weighted(t, F.layer_norm(x, x.shape[-1:], eps=eps))
+    if options.norm == "l2":
+        return F.normalize(x, dim=-1, eps=eps)
+    return F.cosine_similarity(x, _other(t), dim=-1, eps=eps)
+
+
+def truth(t: Tensors, options: NormOptions) -> torch.Tensor:
+    """float64; a row of 0 stays 0, as max(length, eps) leaves it."""
+    import torch
+
+    x, eps = t["hidden_states"], eps_of(options)
+    if options.norm in ("rms", "layer"):
+        return naive(t, options)
+    lengths: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if options.norm == "l2":
+        return x / lengths.clamp_min(eps)
+    y = _other(t)
+    others: torch.Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    return (x * y).sum(-1) / (lengths * others).clamp_min(eps)[..., 0]
+
+
+def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+    """1, or the weight times the largest that a normalised row can have; the mean of a layer norm loses x's digits."""
+    weight = t["weight"].abs().amax(-1, keepdim=True).clamp_min(1.0) if "weight" in t else 1.0
+    rows = true if true.dim() == t["hidden_states"].dim() else true[..., None]
+    found = rows.abs().amax(-1, keepdim=True).clamp_min(1.0) * weight
+    return found.expand(rows.shape).reshape(true.shape)
+
+
+def facts(block: Block) -> dict[str, Bools]:
+    """not_finite, cast_overflow, square_overflow, eps_lost: each bool (rows,)."""
+    import torch
+
+    x, options = block.cast["hidden_states"], block.options
+    size = x - x.mean(-1, keepdim=True) if options.norm == "layer" else x
+    squares = size.pow(2).sum(-1)
+    eps = torch.tensor(eps_of(options), dtype=torch.float64).to(x.dtype)
+    found = input_facts(block, list(block.cast))
+    return numpy_of({**found, "square_overflow": squares.isinf(), "eps_lost": (squares == 0) & (eps == 0)})
+
+
+def _row(unit: Unit) -> str:
+    x = unit.cast["hidden_states"].double().abs()
+    return f"{x.numel():,} numbers, the largest |x| {x.max():.6g}"
+
+
+def _squares(unit: Unit) -> str:
+    import torch
+
+    x = unit.cast["hidden_states"].double()
+    limit = torch.finfo(unit.cast["hidden_states"].dtype).max
+    if unit.options.norm == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    given, true = unit.value("naive"), unit.value("truth")
+    return (
+        f"{_row(unit)}: the squares add up to {x.pow(2).sum():.6g} > {limit:.6g} in {unit.dtype}; "
+        f"naive gives {given:.6g}, the truth is {true:.6g}"
+    )
+
+
+def _eps(unit: Unit) -> str:
+    return f"a row of 0, and eps {eps_of(unit.options):g} is 0 in {unit.dtype}: {unit.first_bad('naive')}"
+
+
+_CALLS = {
+    "rms": "F.rms_norm({x}, {x}.shape[-1:], eps={eps})",
+    "layer": "F.layer_norm({x}, {x}.shape[-1:], eps={eps})",
+    "l2": "F.normalize({x}, dim=-1, eps={eps})",
+    "cosine": "F.cosine_similarity({x}, {y}, dim=-1, eps={eps})",
+}
+_BY_HAND = {
+    "rms": "{x} * ({x}.pow(2).mean(-1, keepdim=True) + {eps}).rsqrt()",
+    "layer": "({x} - {x}.mean(-1, keepdim=True)) / ({x}.var(-1, correction=0, keepdim=True) + {eps}).sqrt()",
+    "l2": "{x} / ({x}.pow(2).sum(-1, keepdim=True).sqrt() + {eps})",
+    "cosine": "({x} * {y}).sum(-1) / ({x}.pow(2).sum(-1).sqrt() * {y}.pow(2).sum(-1).sqrt() + {eps})",
+}
+
+
+def slots(problem: Any) -> Mapping[str, str]:
+    """What the templates below hold: the call and the handwritten code of the norm, the weight, the eps."""
+    options, weighted = problem.options, "weight" in problem.tensors
+    other = "weight{cast}" if weighted else "torch.ones_like(hidden_states{cast})"
+    given = {"x": "hidden_states{cast}", "y": other, "eps": repr(eps_of(options))}
+    filled = {"cast": "{cast}"}
+    times = " * weight{cast}" if weighted and options.norm in ("rms", "layer") else ""
+    return {
+        "call": _CALLS[options.norm].format(**given).format(**filled) + times,
+        "hand": _BY_HAND[options.norm].format(**given).format(**filled) + times,
+        "tiny": _BY_HAND[options.norm].format(**given | {"eps": "1e-3"}).format(**filled) + times,
+    }
+
+
+_FUSED: Fix[Any] = Fix("call PyTorch's own", "output = {call}")
+_FLOAT32: Fix[Any] = Fix(
+    "normalise in float32", "output = ({call}).to(hidden_states.dtype)", slots={"cast": ".float()"},
+    when=lambda p: p.narrow,
+)  # fmt: skip
+_NAN_TO_NUM: Fix[Any] = Fix("nan_to_num on the output", "output = torch.nan_to_num({hand})", tempting=True)
+_EPS: Fix[Any] = Fix("eps=1e-3", "output = {tiny}", changes="every row is shrunk by it", tempting=True)
+_WAYS_OUT = (_FUSED, _FLOAT32, _NAN_TO_NUM)
+
+_E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
+_OWN = "F.rms_norm (F.layer_norm, F.normalize, F.cosine_similarity)"
+RULES: tuple[Rule[Facts, Any, Any], ...] = (
+    *input_rules("norm", "NH84"),
+    Rule(
+        "NH843", "norm-eps-is-zero", _E,
+        "A row of 0 is NaN: eps is 0 in the dtype, and so is the length, in PyTorch's own as well.",
+        "Half precision holds nothing below 6e-8 (float16): eps = 1e-8 and 1e-12 are 0 there, and 0 / 0 is NaN.",
+        "Normalise in float32, or give an eps that the dtype holds.",
+        operation="norm", holds=lambda f: f.own["eps_lost"] & fails(f.fused) & ~at_fault(f), arithmetic=_eps,
+        fixes=(_FLOAT32, _NAN_TO_NUM, _EPS),
+    ),
+    Rule(
+        "NH844", "norm-not-finite", _E,
+        "Even PyTorch's own norm is not finite, or its gradient is not.",
+        "1 / length, which the gradient is made of, or the length itself is beyond the format.",
+        "Normalise in float32, with an eps that bounds the gradient by 1 / eps.",
+        operation="norm", holds=lambda f: fails(f.fused) & ~f.own["eps_lost"] & ~at_fault(f),
+        arithmetic=says("fused", _row), fixes=(_FLOAT32, _EPS),
+    ),
+    Rule(
+        "NH845", "norm-square-overflow", _W,
+        "The squares overflow: the output is silently 0, or NaN.",
+        "x * x is beyond float16 from |x| = 256 on, so 1 / sqrt(inf) = 0 and every number of the row becomes 0.",
+        "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity, which square in float32.",
+        operation="norm", holds=lambda f: f.own["square_overflow"] & (f.naive.useless | fails(f.naive)) & ~at_fault(f),
+        arithmetic=_squares, fixes=_WAYS_OUT,
+    ),
+    Rule(
+        "NH846", "naive-norm-not-finite", _W,
+        "The handwritten norm is not finite, or its gradient is not.",
+        "A length of 0: 0 / 0 in the value, or 1 / (2 sqrt(0)) in the gradient.",
+        "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity.",
+        operation="norm", holds=lambda f: fails(f.naive) & ~f.own["square_overflow"] & ~at_fault(f),
+        arithmetic=says("naive", _row), fixes=_WAYS_OUT,
+    ),
+    Rule(
+        "NH847", "norm-silently-wrong", _W,
+        "The handwritten norm is finite, and wrong in its first digit.",
+        "Squares that are too small for the format are 0, and the row is divided by eps alone.",
+        "Normalise in float32, as PyTorch's own does.",
+        operation="norm", holds=lambda f: f.naive.useless & ~f.own["square_overflow"] & ~at_fault(f),
+        arithmetic=compares("naive", _row), fixes=_WAYS_OUT,
+    ),
+    Rule(
+        "NH848", "norm-imprecise", _N,
+        "The handwritten norm is finite, and off by more than its rounding.",
+        "Squares near the end of the format lose their digits.",
+        "Normalise in float32, as PyTorch's own does.",
+        operation="norm", holds=lambda f: f.naive.wrong & ~f.naive.useless & ~at_fault(f),
+        arithmetic=compares("naive", _row), fixes=_WAYS_OUT,
+    ),
+    Rule(
+        "NH849", "fused-norm-wrong", _W,
+        "PyTorch's own norm is finite, and wrong in its first digit.",
+        "The length itself is beyond the format: F.normalize divides by infinity and gives a row of 0.",
+        "Normalise in float32.",
+        operation="norm", holds=lambda f: f.fused.useless & ~fails(f.fused) & ~at_fault(f),
+        arithmetic=compares("fused", _row), fixes=(_FLOAT32,),
+    ),
+)  # fmt: skip
+
+NORM = Operation(
+    name="norm",
+    what="A row divided by its own size: RMS norm, layer norm, normalize (l2), cosine similarity.",
+    unit="row",
+    fused_call="PyTorch's own norm",
+    roles=(
+        Role(
+            "hidden_states", r"(.*[_-])?hidden([_-]states?)?|(.*[_-])?(embeddings?|features?|activations?)", FLOATING,
+            dimensions=1, what="(..., size) float", gradient="unit",
+        ),
+        Role(
+            "weight", r"(.*[_-])?(weight|gamma|scale)", FLOATING, required=False,
+            what="(size,) float; for --norm cosine the vectors to compare with",
+        ),
+    ),
+    options=NormOptions,
+    plan=plan,
+    forms={"naive": naive, "in-float32": in_single, "fused": fused},
+    truth=truth,
+    facts=facts,
+    rules=RULES,
+    slots=slots,
+    scale=scale,
+)  # fmt: skip

@@ -1,0 +1,70 @@
+"""``nanhunt diff`` against a bare read of both files: ``python tests/benchmarks/diff_speed.py [MiB]``.
+
+Whole processes, page cache warm, medians of 3: two equal files, one flipped value, every value rounded. The bare read
+maps both files and compares them with NumPy.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+TENSORS = 8
+BARE = """
+import sys, mmap
+import numpy as np
+one, other = (np.memmap(path, np.uint8, "r") for path in sys.argv[1:])
+step = 1 << 24
+print(all(np.array_equal(one[at:at + step], other[at:at + step]) for at in range(0, one.size, step)))
+"""
+
+
+def seconds(*command: str) -> float:
+    """The median of 3 runs."""
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+        taken.append(time.monotonic() - began)
+    return statistics.median(taken)
+
+
+def write(path: Path, change: str, mebibytes: int) -> str:
+    """A checkpoint of that size; the same values but for the change."""
+    values = np.random.default_rng(0).standard_normal(mebibytes * (1 << 18) // TENSORS, np.float32)
+    changed = values * np.float32(1 + 2e-7) if change == "every value rounded" else values
+    tensors = {f"layers.{number}.weight": changed for number in range(TENSORS)}
+    if change == "one value flipped":
+        flipped = changed.copy()
+        flipped[flipped.size // 2] *= -1
+        tensors[f"layers.{TENSORS - 1}.weight"] = flipped
+    save_file(tensors, path)
+    return str(path)
+
+
+def main(mebibytes: int) -> None:
+    """Prints a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        a = write(Path(folder) / "a.safetensors", "", mebibytes)
+        start = seconds(sys.executable, "-m", "nanhunt", "--version")
+        print(f"2 x {mebibytes} MiB; start of the process {start:.2f} s")
+        for change in ("equal", "one value flipped", "every value rounded"):
+            b = write(Path(folder) / "b.safetensors", change, mebibytes)
+            bare = seconds(sys.executable, "-c", BARE, a, b)
+            took = seconds(sys.executable, "-m", "nanhunt", "diff", a, b)
+            rate = 2 * mebibytes / 1024 / max(took - start, 1e-3)
+            print(f"{change:20}  {took:.2f} s ({rate:.1f} GiB/s), bare read of both {bare:.2f} s")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"largest peak memory of all of these {peak:.0f} MiB, mapped pages of the files included")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 256)
