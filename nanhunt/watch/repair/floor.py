@@ -61,7 +61,7 @@ def argument_floor(spot: Spot) -> Iterator[Proposal]:
     if name in ("log", "log2", "log10"):
         floors = [f"{_ROOT_FLOORS[value.dtype]:g}"]
     elif name in ("sqrt", "rsqrt", "pow"):
-        floors = ["0.0", f"{_ROOT_FLOORS[value.dtype]:g}", f"{_FLOORS[value.dtype]:g}"]
+        floors = [f"{_ROOT_FLOORS[value.dtype]:g}", f"{_FLOORS[value.dtype]:g}"]
     elif name == "log1p":
         floors = [f"-1 + {_INSIDE[value.dtype]:g}"]
     for floor in floors:

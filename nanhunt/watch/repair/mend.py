@@ -80,13 +80,16 @@ def mend(step: Failing) -> Mending:
             chosen = [*_without(accepted, proposal), proposal]
             trial = _try(step, before, chosen, found)
             if trial is not None and trial.proof.sound and _unchanged(trial.proof, chosen):
-                found.patch = _patch(chosen, trial.proof)
-                return found
-            if trial is not None and better is None and _moves_on(trial, proposal, guilty):
+                patch = _patch(chosen, trial.proof)
+                found.patch = found.patch or patch
+                if patch.diff:
+                    found.patch = patch
+                    return found
+            elif trial is not None and _moves_on(trial, guilty) and _goes_before(proposal, better):
                 better = proposal, trial
             if trials >= MAX_TRIALS:
                 return found
-        if better is None:
+        if better is None or found.patch is not None:
             return found
         accepted = [*_without(accepted, better[0]), better[0]]
         look, guilty = better[1].look, better[1].guilty
@@ -128,10 +131,23 @@ def _without(accepted: Sequence[Proposal], proposal: Proposal) -> list[Proposal]
     return [one for one in accepted if taken.isdisjoint(rewrite.where for rewrite in one.rewrites)]
 
 
-def _moves_on(trial: Trial, proposal: Proposal, guilty: Sequence[Observation]) -> bool:
+def _moves_on(trial: Trial, guilty: Sequence[Observation]) -> bool:
     """Whether the culprit is mended, and another one shows."""
     now = {_key(item) for item in trial.guilty}
     return bool(trial.guilty) and _key(guilty[0]) not in now
+
+
+def _goes_before(proposal: Proposal, better: tuple[Proposal, Trial] | None) -> bool:
+    """Whether it is the first; or the first that can be edited."""
+    return better is None or (not _editable(better[0]) and _editable(proposal))
+
+
+def _editable(proposal: Proposal) -> bool:
+    """Whether the user's file shows all that it needs where it needs it."""
+    try:
+        return bool(diff(proposal.rewrites))
+    except CannotEdit:
+        return False
 
 
 def _key(item: Observation) -> tuple[object, ...]:
