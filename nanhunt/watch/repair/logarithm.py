@@ -67,7 +67,7 @@ def _moved(
     away = log.whole("{p}", p=log.operand(0, "input"))
     moved = early is not None and away is not None and log.only_feeds(soft.entry)
     both = Proposal(title, (early, away)) if early is not None and away is not None and moved else None
-    nested = early is not None and away is not None and lies_in(early.where[1], away.where[1])
+    nested = both is not None and _nested(both)
     late = _picked(log, soft, late)
     if both is not None and nested:
         yield both
@@ -75,6 +75,12 @@ def _moved(
         yield Proposal(title, (late,))
     elif both is not None:
         yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
+
+
+def _nested(both: Proposal) -> bool:
+    """Whether the softmax is written inside the argument of log."""
+    (file, span), (other, around) = (one.where for one in both.rewrites)
+    return file == other and lies_in(span, around)
 
 
 def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
@@ -120,7 +126,8 @@ def _same_function(rewrite: Rewrite) -> bool:
     """Whether all that is needed is written in the function that is edited."""
     source = rewrite.call.source
     here = source.function(rewrite.target)
-    return all(source.function(item.node) is here for item in rewrite.holes.values())
+    nodes = [item.node for item in rewrite.holes.values()]
+    return all(node in source.parents and source.function(node) is here for node in nodes)
 
 
 def log_of_complement(spot: Spot) -> Iterator[Proposal]:
