@@ -9,6 +9,7 @@ from functools import cached_property
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
+from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.training_log import logged
@@ -47,6 +48,8 @@ class Survey:
     """Who judges units of work."""
     operation: Described | None = None
     """What to judge tensors as, where the options cannot name it: a function that is given itself."""
+    _calls: CallOrder = field(default_factory=CallOrder)
+    """What index files say of the order of calls."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -63,7 +66,9 @@ class Survey:
             return
         _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
-        yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
+        beside = [file for file, _ in found.passed_over]
+        self._calls = read_call_order(beside)
+        yield Report(logged=tuple(logged(beside, self.options.layout)))
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
@@ -136,7 +141,15 @@ class Survey:
         if isinstance(outcome, Failed):
             return self._failed(outcome.label, outcome.error)
         given = self._options if options == self.options else as_written(options)
-        return decided(Report(self._options, (_placed(outcome, given, options.layout),)))
+        return decided(Report(self._options, (self._placed(outcome, given, options.layout),)))
+
+    def _placed(self, tensor: TensorReport, options: dict[str, object], layout: str | None) -> TensorReport:
+        """A judgement that knows what it was judged as, under which options, and where in the run."""
+        where = coordinates(tensor.file, tensor.tensor, layout)
+        call = self._calls.of(tensor.file)
+        if call is not None:
+            where = {"order": call, **where}  # what the names themselves say goes before
+        return replace(tensor, options=options, coordinates=where)
 
     def _failed(self, file: str, error: Exception) -> Report:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
@@ -146,11 +159,6 @@ class Survey:
 
 def _not_looked_at(*parts: tuple[str, str]) -> Report:
     return Report(not_looked_at=tuple(NotLookedAt(file, what) for file, what in parts))
-
-
-def _placed(tensor: TensorReport, options: dict[str, object], layout: str | None) -> TensorReport:
-    """A judgement that knows under which options it was made, and where in the run its tensor stands."""
-    return replace(tensor, options=options, coordinates=coordinates(tensor.file, tensor.tensor, layout))
 
 
 def _check_layout(files: Sequence[str], layout: str | None) -> None:
