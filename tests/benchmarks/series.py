@@ -65,14 +65,8 @@ def main() -> None:
         print(
             f"{given.checkpoints} checkpoints of {given.tensors} tensors, the first bad step is {first_bad}"
         )
-        for command in (
-            ["check"],
-            ["check", "--first"],
-            ["last-good"],
-            ["check", "--format", "html"],
-            ["check", "--format", "json"],
-        ):
-            seconds, memory, text = measured(*command, folder)
+        for command in COMMANDS:
+            seconds, memory, text = measured(*command.split(), folder)
             told = next(
                 (line for line in text.splitlines() if "bad: step" in line or "checkpoint-" in line), ""
             )
