@@ -92,6 +92,8 @@ def problem_of(
         raise _missing(operation, role, tensors)
     for name, tensor in tensors.items():
         _check_kind(operation, operation.role(name), tensor)
+    if operation.supplied is not None:
+        tensors = {**tensors, **operation.supplied(tensors, dtype, options)}
     plan = operation.plan({name: tensor.shape for name, tensor in tensors.items()}, options)
     return Problem(operation, tensors, dtype, options, codes, plan, max_rows)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nanhunt.load.options import ReadOptions
-from nanhunt.operations.options import JudgeOptions, LossOptions
+from nanhunt.operations.options import JudgeOptions, LossOptions, TemperatureOptions
 from nanhunt.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
+class CrossEntropyOptions(TemperatureOptions, LossOptions, JudgeOptions, ReadOptions):
     """The softmax cross entropy.
 
     The fields of the last base stand first.
@@ -22,6 +22,5 @@ class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
         "Default: where that is recognised.",
         is_flag=True,
     )
-    temperature: float = option(1.0, help="Divides the logits first.")
     ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
     label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)
