@@ -11,4 +11,6 @@ from nanhunt.options import option
 class DistanceOptions:
     """Distances."""
 
-    p: float = option(2.0, help="The norm of the difference: 2 is Euclid's, 1 adds up absolute values.", at_least=1.0)
+    p: float = option(
+        2.0, help="The norm of the difference: 2 is Euclid's, 1 adds up absolute values.", at_least=1.0
+    )

@@ -15,7 +15,6 @@ from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, 
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
-    compares,
     fails,
     input_facts,
     input_rules,
@@ -99,7 +98,10 @@ def eps_10(t: Tensors, options: GumbelOptions) -> torch.Tensor:
 def fused(t: Tensors, options: GumbelOptions) -> torch.Tensor:
     """-log of exponential noise in float32, which is never 0 or inf: F.gumbel_softmax(x.float())."""
     x, u = t["logits"], t["noise"]
-    wide = {"logits": x if x.dtype.itemsize > 4 else x.float(), "noise": u if u.dtype.itemsize > 4 else u.float()}
+    wide = {
+        "logits": x if x.dtype.itemsize > 4 else x.float(),
+        "noise": u if u.dtype.itemsize > 4 else u.float(),
+    }
     return _softmax(wide, options, _within(wide["noise"])).to(x.dtype)
 
 

@@ -101,7 +101,9 @@ def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
 
     given, target = log_q(t), t["target"]
     sizes = torch.where((target != 0) & given.isfinite(), given, 0.0).abs().amax(-1)
-    logs = torch.where(target.isfinite() & (target < 0), target, 0.0).abs().amax(-1)  # of a target in logarithms
+    logs = (
+        torch.where(target.isfinite() & (target < 0), target, 0.0).abs().amax(-1)
+    )  # of a target in logarithms
     return (sizes + logs).clamp_min(1.0)
 
 

@@ -119,7 +119,9 @@ _BOTH = (
 _SAFE: Fix[Any] = Fix("both halves, each on a replaced input", _BOTH)
 _FLOAT32 = in_float32("logarithm", _BOTH)
 _LOG1P: Fix[Any] = Fix("log1p(-exp(x))", "output = torch.log1p(-{log_probs}.exp())", tempting=True)
-_EPS: Fix[Any] = Fix("log(1 - exp(x) + 1e-8)", "output = torch.log(1 - {log_probs}.exp() + 1e-8)", tempting=True)
+_EPS: Fix[Any] = Fix(
+    "log(1 - exp(x) + 1e-8)", "output = torch.log(1 - {log_probs}.exp() + 1e-8)", tempting=True
+)
 _CLAMP: Fix[Any] = Fix(
     "clamp x at -1e-4", "output = torch.log1p(-{log_probs}.clamp(max=-1e-4).exp())",
     changes="every value from -1e-4 up counts as -1e-4", tempting=True,

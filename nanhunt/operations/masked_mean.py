@@ -84,7 +84,9 @@ def _root(variance: torch.Tensor) -> torch.Tensor:
     return torch.where(variance == 0, 0.0, torch.where(variance == 0, 1.0, variance).sqrt())
 
 
-def _standardised(t: Tensors, options: MaskedMeanOptions, values: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+def _standardised(
+    t: Tensors, options: MaskedMeanOptions, values: torch.Tensor, count: torch.Tensor
+) -> torch.Tensor:
     """(v - mean) / (std + eps), with the correction of torch.std: of a single value that is 0 / 0."""
     keep = _kept(t)
     centred = (values - _mean_of(t, values, count)) * keep
@@ -128,8 +130,6 @@ def _replaced(t: Tensors) -> torch.Tensor:
 
 def fused(t: Tensors, options: MaskedMeanOptions) -> torch.Tensor:
     """torch.where(m, v, 0) before the sum, the count at least 1, float32; a single value is its own mean."""
-    import torch
-
     values = _replaced(t)
     count = _total(t, _kept(t).to(values.dtype)).clamp_min(1.0)
     if not _has_std(t, options):
@@ -154,7 +154,9 @@ def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
     mean = _mean_of(t, values, count)
     if true.dim() < values.dim():
         return mean[..., 0]
-    centred = (t["values"].nan_to_num() - _mean_of(t, torch.where(_kept(t), t["values"], 0.0).nan_to_num(), count)) * _kept(t)
+    centred = (
+        t["values"].nan_to_num() - _mean_of(t, torch.where(_kept(t), t["values"], 0.0).nan_to_num(), count)
+    ) * _kept(t)
     deviation = (_total(t, centred.pow(2)) / (count - 1).clamp_min(1.0)).sqrt()
     return 1.0 + mean / (deviation + 1e-4)
 
@@ -211,7 +213,11 @@ def slots(problem: Any) -> Mapping[str, str]:
     """What the templates below hold for the user's tensors and options."""
     options, eps = problem.options, repr(eps_of(problem.options))
     if "groups" in problem.tensors:
-        return {"eps": eps, "code": _GROUPED.replace("EPS", eps), "by_hand": _GROUPED_BY_HAND.replace("EPS", eps)}
+        return {
+            "eps": eps,
+            "code": _GROUPED.replace("EPS", eps),
+            "by_hand": _GROUPED_BY_HAND.replace("EPS", eps),
+        }
     return {
         "eps": eps,
         "code": (_STANDARDISED if options.std else _MEAN).replace("EPS", eps),
@@ -247,9 +253,7 @@ _GROUPED_BY_HAND = (
     "output = (values - mean) / (std + EPS)"
 )
 _WHERE: Fix[Any] = Fix("where before the sum, a count of at least 1", "{code}")
-_FLOAT32: Fix[Any] = Fix(
-    "the same in float32", "{code}", slots={"cast": ".float()"}, when=lambda p: p.narrow
-)
+_FLOAT32: Fix[Any] = Fix("the same in float32", "{code}", slots={"cast": ".float()"}, when=lambda p: p.narrow)
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the result", "{by_hand}\noutput = torch.nan_to_num(output)", tempting=True
 )

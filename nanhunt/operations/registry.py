@@ -41,7 +41,16 @@ DEFAULT = "cross-entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(GumbelOptions, DistanceOptions, KlOptions, MaskedMeanOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
+class OperationOptions(
+    GumbelOptions,
+    DistanceOptions,
+    KlOptions,
+    MaskedMeanOptions,
+    NormOptions,
+    PpoOptions,
+    AttentionOptions,
+    CrossEntropyOptions,
+):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.
