@@ -91,7 +91,8 @@ def fused(t: Tensors, options: DistanceOptions) -> torch.Tensor:
     """torch.linalg.vector_norm(a - b, ord=p, dim=-1), as torch.norm."""
     import torch
 
-    return torch.linalg.vector_norm(difference(t), ord=options.p, dim=-1)
+    found: torch.Tensor = torch.linalg.vector_norm(difference(t), ord=options.p, dim=-1)
+    return found
 
 
 def truth(t: Tensors, options: DistanceOptions) -> torch.Tensor:

@@ -149,14 +149,12 @@ def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
     """The mean of |v|, or of what is left of it after the division by the deviation."""
     import torch
 
-    values = torch.where(_kept(t), t["values"], 0.0).abs().nan_to_num()
+    values = torch.where(_kept(t), t["values"], 0.0).nan_to_num()
     count = _total(t, _kept(t).to(values.dtype)).clamp_min(1.0)
-    mean = _mean_of(t, values, count)
+    mean = _mean_of(t, values.abs(), count)
     if true.dim() < values.dim():
         return mean[..., 0]
-    centred = (
-        t["values"].nan_to_num() - _mean_of(t, torch.where(_kept(t), t["values"], 0.0).nan_to_num(), count)
-    ) * _kept(t)
+    centred = (values - _mean_of(t, values, count)) * _kept(t)
     deviation = (_total(t, centred.pow(2)) / (count - 1).clamp_min(1.0)).sqrt()
     return 1.0 + mean / (deviation + 1e-4)
 

@@ -135,6 +135,10 @@ def contrastive(t: Tensors) -> torch.Tensor:
     return -(e.diagonal() / e.sum(-1)).log()
 
 
+def info_nce(t: Tensors) -> torch.Tensor:
+    return F.cross_entropy(t["sim"] / 0.07, torch.arange(len(t["sim"])), reduction="none")
+
+
 def gumbel(t: Tensors) -> torch.Tensor:
     return ((t["logits"] - (-t["noise"].log()).log()) / 0.5).softmax(-1)
 
@@ -200,7 +204,7 @@ CASES = (
         {"values": (1.0, -2.0, 300.0, 60000.0, 30000.0, NAN, INF), "mask": (0.0, 1.0, 1.0)}, width=3,
     ),
     Case(
-        "contrastive", contrastive, lambda t: F.cross_entropy(t["sim"] / 0.07, torch.arange(len(t["sim"])), reduction="none"),
+        "contrastive", contrastive, info_nce,
         {"sim": (1.0, 0.9, 0.0, -1.0, 7.0, -7.0, 5000.0, 1e38, -INF, NAN)}, width=6, options={"temperature": 0.07},
     ),
     Case(
@@ -301,15 +305,13 @@ def true_of(case: Case, cast: Tensors) -> np.ndarray:
 def faulty(cast: Tensors, case: Case) -> set[int]:
     """Rows with a number that no operation survives."""
     legal = {role for role, numbers in case.numbers.items() if -INF in numbers}  # masks
-    return {
-        int(row)
-        for role, each in cast.items()
-        for row in torch.where(
-            (each.isnan() | (each.isposinf() if role in legal else each.isinf()))
-            .reshape(len(each), -1)
-            .any(-1)
-        )[0]
-    }
+    found = set()
+    for role, each in cast.items():
+        bad = each.isnan() | (each.isposinf() if role in legal else each.isinf())
+        if "mask" in cast:
+            bad &= cast["mask"] != 0  # what is dropped may be anything
+        found |= {int(row) for row in bad.reshape(len(each), -1).any(-1).nonzero()}
+    return found
 
 
 def really_works(remedy, rows: tuple[int, ...], at_fault: set[int], case: Case, cast: Tensors) -> bool:
