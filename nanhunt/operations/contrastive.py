@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
-from nanhunt.load.tensor import FLOATING, INTEGER
+from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
 from nanhunt.operations.options import LossOptions, TemperatureOptions
@@ -44,12 +44,25 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: ContrastiveOptions) -> 
             f"--op contrastive: these shapes do not fit: {told}.",
             "sim (N, M) or features (N, D), labels (N,); without labels features are two views, N / 2 rows each.",
         )
-    sliced = {name: Sliced(shape, len(shape)) for name, shape in shapes.items()}
-    return Plan((), main[:1], sliced)
+    if "sim" in shapes:
+        own = {"sim": Sliced(main, 1)}
+        return Plan(main[:1], (), own if labels is None else {**own, "labels": Sliced(labels, 0)})
+    return Plan((), main[:1], {name: Sliced(shape, len(shape)) for name, shape in shapes.items()})
+
+
+def diagonal(tensors: Mapping[str, Tensor], dtype: str, options: ContrastiveOptions) -> Mapping[str, Tensor]:
+    """The labels of similarities that have none: row i's positive is column i."""
+    if "labels" in tensors or "sim" not in tensors or not tensors["sim"].shape:
+        return {}
+    import torch
+
+    from nanhunt.load.memory import tensor_of
+
+    return {"labels": tensor_of(torch.arange(tensors["sim"].shape[0]), "torch.arange(len(sim))")}
 
 
 def sim_of(t: Tensors) -> torch.Tensor:
-    """(1, N, M); of features with -inf where a row meets itself."""
+    """(rows, M) as given; of features (1, N, N) with -inf where a row meets itself."""
     import torch
 
     if "sim" in t:
@@ -59,18 +72,17 @@ def sim_of(t: Tensors) -> torch.Tensor:
 
 
 def _given_labels(t: Tensors) -> torch.Tensor:
-    """(1, N), as given or as the two halves or the diagonal say."""
+    """(rows,) or (1, N), as given, or the other half of the features."""
     import torch
 
     if "labels" in t:
         return t["labels"].long()
-    rows = t["sim"].shape[-2] if "sim" in t else t["features"].shape[-2]
-    at = torch.arange(rows)[None]
-    return at if "sim" in t else (at + rows // 2) % rows
+    rows = t["features"].shape[-2]
+    return (torch.arange(rows)[None] + rows // 2) % rows
 
 
 def labels_of(t: Tensors) -> torch.Tensor:
-    """(1, N): the column of each row's positive; one that is out of range has a finding of its own."""
+    """The column of each row's positive; one that is out of range has a finding of its own."""
     return _given_labels(t).clamp(0, sim_of(t).shape[-1] - 1)
 
 
@@ -93,7 +105,7 @@ def max_with_self(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
     """The row's maximum subtracted, that of a row and itself among it, as SupCon writes it; self masked after exp."""
     import torch
 
-    if "features" not in t or "sim" in t:
+    if "sim" in t:
         scores = _scores(t, options)
         scores = scores - scores.detach().amax(-1, keepdim=True)
         return scores.exp().sum(-1).log() - _picked(t, scores)
@@ -108,7 +120,7 @@ def fused(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
     """F.cross_entropy(sim / t, positives), self masked with -inf before it."""
     import torch.nn.functional as F
 
-    return F.cross_entropy(_scores(t, options).mT, labels_of(t), reduction="none")
+    return F.cross_entropy(_scores(t, options).movedim(-1, 1), labels_of(t), reduction="none")
 
 
 def truth(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
@@ -118,7 +130,9 @@ def truth(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
 
 def isolate(t: Tensors, options: ContrastiveOptions, row: int) -> tuple[Tensors, ContrastiveOptions]:
     """One row of similarities and its positive."""
-    return {"sim": sim_of(t)[:, row : row + 1], "labels": labels_of(t)[:, row : row + 1]}, options
+    if "sim" in t:
+        return t, options
+    return {"sim": sim_of(t)[:, row], "labels": labels_of(t)[:, row]}, options
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -166,9 +180,8 @@ def slots(problem: Any) -> Mapping[str, str]:
     """What the templates below hold for the user's tensors and options."""
     features, t = "sim" not in problem.tensors, problem.options.temperature
     product = "sim = {x} @ {x}.mT\nsim = sim.masked_fill(torch.eye(len(sim), dtype=torch.bool), -torch.inf)\n"
-    labels = "labels.long()" if "labels" in problem.tensors else "torch.arange(len(sim))"
-    if features and "labels" not in problem.tensors:
-        labels = "(torch.arange(len(sim)) + len(sim) // 2) % len(sim)"
+    halves = "(torch.arange(len(sim)) + len(sim) // 2) % len(sim)"
+    labels = "labels.long()" if "labels" in problem.tensors else halves
     return {
         "sim": product.format(x="features{cast}") if features else "sim = sim{cast}\n",
         "labels": labels,
@@ -273,6 +286,7 @@ CONTRASTIVE = Operation(
     ),
     options=ContrastiveOptions,
     plan=plan,
+    supplied=diagonal,
     forms={"naive": naive, "max-with-self": max_with_self, "fused": fused},
     truth=truth,
     facts=facts,
