@@ -40,6 +40,9 @@ class Case:
     """Numbers in a row; 0: a row is one number."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    whole: Callable[[int], Tensors] = lambda count: {}
+    """Integer tensors of so many rows."""
+
     def __str__(self) -> str:
         return " ".join((self.op, *map(str, self.options.values())))
 
@@ -208,6 +211,7 @@ CASES = (
     Case(
         "contrastive", contrastive, info_nce,
         {"sim": (1.0, 0.9, 0.0, -1.0, 7.0, -7.0, 5000.0, 1e38, -INF, NAN)}, width=6, options={"temperature": 0.07},
+        whole=lambda count: {"labels": torch.arange(count)},
     ),
     Case(
         "gumbel-softmax", gumbel, gumbel_in_float32,
@@ -264,12 +268,12 @@ def drawn(data, case: Case, count: int) -> dict[str, torch.Tensor]:
 @settings(max_examples=5, deadline=None, phases=[Phase.generate])
 def test_a_verdict_is_what_pytorch_does(judged, case, dtype, data):
     count = data.draw(st.integers(1, 6))
-    stored = drawn(data, case, count)
+    stored = {**drawn(data, case, count), **case.whole(count)}
     operation = OPERATIONS[case.op]
     options = operation.options(**case.options)
     upstream = 1 / count if operation.reduces else 1.0
     report = judged(operation, options, str(dtype)[6:], **stored)
-    cast = {name: each.to(dtype) for name, each in stored.items()}
+    cast = {name: each.to(dtype) if each.is_floating_point() else each for name, each in stored.items()}
     fails = {}
     for name, plain in (("naive", case.naive), ("fused", case.fused)):
         values, finite_gradient = seen(plain, cast, case, upstream)
@@ -295,18 +299,16 @@ def test_a_verdict_is_what_pytorch_does(judged, case, dtype, data):
     assert rows(report, Severity.WARNING) | errors <= told_of | silent
     for finding in report.findings:
         for remedy in finding.remedies:
-            assert remedy.works == really_works(remedy, finding.rows, at_fault, case, cast), (
-                finding.code,
-                remedy.title,
-                remedy.outcome,
-                cast,
-            )
+            assert remedy.works == really_works(remedy, finding.rows, at_fault, case, cast), (finding, remedy)
 
 
 def truth(case: Case, cast: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     """(true values, what their errors are measured by) of tensors in the user's layout."""
     operation, options = OPERATIONS[case.op], OPERATIONS[case.op].options(**case.options)
-    wide = {name: tensor_of(each.double(), name) for name, each in cast.items()}
+    wide = {
+        name: tensor_of(each.double() if each.is_floating_point() else each, name)
+        for name, each in cast.items()
+    }
     problem = problem_of(operation, wide, "float64", options, frozenset())
     block = read_block(problem, 0, problem.plan.group_count)
     true = operation.truth(block.cast, options)
