@@ -20,8 +20,8 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.memory import FILE, container_of, holds_names, tensor_of
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import registry
 from nanhunt.operations.caller import defaults_of_libraries
+from nanhunt.operations.choosing import asked, of_code
 from nanhunt.operations.operation import Described
 from nanhunt.options import Option, again, declared, make, one_of, option
 from nanhunt.parallel import Fastest
@@ -53,6 +53,8 @@ class Keywords(Options):
     dtype: Dtype | Sequence[Dtype] | None = again(Options, "dtype", "A dtype of torch or NumPy too.")  # type: ignore[assignment]
     _: KW_ONLY
     class_weights: Path_ | Values | None = again(Options, "class_weights", "An array or tensor too.")  # type: ignore[assignment]
+    function: Callable[..., Any] | str | None = again(Options, "function", "A function too.")  # type: ignore[assignment]
+    stable: Callable[..., Any] | str | None = again(Options, "stable", "A function too.")  # type: ignore[assignment]
     executor: Executor | None = option(
         None,
         help="Who judges blocks of rows: any concurrent.futures.Executor, of threads, processes or machines. "
@@ -152,7 +154,7 @@ def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
 
 def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
-    survey = Survey(options, compares, executor=keywords.executor or Fastest())
+    survey = Survey(options, compares, executor=keywords.executor or Fastest(), operation=_own(keywords))
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
         if any(value is not None and not _is_path(value) for value in (targets, class_weights)):
@@ -160,7 +162,7 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
         return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
-    operation = registry.find(options.op)
+    operation = survey.operation or asked(options)
     given = _given(operation, {"targets": targets, "class_weights": class_weights})
     if holds_names(x):
         return survey.container(container_of(x), operation, given)
@@ -169,6 +171,15 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report
+
+
+def _own(keywords: Keywords) -> Described | None:
+    """The operation of judging a function that is given itself, or by name beside another that is."""
+    if keywords.function is None or all(
+        isinstance(f, str | None) for f in (keywords.function, keywords.stable)
+    ):
+        return None
+    return of_code(keywords.function, keywords.stable)
 
 
 def _given(operation: Described, keywords: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -196,6 +207,9 @@ def _options(keywords: Keywords) -> Options:
     values["dtype"] = [
         _dtype_name(each) for each in (dtypes if isinstance(dtypes, list | tuple) else [dtypes])
     ]
+    for name in ("function", "stable"):
+        if callable(values[name]):
+            values[name] = getattr(values[name], "__qualname__", type(values[name]).__name__)
     for name in ("targets", "class_weights"):
         values[name] = os.fspath(values[name]) if _is_path(values[name]) else None
     return make(Options, values, lambda option: f"{option.name} =")

@@ -21,6 +21,9 @@ class UnknownContent(NanhuntError):  # noqa: N818 - says what it is instead
 _UNPACK = "Unpack it first, or pipe it: {} | nanhunt check -"
 _SAVE = "Read it with its own library and save the numbers: numpy.save('logits.npy', array)."
 _SAVEZ = "Load it in its own library and save the arrays: numpy.savez('weights.npz', **arrays)."
+_TABLE = (
+    "A table of numbers needs two columns at least: numpy.save('x.npy', numpy.loadtxt(PATH)) converts others."
+)
 _DOWNLOAD = "Download it again and look at what came."
 
 _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
@@ -37,7 +40,6 @@ _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
     ("a tar archive (NeMo, or torch before 0.4)", rb"(?s).{257}ustar", "Unpack it: tar xf PATH"),
     ("encrypted Parquet", rb"PARE", _SAVE),
     ("Feather of version 1", rb"FEA1", "Write it again with pyarrow.feather.write_feather."),
-    ("MATLAB", rb"MATLAB 5\.0", "numpy.save('logits.npy', scipy.io.loadmat(PATH)['NAME'])"),
     ("TensorFlow Lite", rb"(?s).{4}TFL3", _SAVE),
     ("a TensorFlow SavedModel", rb"\x08\x01\x12", _SAVEZ),
     ("a TensorFlow checkpoint's state", rb"model_checkpoint_path:", _SAVEZ),
@@ -66,28 +68,9 @@ def refusal(source: Source) -> NanhuntError:
                 f"{source.name} is not a tensor file: it looks like {name}.", hint, name.partition(":")[0]
             )
     if _is_text(head):
-        return UnknownContent(
-            f"{source.name} is not a tensor file: it looks like text.", _table_hint(head), "text"
-        )
+        return UnknownContent(f"{source.name} is not a tensor file: it looks like text.", _TABLE, "text")
     message = f"{source.name} is in no format that nanhunt knows."
     return UnknownContent(message, f"It reads {READABLE}. {_SAVE}", "unknown format")
-
-
-def _table_hint(head: bytes) -> str:
-    """How to read a table of numbers: its delimiter and its header line are in it."""
-    lines = head.decode("utf-8", "ignore").splitlines() or [""]
-    delimiter = next((each for each in (",", "\t", ";") if each in lines[0]), None)
-    arguments = f", delimiter={delimiter!r}" if delimiter else ""
-    if not _is_numbers(lines[0], delimiter):
-        arguments += ", skiprows=1"
-    return f"Convert a table of numbers: numpy.save('logits.npy', numpy.loadtxt(PATH{arguments}))."
-
-
-def _is_numbers(line: str, delimiter: str | None) -> bool:
-    try:
-        return bool([float(field) for field in line.split(delimiter)])
-    except ValueError:
-        return False
 
 
 def _is_text(head: bytes) -> bool:

@@ -113,6 +113,8 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.hdf5",
     "nanhunt.load.readers.arrow",
     "nanhunt.load.readers.msgpack",
+    "nanhunt.load.readers.mat",
+    "nanhunt.load.readers.table",
     "nanhunt.load.readers.onnx",
     "nanhunt.load.readers.dcp",
     "nanhunt.load.readers.sharded_safetensors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
@@ -10,7 +10,7 @@ from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, tensor_at
 from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import Tensor
-from nanhunt.load.wording import printable
+from nanhunt.load.wording import described, did_you_mean, listed, printable
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.registry import OperationOptions
 from nanhunt.options import one_of
@@ -55,7 +55,7 @@ def _alone(container: Container, roles: list[Role], given: Assignment) -> dict[s
     return found
 
 
-def spoken(operation: Operation, options: ReadOptions, texts: tuple[str, ...]) -> dict[str, str]:
+def spoken(operation: Operation, options: ReadOptions, texts: Sequence[str]) -> dict[str, str]:
     """What --role says, and --logits and --targets where the operation has such roles: role to [FILE:]NAME.
 
     Raises NanhuntError for text that is no ROLE=NAME, and for a role that the operation does not have.
@@ -67,20 +67,39 @@ def spoken(operation: Operation, options: ReadOptions, texts: tuple[str, ...]) -
     if options.targets and "targets" in names:
         said["targets"] = options.targets
     for text in texts:
-        name, equals, spec = text.partition("=")
-        if not equals or not spec:
-            raise NanhuntError(f"--role {text} is not ROLE=[FILE:]NAME.", f"Write --role {names[0]}=NAME.")
+        name, spec = parted(text)
         one_of("--role", name, names)
         said[name] = spec
     return said
 
 
+def parted(text: str) -> tuple[str, str]:
+    """(role, [FILE:]NAME) of one --role. Raises NanhuntError for text that is no ROLE=NAME."""
+    name, equals, spec = text.partition("=")
+    if not equals or not spec:
+        raise NanhuntError(
+            f"--role {text} is not ROLE=[FILE:]NAME.", f"Write --role {name or 'logits'}=NAME."
+        )
+    return name, spec
+
+
+def spoken_name(role: Role) -> str:
+    """A role as --role takes it: class-weights."""
+    return role.name.replace(" ", "-")
+
+
 def _incomplete(container: Container, operation: Operation, roles: list[Role]) -> NanhuntError:
+    """Which tensor is missing, what is there and what may be meant; or which ones cannot be told apart."""
     tensors = container.tensors.values()
     absent = [role for role in roles if role.required and not role.among(tensors)]
     told = "; ".join(f"{role.name}, {role.what}" for role in absent or roles if role.required)
-    found = "no tensor called so" if absent else "several that could be it, and nothing says which"
+    found, wanted = "no tensor is called so", (absent or roles)[0]
+    guess = "".join(did_you_mean(role.name, container.tensors) for role in absent[:1])
+    for role in () if absent else roles:
+        several = role.among(tensors)
+        if len(several) > 1:
+            found, wanted = f"{listed(map(described, several))} could each be {role.name}", role
     return NanhuntError(
         f"{printable(container.file)}: --op {operation.name} needs {told}: {found}.",
-        f"Say which: --role {(absent or roles)[0].name}=NAME. {contents(container)}",
+        f"{guess}Say which: --role {wanted.name}=NAME. {contents(container)}",
     )

@@ -29,13 +29,14 @@ class JudgeOptions:
     op: str | None = option(
         None,
         metavar="NAME",
-        help="Judge as this operation; `nanhunt op` lists them. Default: cross entropy where there are logits.",
+        help="Judge as this operation; `nanhunt op` lists them. Default: what the names of the tensors say, "
+        "cross entropy where there are logits.",
         suggestions=_operations,
     )
     role: Sequence[str] = option(
         (),
         metavar="ROLE=[FILE:]NAME",
-        help="Which tensor plays a role of --op. Default: by name.",
+        help="Which tensor plays a role of the operation. Default: by name.",
     )
     dtype: Sequence[str] = option(
         (),

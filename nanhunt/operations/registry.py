@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.distance_options import DistanceOptions
+from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.gumbel_options import GumbelOptions
 from nanhunt.operations.kl_options import KlOptions
 from nanhunt.operations.masked_mean_options import MaskedMeanOptions
@@ -23,6 +24,7 @@ _HOMES = {
     "difference": "nanhunt.difference.operation:DIFFERENCE",
     "bce": "nanhunt.operations.bce:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
+    "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
     "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
@@ -42,6 +44,7 @@ DEFAULT = "cross-entropy"
 
 @dataclass(frozen=True, kw_only=True)
 class OperationOptions(
+    FunctionOptions,
     GumbelOptions,
     DistanceOptions,
     KlOptions,

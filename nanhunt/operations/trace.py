@@ -59,10 +59,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if self.found is None:
-            name = func.overloadpacket.__name__
-            inputs = [each for each in _tensors(args) if each.is_floating_point()]
-            outputs = [each for each in _tensors([result]) if each.is_floating_point()]
-            text = None if name in _SILENT else _explained(name, args, inputs, outputs)
+            text = explained(func.overloadpacket.__name__, args, result)
             if text:
                 self.found = FirstBad(text, self.backward)
         return result
@@ -74,6 +71,15 @@ def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+
+
+def explained(name: str, args: Sequence[Any], result: Any) -> str | None:
+    """What a dispatched operation made NaN or infinite, "log(0) = -inf"; None where it is not to blame."""
+    if name in _SILENT:
+        return None
+    inputs = [each for each in _tensors(args) if each.is_floating_point()]
+    outputs = [each for each in _tensors([result]) if each.is_floating_point()]
+    return _explained(name, args, inputs, outputs)
 
 
 def _explained(

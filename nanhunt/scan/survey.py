@@ -11,14 +11,16 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.training_log import logged
 from nanhunt.load.tree import coordinates, fits_layout
-from nanhunt.operations import registry
+from nanhunt.operations.choosing import asked
 from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
+from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
 
 OptionsFor = Callable[[str], Options]
@@ -43,12 +45,17 @@ class Survey:
     """What is known of the file that is being judged."""
     executor: Executor = field(default_factory=Fastest)
     """Who judges units of work."""
+    operation: Described | None = None
+    """What to judge tensors as, where the options cannot name it: a function that is given itself."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
         paths = list(paths)
+        if self.options.first:
+            yield from first_bad(paths, self.options, self.path)
+            return
         try:
             found = find(paths, self.options.exclude)
         except NanhuntError as error:
@@ -56,6 +63,7 @@ class Survey:
             return
         _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
+        yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
@@ -74,7 +82,7 @@ class Survey:
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
-            return self.container(container, registry.find(options.op), options=options)
+            return self.container(container, self.operation or asked(options), options=options)
         except NothingToCheck as error:
             self._empty[file] = error
             return _not_looked_at((file, "no floating-point numbers"))
@@ -83,7 +91,7 @@ class Survey:
 
     def without_a_file(self) -> Report:
         """The batch that the operation has for showing itself. Raises NanhuntError where it has none."""
-        operation = registry.find(self.options.op)
+        operation = asked(self.options)
         if operation.batch is None:
             raise NanhuntError(f"--op {operation.name} has no batch of its own to show.", "Name a PATH.")
         return self.container(Container("", {}, "memory"), operation, operation.batch())

@@ -12,6 +12,7 @@ from nanhunt.load.container import Container
 from nanhunt.load.memory import FILE
 from nanhunt.load.reference import tensor_at
 from nanhunt.load.tensor import FLOATING, Tensor
+from nanhunt.operations.assignment import parted
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
@@ -19,22 +20,55 @@ from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
 from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
+from nanhunt.operations.registry import OperationOptions
 from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.operations.values.judge import judge_values
+from nanhunt.options import one_of
+
+NO_NOTES: Mapping[str, tuple[str, ...]] = {}
 
 
-def judge(container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+def judge(
+    container: Container,
+    given: Mapping[str, Tensor],
+    run: Run,
+    used: frozenset[str] = frozenset(),
+    notes: Mapping[str, tuple[str, ...]] = NO_NOTES,
+) -> Iterator[Outcome]:
     """As ``Described.judge`` says: each problem as soon as it is known, then the values.
 
+    ``used``: labels of tensors that were judged as another operation already; ``notes``: more to say, by label.
     Raises NanhuntError where there is nothing to compare.
     """
-    chosen = _chosen(container, given, run.options)
-    if run.compares and not chosen.problems:
+    chosen = _chosen(container, given, with_roles(run.options))
+    chosen = replace(
+        chosen,
+        problems=tuple(each for each in chosen.problems if each.logits.label not in used),
+        values=tuple(each for each in chosen.values if each.label not in used),
+        notes={**chosen.notes, **notes},
+    )
+    if run.compares and not chosen.problems and not used:
         raise _nothing_to_compare(*(tensor.label for tensor in chosen.values[:5]))
     for problem in chosen.problems:
         yield from _problem(problem, chosen.class_weights, run)
     if not run.compares:
         yield from judge_values(chosen.values, chosen.notes, run)
+
+
+def with_roles(options: OperationOptions) -> OperationOptions:
+    """Cross entropy's tensors as --role names them, which is --logits, --targets and --class-weights in other words.
+
+    Raises NanhuntError for a role that cross entropy does not have.
+    """
+    said = dict(parted(text) for text in options.role)
+    for name in said:
+        one_of("--role", name, ("logits", "targets", "class-weights"))
+    return replace(
+        options,
+        logits=(said["logits"],) if "logits" in said else options.logits,
+        targets=said.get("targets", options.targets),
+        class_weights=said.get("class-weights", options.class_weights),
+    )
 
 
 def _chosen(container: Container, given: Mapping[str, Tensor], options: CrossEntropyOptions) -> Chosen:

@@ -1,0 +1,295 @@
+"""The user's function as an operation like the others, made when its code is known."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.container import Container
+from nanhunt.load.reference import contents, tensor_at
+from nanhunt.load.roles import Role, complete_sets, missing
+from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
+from nanhunt.load.wording import did_you_mean, printable
+from nanhunt.operations.assignment import parted
+from nanhunt.operations.function.code import Code, code_of
+from nanhunt.operations.function.options import FunctionOptions
+from nanhunt.operations.function.rules import RULES
+from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
+from nanhunt.operations.operation import Block, Described, Form, Operation, Plan, Sliced, Tensors
+from nanhunt.operations.run import Outcome, Run
+from nanhunt.results.report import Finding, TensorReport
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanhunt.operations.operation import Bools
+    from nanhunt.operations.problem import Problem
+
+DIFFERENCE = 1e-6
+"""Relative: two ways of writing one function agree to this in float64, with room for cancelled digits."""
+MOST_TOGETHER = 1 << 24
+"""Values of a batch that is also run as a whole."""
+
+
+def naive(t: Tensors, way: Way) -> torch.Tensor:
+    """--function, your code as it stands."""
+    return values(way.code, t, way)
+
+
+def stable(t: Tensors, way: Way) -> torch.Tensor:
+    """--stable, the other way of writing it."""
+    return values(way.stable or way.code, t, way)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserFunction(Described):
+    """Runs code of the user's; without any it can only be told about."""
+
+    code: Code | None = None
+    other: Code | None = None
+    """--stable."""
+
+    def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
+        """Every place that has a tensor for each parameter, in every dtype asked for.
+
+        Raises NanhuntError besides for code that raises, changes its input, or returns no single tensor.
+        """
+        if self.code is None:
+            raise NanhuntError("--op function needs a function.", "Name it: --function FILE.py:NAME.")
+        codes = run.codes(self.name)
+        said = dict(parted(text) for text in run.options.role)
+        for tensors in sets_of(self.code, container, said, given, run.options.stored_dtype):
+            main = next(each for each in tensors.values() if each.dtype in FLOATING)
+            for dtype in run.dtypes(main):
+                yield judged(self.code, self.other, tensors, dtype, codes, run)
+                run.advance(main.data.nbytes)
+
+
+FUNCTION = UserFunction(
+    name="function",
+    what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name.",
+    roles=(),
+    options=FunctionOptions,
+    forms={"naive": naive, "stable": stable},
+    rules=RULES,
+)
+
+
+def user_function(
+    function: Callable[..., Any] | str, stable: Callable[..., Any] | str | None = None
+) -> UserFunction:
+    """The operation of judging that function. Raises NanhuntError as ``code_of`` does."""
+    code = code_of(function, "--function")
+    other = None if stable is None else code_of(stable, "--stable")
+    if other is not None and not other.required <= set(code.parameters):
+        raise NanhuntError(
+            f"{other.name} (--stable) takes {', '.join(sorted(other.required))}, {code.name} "
+            f"{', '.join(code.parameters)}.",
+            "Both are given the same tensors by name: let their parameters be called alike.",
+        )
+    roles = tuple(_parameter(name, code) for name in code.parameters)
+    return replace(FUNCTION, roles=roles, code=code, other=other)
+
+
+def sets_of(
+    code: Code,
+    container: Container,
+    said: Mapping[str, str],
+    known: Mapping[str, Tensor],
+    stored_dtype: str | None,
+) -> list[dict[str, Tensor]]:
+    """Tensors by parameter, once for each place that has all: as --role says, by name, or one for the only parameter.
+
+    Raises NanhuntError for a role that is no parameter, and for a parameter
+    without a default that nothing fits.
+    """
+    for name in said:
+        if name not in code.parameters:
+            raise NanhuntError(
+                f"{code.name} has no parameter {name} (--role).",
+                f"{did_you_mean(name, code.parameters)}It takes {', '.join(code.parameters)}.",
+            )
+    roles = {name: _parameter(name, code) for name in code.parameters}
+    given = {name: tensor_at(spec, roles[name], stored_dtype, container) for name, spec in said.items()}
+    given |= known
+    exact = {name: each for name, each in container.tensors.items() if name in roles and name not in given}
+    if not missing(roles.values(), {**given, **exact}):
+        return [_checked(code, {**exact, **given}, container)]
+    found = complete_sets(container, [role for name, role in roles.items() if name not in given])
+    if not found:
+        found = [_lone(code, container, given)]
+    return [_checked(code, {**one, **given}, container) for one in found]
+
+
+def _parameter(name: str, code: Code) -> Role:
+    return Role(name, re.escape(name.lower()), FLOATING + INTEGER, required=name in code.required)
+
+
+def _lone(code: Code, container: Container, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The only tensor for the only parameter that must be given. Raises NanhuntError where there are more of either."""
+    open_ones = [name for name in code.parameters if name in code.required and name not in given]
+    floating = [each for each in container.tensors.values() if each.dtype in FLOATING]
+    if len(code.required) == len(floating) == 1:
+        return {open_ones[0]: floating[0]}
+    raise NanhuntError(
+        f"{code.name} needs {', '.join(open_ones)}: not in one place of {printable(container.file)} by that name.",
+        f"{did_you_mean(open_ones[0], container.tensors)}Say which: --role {open_ones[0]}=NAME. {contents(container)}",
+    )
+
+
+def _checked(code: Code, tensors: Mapping[str, Tensor], container: Container) -> dict[str, Tensor]:
+    if not any(each.dtype in FLOATING and each.shape for each in tensors.values()):
+        raise NanhuntError(
+            f"{code.name} is given no floating-point tensor.",
+            f"Its parameters {', '.join(code.parameters)} take tensors by name. {contents(container)}",
+        )
+    return {name: tensors[name] for name in code.parameters if name in tensors}
+
+
+def judged(
+    code: Code, other: Code | None, tensors: Mapping[str, Tensor], dtype: str, codes: frozenset[str], run: Run
+) -> TensorReport:
+    """The report on the function run on these tensors in that dtype."""
+    from nanhunt.operations.caller import defaults_of_libraries
+    from nanhunt.operations.findings import report
+    from nanhunt.operations.judge import ranges, tally
+    from nanhunt.operations.problem import problem_of
+    from nanhunt.operations.tally import Tally
+
+    with defaults_of_libraries():
+        arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
+        plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
+        way = _way(code, other, arrays, plain)
+        operation = operation_of(way, arrays)
+        problem = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
+        found = Tally()
+        for first, last in ranges(problem):
+            found += tally(problem, first, last)
+        made = report(problem, found, compares=run.compares)
+        together = _together(problem, made) if "NH916" in codes else ()
+    notes = (_ran(way), *made.notes)
+    return replace(
+        made, findings=tuple(sorted((*made.findings, *together), key=lambda f: f.code)), notes=notes
+    )
+
+
+def _way(code: Code, other: Code | None, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Way:
+    """How the function is run, found out on the first rows."""
+    import numpy as np
+
+    from nanhunt.dtypes.convert import to_torch
+
+    first = next(each for each in tensors.values() if each.dtype in FLOATING and each.shape)
+    rows = frozenset(name for name, each in tensors.items() if each.shape[:1] == first.shape[:1])
+    few = {
+        name: to_torch(np.ascontiguousarray(each.data[:PROBED] if name in rows else each.data), each.dtype)
+        for name, each in tensors.items()
+    }
+    return way_of(code, other, few, rows, plain)
+
+
+def _ran(way: Way) -> str:
+    other = f"; stable is {way.stable.name}" if way.stable else ""
+    if not way.rows:
+        return (
+            f"runs your code, nothing of the dump: naive is {way.code.name}{other}; as one batch: {way.why}"
+        )
+    how = "each row as a batch of one" + (
+        "" if way.mapped else ", one by one (torch.func.vmap cannot map it)"
+    )
+    return f"runs your code, nothing of the dump: naive is {way.code.name}{other}; {how}"
+
+
+def _together(problem: Problem, made: TensorReport) -> tuple[Finding, ...]:
+    """What the function makes of all rows at once, where no row alone goes bad."""
+    from nanhunt.operations.judge import run_form
+    from nanhunt.operations.problem import read_block
+
+    alone = made.implementations["naive"]
+    way: Way = problem.options
+    size = sum(math.prod(each.shape) for each in problem.tensors.values())
+    if not way.rows or alone.bad_value_rows or alone.bad_gradient_rows or size > MOST_TOGETHER:
+        return ()
+    block = read_block(problem, 0, problem.plan.group_count)
+    ran = run_form(
+        problem.operation, naive, block.cast, replace(block, options=replace(way, rows=frozenset())), 1.0
+    )
+    bad = not bool(ran.value.isfinite().all())
+    if not bad and all(bool(each.isfinite().all()) for each in ran.gradients.values()):
+        return ()
+    said = f"it gives {float(ran.value.reshape(-1)[0]):.6g}" if bad else "its gradient is not finite"
+    rule = next(rule for rule in RULES if rule.code == "NH916")
+    message = f"all {problem.plan.unit_count:,} rows together in {problem.dtype}: {said}"
+    return (Finding(rule.code, rule.name, rule.severity, 0, (), message),)
+
+
+def operation_of(way: Way, tensors: Mapping[str, Tensor]) -> Operation:
+    """The operation whose forms are the user's functions, run in that way on those tensors."""
+    floating = [name for name, each in tensors.items() if each.dtype in FLOATING and each.shape]
+    others = [name for name in tensors if name not in floating]
+    trained = way.rows or tensors.keys()
+    roles = tuple(
+        Role(
+            name, "", FLOATING + INTEGER, required=False,
+            gradient="unit" if name in floating and name in trained else "",
+        )
+        for name in (*floating, *others)
+    )  # fmt: skip
+    forms: dict[str, Form] = {"naive": naive, **({"stable": stable} if way.stable else {})}
+    return Operation(
+        name="function", what=FUNCTION.what, roles=roles, options=FunctionOptions, forms=forms, rules=RULES,
+        unit="row" if way.rows else "batch",
+        fused_call=way.stable.name if way.stable else "the same code in float64",
+        plan=plan, truth=truth, facts=facts, slots=lambda _: {}, reduces=way.reduction != "none",
+    )  # fmt: skip
+
+
+def plan(shapes: Mapping[str, tuple[int, ...]], way: Way) -> Plan:
+    """A row is a group; the batch as a whole is one where its rows cannot be run apart."""
+    if not way.rows:
+        return Plan((), (), {})
+    count = next(shapes[name][0] for name in shapes if name in way.rows)
+    return Plan((count,), (), {name: Sliced(shapes[name], len(shapes[name]) - 1) for name in way.rows})
+
+
+def truth(t: Tensors, way: Way) -> torch.Tensor:
+    """The same code in float64; where that is not finite, --stable in float64."""
+    made = values(way.code, t, way)
+    if way.stable is not None and not bool(made.isfinite().all()):
+        made = made.where(made.isfinite(), values(way.stable, t, way))
+    return made.where(made.isfinite(), math.nan) if _are_losses(made) else made
+
+
+def facts(block: Block) -> dict[str, Bools]:
+    """not_finite, cast_overflow, truth_fails, differs: each bool (rows,)."""
+    import torch
+
+    way: Way = block.options
+    bad = lost = torch.zeros(block.count, dtype=torch.bool)
+    for name, each in block.stored.items():
+        if each.is_floating_point():
+            bad = bad | _any(each.isnan() | (each == math.inf), name in way.rows)
+            lost = lost | _any(each.isfinite() & ~block.cast[name].isfinite(), name in way.rows)
+    wide = doubled(block.cast)
+    fails = (
+        truth(wide, way).reshape(block.count, -1).isnan().any(-1)
+    )  # losses that are infinite are NaN there
+    found = {"not_finite": bad, "cast_overflow": lost, "truth_fails": fails, "differs": bad & False}
+    if way.stable is not None:
+        one, two = (values(code, wide, way).reshape(block.count, -1) for code in (way.code, way.stable))
+        apart = (one - two).abs() > DIFFERENCE * one.abs().clamp_min(1.0)
+        found["differs"] = (apart & one.isfinite() & two.isfinite()).any(-1)
+    return {name: each.numpy() for name, each in found.items()}
+
+
+def _are_losses(made: torch.Tensor) -> bool:
+    """Whether a row has one number, which no mask makes infinite; outputs of several may hold -inf on purpose."""
+    return made[:1].numel() == 1
+
+
+def _any(holds: torch.Tensor, by_row: bool) -> torch.Tensor:
+    return holds.reshape(len(holds), -1).any(-1) if by_row else holds.any()

@@ -1,0 +1,104 @@
+"""Without --op an operation is chosen by a whole set of names, never by shapes; what was chosen is said, and why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nanhunt
+
+HEADS = torch.zeros(1, 2, 4, 8)
+TOKENS = torch.full((2, 3), -1.0)
+POLICY = {"per_token_logps": TOKENS, "old_per_token_logps": TOKENS - 100.0, "advantages": torch.ones(2)}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(tensors):
+        path = tmp_path / "dump.pt"
+        torch.save(tensors, path)
+        return path
+
+    return save
+
+
+def judged_as(report) -> dict[str, str]:
+    """The operation of each tensor that was judged, by name."""
+    return {tensor.tensor: tensor.operation for tensor in report.tensors}
+
+
+def test_a_whole_set_of_names_is_chosen_and_said(saved):
+    report = nanhunt.check(saved({"step": {7: {**POLICY, "rewards": torch.ones(2)}}}))
+    assert judged_as(report) == {"step.7.per_token_logps": "ppo", "step.7.rewards": "values"}
+    (policy,) = [each for each in report.tensors if each.operation == "ppo"]
+    assert policy.notes[0] == "--op ppo by name: log_probs, old_log_probs, advantages stand together"
+    assert [finding.code for finding in policy.findings] == ["NH807"]
+
+
+def test_in_memory_too():
+    assert judged_as(nanhunt.check(POLICY)) == {"per_token_logps": "ppo"}
+    assert judged_as(nanhunt.compare(POLICY)) == {"per_token_logps": "ppo"}
+
+
+def test_logits_beside_it_stay_logits(saved):
+    path = saved(
+        {"logits": torch.zeros(3, 4), "labels": torch.tensor([0, 1, 2]), "query": HEADS, "key": HEADS}
+    )
+    assert judged_as(nanhunt.check(path)) == {"logits": "cross-entropy", "query": "attention"}
+    assert set(judged_as(nanhunt.compare(path)).values()) == {"cross-entropy", "attention"}
+    assert judged_as(nanhunt.check(path, op="cross-entropy"))["query"] == "values"
+    assert judged_as(nanhunt.check(path, logits="logits")) == {"logits": "cross-entropy"}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"a": HEADS, "b": HEADS, "c": HEADS},  # the shapes of attention
+        {"query": HEADS, "output": HEADS},
+        {"q_proj": {"weight": torch.zeros(8, 8)}, "k_proj": {"weight": torch.zeros(8, 8)}},
+        {"log_probs": TOKENS, "advantages": torch.ones(2)},
+        {"layer0": {"query": HEADS}, "layer1": {"key": HEADS}},  # never in one place
+        {"hidden_states": torch.zeros(2, 8)},
+    ],
+)
+def test_half_a_set_is_values_only(saved, tensors):
+    assert set(judged_as(nanhunt.check(saved(tensors))).values()) == {"values"}
+
+
+def test_names_alone_never_refuse_numbers(saved):
+    path = saved({**POLICY, "advantages": torch.ones(5)})
+    report = nanhunt.check(path)
+    assert not report.errors
+    (tensor,) = [each for each in report.tensors if each.tensor == "per_token_logps"]
+    assert tensor.operation == "values"
+    assert "cannot be judged so: --op ppo: these shapes do not fit" in tensor.notes[0]
+
+
+def test_roles_say_which_operation_is_meant(saved):
+    path = saved(
+        {"a": TOKENS, "b": TOKENS, "c": torch.ones(2), "x": torch.zeros(2, 4), "y": torch.tensor([0, 1])}
+    )
+    policy = nanhunt.check(path, role=["log_probs=a", f"old_log_probs={path}:b", "advantages=c"])
+    assert judged_as(policy) == {"a": "ppo"}
+    (logits,) = nanhunt.check(path, role=["logits=x", "targets=y"]).tensors
+    assert (logits.operation, logits.targets.source) == ("cross-entropy", f"{path}:y")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"role": ["qery=a"]}, "Did you mean query?"),
+        ({"role": ["mu"]}, "is not ROLE=[FILE:]NAME"),
+        ({"role": ["query=a", "advantages=a"]}, "No operation has all the roles advantages, query"),
+        ({"op": "cross-entropy", "role": ["advantages=a"]}, "--role advantages is not known"),
+        ({"op": "ppo"}, 'Did you mean "old_log_prbs"? Say which: --role old_log_probs=NAME'),
+        ({"op": "attention"}, "query float32 (2, 3), q_states float32 (2, 3) could each be query"),
+    ],
+)
+def test_what_is_missing_or_unclear_is_said(saved, options, said):
+    path = saved(
+        {"log_probs": TOKENS, "old_log_prbs": TOKENS, "advantages": torch.ones(2), "query": TOKENS,
+         "q_states": TOKENS, "key": TOKENS}
+    )  # fmt: skip
+    (error,) = nanhunt.check(path, **options).errors
+    assert said in error.message + " " + error.hint
