@@ -124,8 +124,13 @@ def fused(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
 
 
 def truth(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
-    """log_softmax in float64."""
-    return -_picked(t, _scores(t, options).log_softmax(-1))
+    """float64; the maximum first and the others through log1p, so that a small loss keeps its digits."""
+    import torch
+
+    scores = _scores(t, options)
+    largest, at = scores.max(-1, keepdim=True)
+    others = (scores - largest).exp().scatter(-1, at, 0.0).sum(-1)
+    return (largest[..., 0] - _picked(t, scores)) + torch.log1p(others)
 
 
 def isolate(t: Tensors, options: ContrastiveOptions, row: int) -> tuple[Tensors, ContrastiveOptions]:

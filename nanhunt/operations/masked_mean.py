@@ -170,7 +170,7 @@ def facts(block: Block) -> dict[str, Bools]:
         "cast_overflow": _any(t, keep & lost),
         "empty": count == 0,
         "hidden": _any(t, ~keep & ~values.isfinite()),
-        "single": count == 1,
+        "single": (count == 1) & _has_std(t, block.options),
     }
     rows = {name: each if "groups" in t else each[..., 0] for name, each in found.items()}
     return numpy_of({name: each.contiguous() for name, each in rows.items()})
@@ -331,11 +331,11 @@ MASKED_MEAN = Operation(
     fused_call="where before the sum",
     roles=(
         Role(
-            "values", r"(.*[_-])?(values|loss(es)?|rewards?|scores?|returns?|advantages?)|per_token_loss", FLOATING,
+            "values", r"values|(.*[_-])?rewards?|(per[_-])?token[_-]loss(es)?", FLOATING,
             dimensions=1, what="(..., T) float, or rewards (B,) with groups", gradient="unit",
         ),
         Role(
-            "mask", r"(.*[_-])?mask", FLOATING + INTEGER, dimensions=1,
+            "mask", r"((completion|response|action|loss|token|padding)[_-])?mask", FLOATING + INTEGER, dimensions=1,
             what="the values' shape: not 0 where a value counts", cast=False,
         ),
         Role(
