@@ -179,23 +179,23 @@ _WAYS_OUT = (_SAFE, _EPS_20, _EPS_10, _NAN_TO_NUM)
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: tuple[Rule[Facts, Any, Any], ...] = (
-    *input_rules("gumbel-softmax", "NH91", masks=["logits"]),
+    *input_rules("gumbel-softmax", "NH93", masks=["logits"]),
     Rule(
-        "NH913", "gumbel-of-nothing", _E,
+        "NH933", "gumbel-of-nothing", _E,
         "Every logit of the row is -inf.",
         "The softmax over nothing is 0 / 0, with any noise.",
         "Leave such rows out.",
         operation="gumbel-softmax", holds=lambda f: f.own["nothing"], arithmetic=_ROW, input_at_fault=True,
     ),
     Rule(
-        "NH914", "gumbel-softmax-not-finite", _E,
+        "NH934", "gumbel-softmax-not-finite", _E,
         "The samples are not finite even with the noise of F.gumbel_softmax in float32.",
         "(logits + noise) / tau leaves float32.",
         "Bound the logits, or raise tau.",
         operation="gumbel-softmax", holds=lambda f: fails(f.fused) & ~at_fault(f), arithmetic=says("fused", _ROW),
     ),
     Rule(
-        "NH915", "uniform-one", _W,
+        "NH935", "uniform-one", _W,
         "A uniform number is 1 in the dtype: -log(-log 1) = inf, and the row NaN.",
         "torch.rand is below 1, but a number near 1 rounds to 1 in half precision; a cast does the same.",
         "Take -log of exponential_() noise, in float32, as F.gumbel_softmax does on logits.float().",
@@ -203,7 +203,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         fixes=_WAYS_OUT,
     ),
     Rule(
-        "NH916", "scaled-score-overflow", _W,
+        "NH936", "scaled-score-overflow", _W,
         "(logits + noise) / tau overflows: inf - inf in the softmax is NaN.",
         "A small tau multiplies what is moderate beyond the format's largest number.",
         "Compute the samples in float32.",
@@ -212,7 +212,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         arithmetic=says("naive", _ROW), fixes=_WAYS_OUT,
     ),
     Rule(
-        "NH917", "naive-gumbel-softmax-not-finite", _W,
+        "NH937", "naive-gumbel-softmax-not-finite", _W,
         "The samples of -log(-log u) are not finite, or their gradient is not.",
         "Noise or scores leave the format on the way.",
         "Take -log of exponential_() noise, in float32.",
@@ -221,7 +221,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         arithmetic=says("naive", _ROW), fixes=_WAYS_OUT,
     ),
     Rule(
-        "NH918", "uniform-zero", _N,
+        "NH938", "uniform-zero", _N,
         "A uniform number is 0: its class has noise -inf, and is never drawn.",
         "-log(-log 0) = -inf; torch.rand in float16 gives 0 once in 2,048 draws.",
         "Take -log of exponential_() noise, in float32.",
@@ -229,7 +229,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         fixes=(_SAFE,),
     ),
     Rule(
-        "NH919", "eps-inside-gumbel", _N,
+        "NH939", "eps-inside-gumbel", _N,
         "With eps = 1e-20 inside the logarithms, as in the paper's code, the samples are still not finite.",
         "In half precision 1e-20 is 0, and u + 1e-20 is u.",
         "Take -log of exponential_() noise, in float32.",
