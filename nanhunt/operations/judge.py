@@ -75,7 +75,7 @@ def _largest_error(values: torch.Tensor, true: torch.Tensor) -> float | None:
 
 
 def tally(problem: Problem, first: int, last: int, *, compares: bool = True) -> Tally:
-    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; its values only where it ``compares``."""
+    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; sums of values only to compare."""
     counted = health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
     if not compares and is_proven(problem, first, last):
         nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
