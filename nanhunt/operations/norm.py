@@ -298,4 +298,5 @@ NORM = Operation(
     slots=slots,
     screen=screen,
     scale=scale,
+    shapes={"hidden_states": (32, 64)},
 )  # fmt: skip
