@@ -54,7 +54,7 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
     """
     choices, undecided = [], {}
     for tensors in by_spot(container.tensors.values()).values():
-        if len(tensors) < 2:  # which tells no operation: none is loaded to find out
+        if len(tensors) < 2:  # tells nothing, and most files need no operation to be loaded
             continue
         here = replace(container, tensors={tensor.name: tensor for tensor in tensors})
         found = [(each, one) for each in _operations() for one in complete_sets(here, each.roles)]
