@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("render",),
     ("api",),
     ("watch",),  # it tries its fixes and commands on the public interface, as a user would
-    ("cli", "testing"),
+    ("cli", "testing", "notebook"),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
