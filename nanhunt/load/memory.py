@@ -77,7 +77,7 @@ def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 CPU = 1
-"""DLDeviceType kDLCPU, https://dmlc.github.io/dlpack/latest/c_api.html; the others are memory that NumPy cannot read."""
+"""DLDeviceType kDLCPU (https://dmlc.github.io/dlpack/latest/c_api.html); NumPy cannot read what the others have."""
 DEVICES = {2: "CUDA", 3: "pinned CUDA memory", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "managed CUDA memory"}
 
 

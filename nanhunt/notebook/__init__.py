@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanhunt.errors import NanhuntError
 
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
 
-
-def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Called by ``%load_ext nanhunt``."""
+def load_ipython_extension(shell: Any) -> None:
+    """Called by ``%load_ext nanhunt`` with the running InteractiveShell."""
 
     def watched(line: str, cell: str) -> None:
         """Watch this cell: ``%%nanhunt [--every-op] [--continue]``."""

@@ -353,7 +353,8 @@ class Report:
         ]
         parts += [f"{len(self.errors):,} not read"] * bool(self.errors)
         told = ", ".join(parts) or "no finding"
-        return f"<nanhunt.Report: {told} in {judged:,} judged tensor{'s' * (judged != 1)}, exit code {int(self.exit_code)}>"
+        tensors = f"{judged:,} judged tensor{'s' * (judged != 1)}"
+        return f"<nanhunt.Report: {told} in {tensors}, exit code {int(self.exit_code)}>"
 
     def __add__(self, other: Report) -> Report:
         """Both reports in one. Associative and order-free: tensors and errors are kept in one total order."""

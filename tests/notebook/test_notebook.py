@@ -35,16 +35,18 @@ def test_jupyter_gets_a_small_block_without_foreign_markup() -> None:
         assert "<details>" in html
 
 
-def test_the_magic_watches_its_cell() -> None:
+def test_the_magic_watches_its_cell(tmp_path, monkeypatch, capsys) -> None:
     interactive = pytest.importorskip("IPython.core.interactiveshell")
-    shell = interactive.InteractiveShell()
+    monkeypatch.chdir(tmp_path)
+    shell = interactive.InteractiveShell(colors="nocolor")
     shell.run_line_magic("load_ext", "nanhunt")
     cell = (
         "import torch\nx = torch.tensor([200.0], requires_grad=True)\n(x.exp() - x.exp()).sum().backward()\n"
     )
     shell.run_cell(f"%%nanhunt\n{cell}")
-    error = shell.user_ns.get("_last", shell.last_execution_result)
-    assert type(shell.last_execution_result.error_in_exec or error.error_in_exec).__name__ == "NanFoundError"
+    said = capsys.readouterr().out
+    assert "NanFoundError" in said
+    assert "max 200 > 88.7228" in said
 
 
 def test_the_line_of_the_magic() -> None:
@@ -79,6 +81,6 @@ def test_arrays_of_any_library_are_taken(kind) -> None:
 
 
 def test_another_device_is_named() -> None:
-    with pytest.raises(nanhunt.NanhuntError, match="on another device .CUDA") as raised:
+    with pytest.raises(nanhunt.NanhuntError, match="on another device") as raised:
         nanhunt.check(OnlyDlpack(BAD, 2))
     assert "Copy it to the host" in raised.value.hint
