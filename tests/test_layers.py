@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scan", "difference"),
     ("render",),
     ("api",),
+    ("guard",),
     ("watch",),  # it tries its fixes and commands on the public interface, as a user would
     ("cli", "testing", "notebook"),
     ("__main__",),

@@ -264,4 +264,5 @@ BCE = Operation(
     rules=RULES,
     slots=slots,
     reduces=True,
+    shapes={"logits": (32, 10), "targets": (32, 10)},
 )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.formats import FORMATS
+from nanhunt.operations.exact import Exact
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Behaviour, Block, Facts, Form, Operation, Tensors
 from nanhunt.operations.problem import Problem, read_block
 from nanhunt.operations.tally import Tally, tally_rules
@@ -85,7 +86,8 @@ def tally(problem: Problem, first: int, last: int) -> Tally:
     }
     return replace(
         tally_rules(holds, numbers, problem.plan.unit_count),
-        behaviour=behaviour, sums=dict(observed.sums), errors=dict(observed.errors),
+        behaviour=behaviour, errors=dict(observed.errors),
+        sums={name: Exact.of(value) for name, value in observed.sums.items()},
         health=health.count(problem.part(0, first, last), problem.main.dtype),
     )  # fmt: skip
 
