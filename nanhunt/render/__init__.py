@@ -13,8 +13,15 @@ from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
 from nanhunt.results.report import Report
 
-REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
-SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "sarif", "markdown", "html")
+SUFFIXES = {
+    ".txt": "text",
+    ".json": "json",
+    ".xml": "junit",
+    ".sarif": "sarif",
+    ".md": "markdown",
+    ".html": "html",
+}
 
 
 def render(
@@ -49,6 +56,10 @@ def render(
             from nanhunt.render import junit
 
             return literal_lines(junit.render(report))
+        case "sarif":
+            from nanhunt.render import sarif
+
+            return sarif.render(report)
         case "markdown":
             from nanhunt.render import markdown
 

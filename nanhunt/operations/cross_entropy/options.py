@@ -22,6 +22,12 @@ class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
         "Default: where that is recognised.",
         is_flag=True,
     )
+    loss: str | None = option(
+        None,
+        help="How you write it: fused, by calling F.cross_entropy, drops the warnings, which are about code written "
+        "by hand. Default: they stay, since logits do not say who computes what with them.",
+        choices=("fused", "naive"),
+    )
     temperature: float = option(1.0, help="Divides the logits first.")
     ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
     label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)

@@ -6,7 +6,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
 from nanhunt.results.difference import Difference
 
-DIFFERENCE_FORMATS = ("text", "json", "github", "junit", "markdown", "html")
+DIFFERENCE_FORMATS = ("text", "json", "github", "junit", "sarif", "markdown", "html")
 
 
 def render_difference(
@@ -37,6 +37,10 @@ def render_difference(
             from nanhunt.render.difference import junit
 
             return literal_lines(junit.render(found))
+        case "sarif":
+            from nanhunt.render.difference import sarif
+
+            return sarif.render(found)
         case "markdown":
             from nanhunt.render.difference import markdown
 
