@@ -35,7 +35,7 @@ def report() -> Report:
 
 def test_a_result_for_every_finding_the_gravest_first() -> None:
     run = log_of(render(report(), "sarif"))
-    assert [result["ruleId"] for result in run["results"]][0] == "NH001"
+    assert run["results"][0]["ruleId"] == "NH001"
     assert {"NH101", "NH201"} <= {result["ruleId"] for result in run["results"]}
     assert run["invocations"][0]["executionSuccessful"] is True
     assert run["tool"]["driver"]["version"] == nanhunt.__version__
