@@ -102,5 +102,6 @@ def _result(each: Result) -> dict[str, Any]:
 
 def _location(file: str) -> dict[str, Any]:
     """A tensor file has no lines; GitHub shows nothing that has none."""
-    uri = quote(PurePath(file).as_posix()) if file else "-"
+    # A name that is no UTF-8 keeps its bytes.
+    uri = quote(PurePath(file).as_posix().encode("utf-8", "surrogateescape")) if file else "-"
     return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
