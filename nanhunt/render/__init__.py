@@ -15,10 +15,11 @@ from nanhunt.literal import literal_lines
 from nanhunt.options import one_of
 from nanhunt.results.report import Report
 
-REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "sarif", "markdown", "html")
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "github", "junit", "sarif", "markdown", "html")
 SUFFIXES = {
     ".txt": "text",
     ".json": "json",
+    ".jsonl": "jsonl",
     ".xml": "junit",
     ".sarif": "sarif",
     ".md": "markdown",
@@ -46,10 +47,11 @@ def render(
         from nanhunt.render import text
 
         return text.render(report, width=width, color=color, verbosity=verbosity, ascii=ascii)
-    if format == "json":
-        from nanhunt.render import json
+    if format in ("json", "jsonl"):
+        from nanhunt.render import json, jsonl
 
-        return json.render(report, verbosity=verbosity)
+        write = json.render if format == "json" else jsonl.render
+        return write(report, verbosity=verbosity)
     module = importlib.import_module(f"{__name__}.{format}")
     return literal_lines(module.render(report))
 

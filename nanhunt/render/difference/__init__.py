@@ -8,7 +8,7 @@ from nanhunt.literal import literal_lines
 from nanhunt.options import one_of
 from nanhunt.results.difference import Difference
 
-DIFFERENCE_FORMATS = ("text", "json", "github", "junit", "sarif", "markdown", "html")
+DIFFERENCE_FORMATS = ("text", "json", "jsonl", "github", "junit", "sarif", "markdown", "html")
 
 
 def render_difference(
@@ -29,7 +29,7 @@ def render_difference(
         from nanhunt.render.difference import text
 
         return text.render(found, width=width, color=color, verbosity=verbosity, ascii=ascii)
-    if format == "json":
-        return found.to_json(verbose=verbosity > 0)
+    if format in ("json", "jsonl"):
+        return found.to_json(2 if format == "json" else None, verbose=verbosity > 0)
     module = importlib.import_module(f"{__name__}.{format}")
     return literal_lines(module.render(found))
