@@ -88,7 +88,7 @@ def tally(problem: Problem, first: int, last: int) -> Tally:
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, errors=dict(observed.errors),
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
-        health=health.count(problem.part(0, first, last), problem.main.dtype),
+        health=health.count(problem.part(first, last), problem.main.dtype),
     )  # fmt: skip
 
 
