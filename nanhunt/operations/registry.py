@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from nanhunt.operations.attention_options import AttentionOptions
+from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.norm_options import NormOptions
@@ -18,7 +19,7 @@ _HOMES = {
     "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
     "values": "nanhunt.operations.values.operation:VALUES",
     "difference": "nanhunt.difference.operation:DIFFERENCE",
-    "bce": "nanhunt.operations.bce:BCE",
+    "bce": "nanhunt.operations.bce.operation:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
     "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
@@ -33,7 +34,9 @@ DEFAULT = "cross-entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationOptions(FunctionOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions):
+class OperationOptions(
+    BceOptions, FunctionOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions
+):
     """The options of all operations; one that has options of its own adds their class to the bases.
 
     The class must be quick to import: every command's flags are made of it before anything else is loaded.

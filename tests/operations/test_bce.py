@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanhunt.errors import NanhuntError
-from nanhunt.operations.bce import BCE, BceOptions
+from nanhunt.operations.bce.operation import BCE
+from nanhunt.operations.bce.options import BceOptions
 from nanhunt.results.report import Severity
 
 CLIFFS = (
