@@ -82,7 +82,7 @@ class BetaOptions:
     """Weights of a reference policy."""
 
     beta: float = option(
-        0.1, help="Weight of the KL term of ppo, and of the margin of a preference (bce).", at_least=0.0
+        0.1, help="Weight of ppo's KL term, and of the margin of a preference (bce).", at_least=0.0
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nanhunt.operations.bce.options import BceOptions
@@ -57,6 +58,10 @@ def _is_preference(problem: Any) -> bool:
     return not _is_labelled(problem)
 
 
+def _narrow(when: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda problem: problem.narrow and when(problem)
+
+
 _CALL = "loss = F.binary_cross_entropy_with_logits(logits{cast}, targets{cast}{options})"
 _MARGIN = "loss = -F.logsigmoid({margin}).{reduction}()"
 _FOCAL = (
@@ -72,10 +77,8 @@ RIGHT: tuple[Fix[Any], ...] = (
     Fix("call F.logsigmoid on the margin", _MARGIN, when=_is_preference),
 )
 FLOAT32: tuple[Fix[Any], ...] = tuple(
-    Fix(
-        "compute the loss in float32", code, slots=_IN_FLOAT32, when=lambda p, kind=kind: p.narrow and kind(p)
-    )
-    for code, kind in ((_CALL, _is_plain), (_FOCAL, _is_focal), (_MARGIN, _is_preference))
+    replace(each, title="compute the loss in float32", slots=_IN_FLOAT32, when=_narrow(each.when))
+    for each in RIGHT
 )
 BCE_LOSS: Fix[Any] = Fix(
     "F.binary_cross_entropy on sigmoid(logits)",

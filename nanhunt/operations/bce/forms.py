@@ -94,7 +94,7 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
 
 
 def logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
-    """F.logsigmoid for both logarithms: log s = logsigmoid of x, log of 1 - s = logsigmoid of -x; focal: exp of them."""
+    """F.logsigmoid for both logarithms: log s = logsigmoid of x, log(1 - s) of -x; focal: exp of them."""
     return _by_logsigmoid(t, options)
 
 
@@ -132,14 +132,14 @@ def _modulation(x: torch.Tensor, y: torch.Tensor, options: BceOptions) -> torch.
 
 
 def _by_logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
+    import torch
     import torch.nn.functional as F
 
     x, y = logits(t, options), targets(t, options)
     positive, negative = F.logsigmoid(x), F.logsigmoid(-x)
+    up = down = torch.ones_like(x)
     if options.gamma and "logits" in t:
         up, down = (options.gamma * negative).exp(), (options.gamma * positive).exp()
-    else:
-        up = down = 1.0
     weight = options.pos_weight if "logits" in t else 1.0
     return -(weight * y * (up * positive) + (1 - y) * (down * negative))
 
@@ -151,7 +151,9 @@ def truth(t: Tensors, options: BceOptions) -> torch.Tensor:
     x, y = logits(t, options), targets(t, options)
     rest = torch.log1p(torch.exp(-x.abs()))
     up, down = (-x).clamp_min(0.0) + rest, x.clamp_min(0.0) + rest
+    if options.gamma and "logits" in t:
+        up, down = up * (-options.gamma * down).exp(), down * (-options.gamma * up).exp()
     if "logits" in t:
-        up, down = up * (-options.gamma * down).exp() * options.pos_weight, down * (-options.gamma * up).exp()
+        up = up * options.pos_weight
     positive = torch.where(y == 0, 0.0, y * up)  # 0 * inf is 0 in truth
     return positive + torch.where(y == 1, 0.0, (1 - y) * down)
