@@ -91,6 +91,15 @@ def policy_batch() -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
+def preference_batch() -> dict[str, torch.Tensor]:
+    """Four pairs of a DPO step under TRL's names; with beta 0.1 the margin of pair 2 is -95.5, of pair 3 170."""
+    zero = torch.tensor([-20.0, -31.5, -45.0, -40.0])
+    return {
+        "chosen_logps": torch.tensor([-18.0, -32.0, -1000.0, -36.0]), "ref_chosen_logps": zero.clone(),
+        "rejected_logps": torch.tensor([-25.0, -31.0, -45.0, -1736.0]), "ref_rejected_logps": zero.clone(),
+    }  # fmt: skip
+
+
 def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
     """A Lightning-like checkpoint: weights, one of them NaN, and Adam moments too small for float16."""
 
@@ -130,6 +139,7 @@ def write(folder: Path) -> None:
     np.savez_compressed(folder / "batch.npz", logits=logits, labels=labels)
     save_file({"layers.0.attn.scores": attention_scores(rng)}, folder / "attention.safetensors")
     save_file(policy_batch(), folder / "policy.safetensors")
+    save_file(preference_batch(), folder / "preference.safetensors")
     torch.save(checkpoint(rng), folder / "checkpoint.pt")
     for step in range(1, STEPS + 1):
         logits, labels = dump_of_step(step, rng)

@@ -86,7 +86,7 @@ def tally(problem: Problem, first: int, last: int) -> Tally:
     return replace(
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, sums=dict(observed.sums), errors=dict(observed.errors),
-        health=health.count(problem.part(0, first, last), problem.main.dtype),
+        health=health.count(problem.main_part(first, last), problem.main.dtype),
     )  # fmt: skip
 
 

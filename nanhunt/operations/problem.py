@@ -74,9 +74,9 @@ class Problem:
         """Whether it is computed in less than float32."""
         return compute_format(self.dtype).unit_roundoff > FORMATS["float32"].unit_roundoff
 
-    def part(self, role: int, first: int, last: int) -> npt.NDArray[Any]:
-        """Groups ``first`` to ``last`` - 1 of one tensor as stored, by the number of its role."""
-        name = self.operation.roles[role].name
+    def main_part(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Groups ``first`` to ``last`` - 1 of the tensor that findings are about, as stored."""
+        name = next(role.name for role in self.operation.roles if role.name in self.tensors)
         return groups_of(self.tensors[name].data, self.plan, name, first, last)
 
 

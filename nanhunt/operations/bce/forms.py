@@ -58,11 +58,6 @@ def targets(t: Tensors, options: BceOptions) -> torch.Tensor:
     return t["targets"] if "logits" in t else torch.ones_like(t["chosen"])
 
 
-def is_plain(t: Tensors, options: BceOptions) -> bool:
-    """Whether it is F.binary_cross_entropy without anything about it."""
-    return "logits" in t and options.gamma == 0.0 and options.pos_weight == 1.0
-
-
 def naive(t: Tensors, options: BceOptions) -> torch.Tensor:
     """s = sigmoid(x); -(y log s + (1 - y) log(1 - s)), of a preference -log s; focal: times (1 - p)**gamma."""
     import torch
@@ -82,14 +77,14 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
     import torch
     import torch.nn.functional as F
 
-    x, y = logits(t, options), targets(t, options)
+    if "logits" not in t:
+        return fused(t, options)  # nobody has probabilities of margins
+    x, y = t["logits"], t["targets"]
     valid = (
         (y >= 0) & (y <= 1) & ~x.isnan()
     )  # for a single other one PyTorch raises, and there is no loss at all
     losses = F.binary_cross_entropy(torch.sigmoid(x.where(valid, 0.0)), y.where(valid, 0.0), reduction="none")
-    if "logits" in t:
-        weight = 1 + (options.pos_weight - 1) * y
-        losses = losses * weight * _modulation(x, y, options)
+    losses = losses * (1 + (options.pos_weight - 1) * y) * _modulation(x, y, options)
     return losses.where(valid, math.nan)
 
 

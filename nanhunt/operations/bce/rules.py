@@ -128,11 +128,11 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     Rule(
         "NH708", "bce-cancellation", _N,
         "The handwritten loss is finite, and off by more than its rounding.",
-        "1 - s loses the digits of s near 1.",
+        "1 - s loses the digits of s near 1; a margin of large log-probabilities is rounded before anything else.",
         "Call F.binary_cross_entropy_with_logits on the raw logits.",
         operation="bce", holds=lambda f: f.naive.wrong,
         arithmetic=lambda u: f"{_logit(u)}: the loss is {u.value('naive'):.6g}, the truth {u.value('truth'):.6g}",
-        fixes=RIGHT,
+        fixes=(*RIGHT, *FLOAT32),
     ),
     Rule(
         "NH709", "bce-vanished-gradient", _N,
