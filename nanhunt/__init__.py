@@ -9,9 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Difference", "NanhuntError", "Report", "__version__", "check", "compare", "diff", "watch"]
+__all__ = [
+    "Difference",
+    "NanhuntError",
+    "Report",
+    "__version__",
+    "check",
+    "compare",
+    "diff",
+    "guard",
+    "watch",
+]
 
 if TYPE_CHECKING:
+    from nanhunt import guard
     from nanhunt.api import check, compare, diff
     from nanhunt.errors import NanhuntError
     from nanhunt.results.difference import Difference
@@ -31,12 +42,12 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "watch":  # a package that can be called
-        return importlib.import_module("nanhunt.watch")
+    if name in ("guard", "watch"):  # packages; this one can be called
+        return importlib.import_module(f"nanhunt.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'nanhunt' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, "watch"})
+    return sorted({*globals(), *_HOME, "guard", "watch"})

@@ -25,8 +25,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scan", "difference"),
     ("render",),
     ("api",),
+    ("guard",),
     ("watch",),  # it tries its fixes and commands on the public interface, as a user would
-    ("cli",),
+    ("cli", "testing"),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -21,17 +21,52 @@ def explain_rules(name: str | None, *, every: bool) -> None:
     if name is None and not every:
         files.say("".join(f"{rule.code}  {rule.severity:7}  {rule.name}\n" for rule in rules.RULES.values()))
         return
-    chosen = rules.RULES.values() if every else [rules.find(name or "")]
-    files.say("\n".join(f"{rule.code} {rule.name} ({rule.severity})\n\n{_wrapped(rule)}" for rule in chosen))
+    if every:
+        files.say("\n".join(map(_wrapped, rules.RULES.values())))
+        return
+    rule = rules.find(name or "")
+    files.say(_wrapped(rule) + _code(rule, OPERATIONS[rule.operation]))
 
 
 def _wrapped(rule: Rule[Any, Any, Any]) -> str:
     parts = (("What", rule.what), ("Why", rule.why), ("Fix", rule.fix))
     columns = min(files.width(), 100)
-    return "".join(
+    told = "".join(
         textwrap.fill(text, columns, initial_indent=f"{title + ':':6}", subsequent_indent=" " * 6) + "\n"
         for title, text in parts
     )
+    return f"{rule.code} {rule.name} ({rule.severity})\n\n{told}"
+
+
+_EXAMPLE_DTYPES = ("float32", "float16")
+"""A fix is shown in the first of them that it is for."""
+
+
+def _code(rule: Rule[Any, Any, Any], operation: Described) -> str:
+    """The rule's fixes as they would be printed for a small problem; "" where there is none."""
+    found: dict[str, tuple[str, str]] = {}
+    traps: dict[str, None] = {}
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    for dtype in _EXAMPLE_DTYPES:
+        example = operation.example(dtype)
+        if example is None:
+            return ""
+        shapes = example.shapes
+        for fix in (fix for fix in rule.fixes if fix.when(example.problem)):
+            if fix.tempting:
+                traps[fix.title] = None
+            elif fix.title not in found:
+                found[fix.title] = dtype, fix.render(example.slots)
+    told = "".join(f"\n{_shown_fix(title, *each)}" for title, each in found.items())
+    if traps:
+        told += f"\n{_filled('Looks like a way out, and hides the fault: ' + ', '.join(traps) + '.')}"
+    named = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    return f"\n{_filled(f'As code, for {named}:')}{told}" if found else told
+
+
+def _shown_fix(title: str, dtype: str, code: str) -> str:
+    where = "" if dtype == _EXAMPLE_DTYPES[0] else f" (judged in {dtype})"
+    return f"  {title}{where}\n{textwrap.indent(code.rstrip(), ' ' * 6)}\n"
 
 
 def explain_operations(name: str | None, *, every: bool) -> None:

@@ -15,6 +15,9 @@ from nanhunt.load.tree import RANKS, Coordinates, coordinates, fits_layout
 from nanhunt.load.wording import listed, printable
 from nanhunt.results.report import natural_key
 
+MARK = "NANHUNT_BAD"
+"""A file of that name in a checkpoint, or beside one that is a file, says why it is not to be used."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -32,8 +35,22 @@ class Checkpoint:
         for path in self.paths:
             for file in _files(path):
                 inside = os.path.relpath(file, path) if file != path else ""
+                if inside == MARK:
+                    continue  # no other one need have it
                 found[self._without_step(inside)] = Path(file).stat().st_size
         return found
+
+    @property
+    def marked(self) -> str:
+        """Why somebody marked it as bad; "" where nobody did."""
+        marks = [
+            place / MARK if place.is_dir() else place.with_name(f"{place.name}.{MARK}")
+            for place in map(Path, self.paths)
+        ]
+        return next(
+            (mark.read_text(encoding="utf-8", errors="replace").strip() for mark in marks if mark.is_file()),
+            "",
+        )
 
     def _without_step(self, name: str) -> str:
         return re.sub(rf"(?<![0-9])0*{self.step}(?![0-9])", "#", name)
@@ -99,7 +116,7 @@ def _places(run: str, folder: str, layout: str | None) -> Iterator[tuple[str, Co
 
 def _is_beside(name: str) -> bool:
     """Whether a file called after a step holds no tensors by its name: a log, an event file, a page."""
-    return Path(name).suffix.lower() in (
+    return name.endswith(MARK) or Path(name).suffix.lower() in (
         ".json",
         ".jsonl",
         ".log",
@@ -129,6 +146,8 @@ def missing(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> str:
 
     It must have every file that all the others have, and every rank between those it has.
     """
+    if checkpoint.marked:
+        return f"marked as bad: {checkpoint.marked}"
     names = checkpoint.names
     known = [set(other.names) for other in others]
     expected = set.intersection(*known) if known else set()

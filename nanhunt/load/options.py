@@ -41,3 +41,8 @@ class ReadOptions:
         metavar="PATTERN",
         help="Where paths say what of a run, where it cannot be known: 'dumps/{step}/{rank}/{layer}_{name}.pt'.",
     )
+    first: bool = option(
+        False,
+        help="Of a folder of steps, read no more than it takes to find the first bad one: checkpoints are bisected, "
+        "activations and gradients read in order.",
+    )

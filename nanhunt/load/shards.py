@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
 from nanhunt.load.arrays import CHUNK, unpacked
 from nanhunt.load.source import Location
+from nanhunt.load.spool import Portable
 from nanhunt.load.tensor import BITS, Tensor
 
 
@@ -45,6 +46,7 @@ class ShardRows:
     """Rows of a tensor in pieces, as ``Rows`` gives those of an array. The boxes cover it and do not overlap."""
 
     def __init__(self, shards: Sequence[Shard], shape: tuple[int, ...], class_axis: int) -> None:
+        self._given = shards, shape, class_axis
         order = [*range(len(shape))]
         order.append(order.pop(class_axis))  # classes last, as in the moved view of Rows
         sizes = [shape[axis] for axis in order]
@@ -55,6 +57,12 @@ class ShardRows:
             ([shard.offsets[axis] for axis in order], shard.values.transpose(order)) for shard in shards
         ]
         self._dtype = shards[0].values.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes map the values."""
+        shards, shape, class_axis = self._given
+        portable = tuple((shard.offsets, Portable(shard.values)) for shard in shards)
+        return _rows_of, (portable, shape, class_axis)
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""
@@ -89,6 +97,12 @@ class ShardRows:
                 here.append(slice(start - begin, max(start, end) - begin))
                 there.append(slice(start - offset, max(start, end) - offset))
             into[tuple(here)] = values[tuple(there)]
+
+
+def _rows_of(
+    portable: Sequence[tuple[tuple[int, ...], Portable]], shape: tuple[int, ...], class_axis: int
+) -> ShardRows:
+    return ShardRows([Shard(offsets, values.array) for offsets, values in portable], shape, class_axis)
 
 
 def _boxes_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nanhunt.dtypes.formats import DTYPES, FORMATS
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from nanhunt.load.container import Container
@@ -86,6 +88,15 @@ class Tensor:
         skipped = start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + stop - start]
 
+    def runs(self, starts: npt.NDArray[np.intp], length: int) -> npt.NDArray[Any]:
+        """For every start the ``length`` values from it on, as ``flat`` gives them, shape (len(starts), length)."""
+        import numpy as np
+
+        found = np.empty((len(starts), length), BITS.get(self.dtype, self.dtype))
+        for row, start in zip(found, starts.tolist(), strict=True):
+            row[:] = self.flat(start, start + length)
+        return found
+
     def rows(self, class_axis: int) -> RowSource:
         """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
         from nanhunt.load.rows import Rows
@@ -94,6 +105,18 @@ class Tensor:
         if self.shards:
             return ShardRows(self.shards, self.shape, class_axis)
         return Rows(self.data, class_axis)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value, known before any is read."""
+        import numpy as np
+
+        return np.dtype(BITS.get(self.dtype, self.dtype)).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values as stored."""
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def label(self) -> str:

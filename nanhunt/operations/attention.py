@@ -489,4 +489,5 @@ ATTENTION = Operation(
     slots=slots,
     scale=scale,
     isolate=isolate,
+    shapes={"query": (8, 128, 64), "key": (8, 128, 64), "value": (8, 128, 64), "attn_mask": (128, 128)},
 )  # fmt: skip

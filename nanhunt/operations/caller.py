@@ -40,3 +40,19 @@ def _defaults_of_torch(stack: contextlib.ExitStack) -> None:
     if sys.float_info.min / 2 == 0.0:
         torch.set_flush_denormal(False)
         stack.callback(torch.set_flush_denormal, True)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation.
+
+    And a sum is the same on every machine: torch splits it over as many parts as it has threads.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -205,4 +205,5 @@ ENTROPY = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("logits"),
+    shapes={"logits": (32, 10)},
 )  # fmt: skip

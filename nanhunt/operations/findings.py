@@ -11,34 +11,44 @@ from typing import Any
 import numpy as np
 
 from nanhunt.dtypes.formats import compute_format
-from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.judge import ranges, tally
+from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
+from nanhunt.operations.exact import Exact
+from nanhunt.operations.judge import Columns, ranges, tally
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
 from nanhunt.operations.problem import Problem, read_block
 from nanhunt.operations.prove import prove
 from nanhunt.operations.rule import Rule
-from nanhunt.operations.tally import Tally, strip
+from nanhunt.operations.run import RowTable
+from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
 
 
 def judged(
-    problem: Problem, executor: Executor, advance: Callable[[int], None], *, compares: bool
+    problem: Problem,
+    executor: Executor,
+    advance: Callable[[int], None],
+    *,
+    compares: bool,
+    table: RowTable | None = None,
 ) -> TensorReport:
-    """Judges the problem block by block; ``advance`` is told bytes done."""
-    found, size = Tally(), problem.main.data.nbytes // max(1, problem.plan.group_count)
+    """Judges the problem block by block; ``advance`` is told bytes done, ``table`` filled in with an entry a unit."""
+    found, size = Tally(), problem.main.nbytes // max(1, problem.plan.group_count)
     blocks = list(ranges(problem))
-    for (first, last), part in zip(
-        blocks, executor.map(functools.partial(_tally, problem), blocks), strict=True
-    ):
-        found += part
-        advance((last - first) * size)
+    with one_torch_thread():
+        work = functools.partial(_tally, problem, table is not None)
+        for (first, last), (part, columns) in zip(blocks, executor.map(work, blocks), strict=True):
+            found += part
+            if table is not None:
+                table.fill(first * problem.plan.units_of_group, problem.plan.unit_count, columns)
+            advance((last - first) * size)
     return report(problem, found, compares=compares)
 
 
-def _tally(problem: Problem, groups: tuple[int, int]) -> Tally:
-    with defaults_of_libraries():
-        return tally(problem, *groups)
+def _tally(problem: Problem, columns: bool, groups: tuple[int, int]) -> tuple[Tally, Columns]:
+    # One thread: how torch splits a sum over threads decides its last bits.
+    with defaults_of_libraries(), one_torch_thread():
+        return tally(problem, *groups, columns)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
@@ -50,7 +60,7 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
         health=as_health(found.health),
         implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
-        truth=Truth(_reduced(problem, found.sums.get("truth", 0.0))) if compares else None,
+        truth=Truth(_reduced(problem, found.sums.get("truth", NOTHING))) if compares else None,
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
         strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
@@ -69,19 +79,19 @@ def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -
     nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
     counts = dict(zip(BEHAVIOUR_FIELDS, map(int, found.behaviour.get(name, nothing)), strict=True))
     return Implementation(
-        loss=_reduced(problem, found.sums.get(name, 0.0)) if compares else None, bad_value_rows=counts["bad_value"],
+        loss=_reduced(problem, found.sums.get(name, NOTHING)) if compares else None, bad_value_rows=counts["bad_value"],
         bad_gradient_rows=counts["bad_gradient"], wrong_rows=counts["wrong"],
         max_error=found.errors.get(name) if compares else None,
     )  # fmt: skip
 
 
-def _reduced(problem: Problem, total: float) -> float | None:
+def _reduced(problem: Problem, total: Exact) -> float | None:
     """The reduced value in float64; None for an operation without a reduction."""
     if not problem.reduction:
         return None
     if problem.reduction == "sum":
-        return total
-    return total / problem.count if problem.count else math.nan
+        return float(total)
+    return float(total) / problem.count if problem.count else math.nan
 
 
 def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Finding:

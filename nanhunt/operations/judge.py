@@ -6,20 +6,26 @@ What a form does to a unit is observed, never predicted. A unit of work is a pro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.formats import FORMATS
+from nanhunt.operations.exact import Exact
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Behaviour, Block, Facts, Form, Operation, Tensors
 from nanhunt.operations.problem import Problem, read_block
 from nanhunt.operations.tally import Tally, tally_rules
 from nanhunt.operations.values import health
 
 Bools = npt.NDArray[np.bool_]
+Columns = Mapping[str, npt.NDArray[Any]]
+"""By name, one entry a unit."""
+CODE = "<U8"
+"""Holds every rule's code."""
 BLOCK_VALUES = 1 << 18
 """Values in a block: what the forms make of them stays in cache."""
 LOSS_BOUND = 64.0
@@ -72,8 +78,8 @@ def _largest_error(values: torch.Tensor, true: torch.Tensor) -> float | None:
     return float((values - true).abs()[comparable].max()) if bool(comparable.any()) else None
 
 
-def tally(problem: Problem, first: int, last: int) -> Tally:
-    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged."""
+def tally(problem: Problem, first: int, last: int, columns: bool = False) -> tuple[Tally, Columns]:
+    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; with a column per fact if asked."""
     block = read_block(problem, first, last)
     observed = observe(problem, block)
     facts = observed.facts
@@ -83,11 +89,25 @@ def tally(problem: Problem, first: int, last: int) -> Tally:
         name: np.array([np.count_nonzero(getattr(item, each)) for each in BEHAVIOUR_FIELDS])
         for name, item in facts.by.items()
     }
-    return replace(
+    added = replace(
         tally_rules(holds, numbers, problem.plan.unit_count),
-        behaviour=behaviour, sums=dict(observed.sums), errors=dict(observed.errors),
+        behaviour=behaviour, errors=dict(observed.errors),
+        sums={name: Exact.of(value) for name, value in observed.sums.items()},
         health=health.count(problem.main_part(first, last), problem.main.dtype),
     )  # fmt: skip
+    return added, _columns(facts, holds, block.count) if columns else {}
+
+
+def _columns(facts: Facts, holds: Sequence[tuple[str, Bools]], count: int) -> Columns:
+    """What --save-rows has of each unit: whether each form's value and gradient are finite, and the first rule."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, item in facts.by.items():
+        found[f"{name}_value_finite"] = ~item.bad_value
+        found[f"{name}_gradient_finite"] = ~item.bad_gradient
+    cause = np.full(count, "", CODE)
+    for code, held in reversed(holds):
+        cause[held] = code
+    return {**found, "cause": cause}
 
 
 def ranges(problem: Problem) -> Iterator[tuple[int, int]]:

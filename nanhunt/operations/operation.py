@@ -58,9 +58,14 @@ class Plan:
         return math.prod(self.groups)
 
     @property
+    def units_of_group(self) -> int:
+        """How many units a group has."""
+        return math.prod(self.units)
+
+    @property
     def unit_count(self) -> int:
         """How many units there are, N of a mean."""
-        return self.group_count * math.prod(self.units)
+        return self.group_count * self.units_of_group
 
 
 @dataclass
@@ -123,6 +128,17 @@ class Block:
         return self.groups * math.prod(self.units)
 
 
+@dataclass(frozen=True)
+class Example:
+    """A small problem that nobody has: what fixes are rendered for where they are only explained."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """By role."""
+    problem: Any
+    """What the fixes' ``when`` is asked."""
+    slots: Mapping[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Described(ABC):
     """What the registry holds: how an operation is told, what is looked for in it, and how its tensors are judged.
@@ -157,6 +173,10 @@ class Described(ABC):
         NanhuntError for names that lead nowhere and for tensors that do not fit; NothingToCheck where there is
         nothing to judge.
         """
+
+    def example(self, dtype: str) -> Example | None:
+        """Tensors that are stored in float32 and judged in ``dtype``; None where there is no fix to show."""
+        return None
 
     def role(self, name: str) -> Role:
         """The role of that name. Raises KeyError."""
@@ -193,6 +213,19 @@ class Operation(Described):
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By role, of the small example that ``nanhunt rule`` renders fixes for; empty: it shows none."""
+
+    def example(self, dtype: str) -> Example | None:
+        """Of ``shapes``, under default options."""
+        from nanhunt.operations.problem import problem_of
+
+        if not self.shapes:
+            return None
+        tensors = {name: _outline(self.role(name), shape) for name, shape in self.shapes.items()}
+        problem = problem_of(self, tensors, dtype, self.options(), frozenset())
+        return Example(self.shapes, problem, self.slots(problem))
+
     def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
         """Every complete set of its tensors, in every dtype asked for."""
         # They bring torch, which those who only list operations do without.
@@ -204,7 +237,8 @@ class Operation(Described):
         for tensors in assignments(container, self, given, run.options):
             for dtype in run.dtypes(self.main(tensors)):
                 problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
-                yield judged(problem, run.executor, run.advance, compares=run.compares)
+                table = run.table(self.main(tensors), dtype)
+                yield judged(problem, run.executor, run.advance, compares=run.compares, table=table)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has the operation itself; it needs the name."""
@@ -215,6 +249,16 @@ class Operation(Described):
     def main(self, tensors: Mapping[str, T]) -> T:
         """The tensor that findings are about."""
         return next(tensors[role.name] for role in self.roles if role.name in tensors)
+
+
+def _outline(role: Role, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of which nobody asks the values."""
+    dtype = next(kind for kind in ("float32", *role.kinds) if kind in role.kinds)
+
+    def read() -> Any:
+        raise LookupError(f"the example's {role.name} has no values")
+
+    return Tensor("example", role.name, dtype, shape, read)
 
 
 @dataclass(frozen=True)

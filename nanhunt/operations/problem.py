@@ -1,4 +1,7 @@
-"""One operation on the user's tensors in one dtype: what every unit of work must know, and how its part is read."""
+"""One operation on the user's tensors in one dtype: what every unit of work must know, and how its part is read.
+
+NumPy and torch are imported where values are read: ``nanhunt rule`` makes problems of shapes alone.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role, missing
@@ -26,7 +24,10 @@ from nanhunt.operations.operation import (
 )
 from nanhunt.operations.rule import Rule
 
-Bools = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Problem:
     def main_part(self, first: int, last: int) -> npt.NDArray[Any]:
         """Groups ``first`` to ``last`` - 1 of the tensor that findings are about, as stored."""
         name = next(role.name for role in self.operation.roles if role.name in self.tensors)
-        return groups_of(self.tensors[name].data, self.plan, name, first, last)
+        return _part(self.tensors[name], self.plan, name, first, last)
 
 
 def problem_of(
@@ -114,11 +115,15 @@ def _check_kind(operation: Operation, role: Role, tensor: Tensor) -> None:
 
 def read_block(problem: Problem, first: int, last: int) -> Block:
     """Groups ``first`` to ``last`` - 1 of every tensor, as stored and as cast to the dtype."""
+    import numpy as np
+
+    from nanhunt.dtypes.convert import to_torch, torch_dtype
+
     compute = torch_dtype(compute_format(problem.dtype).name)
     stored: dict[str, torch.Tensor] = {}
     cast: dict[str, torch.Tensor] = {}
     for name, tensor in problem.tensors.items():
-        part = groups_of(tensor.data, problem.plan, name, first, last)
+        part = _part(tensor, problem.plan, name, first, last)
         values = to_torch(np.ascontiguousarray(part), tensor.dtype)
         stored[name] = values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
         casts = values.is_floating_point() and problem.operation.role(name).cast
@@ -127,8 +132,36 @@ def read_block(problem: Problem, first: int, last: int) -> Block:
     return Block(stored, cast, problem.options, last - first, problem.plan.units, first * per_group)
 
 
+def _part(tensor: Tensor, plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
+    """As ``groups_of``; of a tensor in pieces only those groups are put together, where each is a run of values."""
+    own = _run(tensor, plan, role)
+    if own is None:
+        return groups_of(tensor.data, plan, role, first, last)
+    size = math.prod(own)
+    return tensor.flat(first * size, last * size).reshape(last - first, *own)
+
+
+def picked_of(tensor: Tensor, plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """As ``picked``; of a tensor in pieces only those groups are put together, where each is a run of values."""
+    own = _run(tensor, plan, role)
+    if own is None:
+        return picked(tensor.data, plan, role, groups)
+    size = math.prod(own)
+    return tensor.runs(groups * size, size).reshape(len(groups), *own)
+
+
+def _run(tensor: Tensor, plan: Plan, role: str) -> tuple[int, ...] | None:
+    """The shape of what a group has of a tensor in pieces, where that is a run of its values; else None."""
+    how = plan.sliced.get(role)
+    if how is None or not tensor.shards or how.shape[: len(how.shape) - how.own] != plan.groups:
+        return None
+    return how.shape[len(how.shape) - how.own :]
+
+
 def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:
     """Groups ``first`` to ``last`` - 1 of one tensor, (last - first, *own); all of it where the role is shared."""
+    import numpy as np
+
     how = plan.sliced.get(role)
     if how is None:
         return array
@@ -142,6 +175,8 @@ def groups_of(array: npt.NDArray[Any], plan: Plan, role: str, first: int, last: 
 
 def picked(array: npt.NDArray[Any], plan: Plan, role: str, groups: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     """The groups with those flat numbers of one tensor, (len(groups), *own); all of it where the role is shared."""
+    import numpy as np
+
     how = plan.sliced.get(role)
     if how is None:
         return array

@@ -17,7 +17,7 @@ from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
-from nanhunt.operations.problem import Problem, groups_of, picked, read_block
+from nanhunt.operations.problem import Problem, groups_of, picked_of, read_block
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
 
@@ -101,7 +101,7 @@ def _units(problem: Problem, numbers: npt.NDArray[np.intp]) -> Sample:
     part = {
         name: tensor
         if _is_shared(problem, name)
-        else _of_values(tensor, picked(tensor.data, problem.plan, name, numbers))
+        else _of_values(tensor, picked_of(tensor, problem.plan, name, numbers))
         for name, tensor in problem.tensors.items()
     }
     return _part(problem, part, np.arange(len(numbers)))
@@ -160,6 +160,9 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
     if not has_axis:
         return tensor
+    if tensor.shards:
+        size = math.prod(tensor.shape[1:])
+        return _of_values(tensor, tensor.runs(slices * size, size).reshape(-1, *tensor.shape[1:]))
     return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
 
 

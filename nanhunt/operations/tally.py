@@ -1,4 +1,4 @@
-"""What is counted over a range of rows. Two ranges add up to both, whatever the blocks, threads or order."""
+"""What is counted over a range of rows. Ranges add up to the same, bit for bit, in whatever order they come in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.operations.exact import Exact
 from nanhunt.operations.values.health import Counts
 from nanhunt.results.report import RowBin
 
 K = TypeVar("K")
-V = TypeVar("V", int, float, npt.NDArray[np.int64])
+V = TypeVar("V", int, float, Exact, npt.NDArray[np.int64])
 REMEDY_ROWS = 1000
 """How many failing rows of a rule are remembered, to run remedies on."""
 BINS = 240
+NOTHING = Exact()
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class Tally:
     affected: int = 0
     behaviour: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """By form, rows for each field of what the operation observes of a form."""
-    sums: Mapping[str, float] = field(default_factory=dict)
-    """Row losses added up in float64, by implementation and "truth"."""
+    sums: Mapping[str, Exact] = field(default_factory=dict)
+    """Values added up, by form and "truth": a block in float64, blocks without rounding."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """Largest absolute row loss error where both are finite; "cast" for the cast alone."""
     health: Counts = field(default_factory=Counts)
-    loss_low: float = 0.0
+    loss_low: Exact = NOTHING
     """At most, and ..."""
-    loss_high: float = 0.0
+    loss_high: Exact = NOTHING
     """... at least the sum of the row losses of ``fused`` that are finite."""
     strip_max: Mapping[int, float] = field(default_factory=dict)
     """Largest logit by bin."""

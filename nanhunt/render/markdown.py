@@ -81,6 +81,7 @@ def _runs(report: Report) -> Iterator[str]:
         first, *more = where.sentences(run) or [""]
         told = [f"**{plain(first)}**"] if first else []
         yield "  \n".join([f"*{plain(where.understood(run))}*", *told, *map(plain, more)])
+    yield from map(plain, report.assumed)
 
 
 def _headline(report: Report) -> str:

@@ -58,6 +58,10 @@ def _runs(page: Page, report: Report, verbosity: int) -> None:
             page.line((line, "bold" if line is told[0] else ""))
         if told or verbosity >= 0:
             page.gap()
+    for said in report.assumed:
+        page.line((said, ""))
+    if report.assumed:
+        page.gap()
     if len(found) > RUNS and verbosity >= 0:
         page.line((f"and {phrases.plural(len(found) - RUNS, 'more run')}", "dim"))
         page.gap()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from nanhunt.render import phrases
@@ -41,7 +42,7 @@ def sentences(run: Run) -> list[str]:
     began = run.began
     if began is None:
         return []
-    return [*_checkpoints(run, began), *_beginning(run, began), *_ranks(run, began)]
+    return [*_checkpoints(run, began), *_beginning(run, began), *_ranks(run, began), *_log(run)]
 
 
 def _checkpoints(run: Run, began: Began) -> Iterator[str]:
@@ -114,3 +115,18 @@ def _ranks(run: Run, began: Began) -> Iterator[str]:
         yield _told(run, first)
     if len(began.own) > OWN:
         yield f"and {phrases.plural(len(began.own) - OWN, 'more rank')} of their own"
+
+
+def _log(run: Run) -> Iterator[str]:
+    """E.g. "trainer_state.json says: loss 6.04 at step 20, 6.01 at step 25, nan at step 30"."""
+    for logged in run.logged:
+        *_, last = logged.values
+        told = ", ".join(
+            f"{phrases.number(value)} at step {step}"
+            for step, value in zip(logged.steps, logged.values, strict=True)
+        )
+        file = logged.file.rpartition("/")[2]
+        if math.isfinite(last) and logged.name == "loss":
+            told += ", always finite: the Trainer leaves NaN out of it unless logging_nan_inf_filter=False"
+        if not math.isfinite(last) or logged.name == "loss":
+            yield f"{file} says: {logged.name} {told}"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from nanhunt.results.report import Cell, Healthy, ReadError, Report, TensorReport
+from nanhunt.results.report import Cell, Healthy, Logged, ReadError, Report, TensorReport
 
-Item = TypeVar("Item", TensorReport, ReadError, Healthy, Cell)
+Item = TypeVar("Item", TensorReport, ReadError, Healthy, Cell, Logged)
 
 
 def kept_apart(reports: Mapping[str, Report]) -> list[Report]:
@@ -38,13 +38,17 @@ def _labelled(report: Report, name: str, shared: set[str]) -> Report:
         tensors=tuple(_named(each, name) if each.file in shared else each for each in report.tensors),
         errors=tuple(_named(each, name) if each.file in shared else each for each in report.errors),
         healthy=tuple(part for group in report.healthy for part in _parted(group, name, shared)),
-        cells=tuple(_named(cell, name) if _holds(cell, shared) else cell for cell in report.cells),
+        cells=tuple(_named(cell, name) if _holds(_place(cell), shared) else cell for cell in report.cells),
+        logged=tuple(_named(each, name) if _holds(each.run, shared) else each for each in report.logged),
     )
 
 
-def _holds(cell: Cell, files: set[str]) -> bool:
-    """Whether one of the files lies where the cell's tensors do."""
-    place = str(cell.at.get("path", cell.at.get("run", "")))
+def _place(cell: Cell) -> str:
+    return str(cell.at.get("path", cell.at.get("run", "")))
+
+
+def _holds(place: str, files: set[str]) -> bool:
+    """Whether one of the files lies there."""
     return any(file.startswith(place) for file in files)
 
 

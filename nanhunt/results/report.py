@@ -288,6 +288,22 @@ class Cell:
     """As in ``TensorReport``."""
 
 
+@dataclass(frozen=True)
+class Logged:
+    """A number that the trainer wrote down itself: a few entries up to the first that is not finite, or to the end."""
+
+    run: str
+    """The folder around it, as in the coordinates of tensors."""
+    file: str
+    name: str
+    """"loss", "grad_norm"."""
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    """At those steps."""
+    origin: str = ""
+    """As in ``TensorReport``."""
+
+
 IN_CELLS = ("run", "path", "step", "epoch", "rank", "dp", "tp", "pp", "ep", "layer", "phase")
 
 
@@ -325,6 +341,10 @@ class Report:
     not_looked_at: tuple[NotLookedAt, ...] = ()
     cells: tuple[Cell, ...] = ()
     """Where in a run those stand that are only counted, as far as their names say it."""
+    logged: tuple[Logged, ...] = ()
+    """What trainers say of the runs themselves."""
+    assumed: tuple[str, ...] = ()
+    """What was assumed so as not to read everything, in words."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -407,6 +427,20 @@ def merge(reports: Iterable[Report]) -> Report:
             sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
         ),
         cells=_added(cell for report in reports for cell in report.cells),
+        logged=tuple(sorted({each for report in reports for each in report.logged}, key=_log_key)),
+        assumed=tuple(sorted({said for report in reports for said in report.assumed})),
+    )
+
+
+def _log_key(logged: Logged) -> tuple[Any, ...]:
+    values = tuple(map(str, logged.values))  # NaN has no place in an order
+    return (
+        logged.origin,
+        natural_key(logged.run),
+        natural_key(logged.file),
+        logged.name,
+        logged.steps,
+        values,
     )
 
 

@@ -7,10 +7,10 @@ out from the tensors and cells of a report, so that it is the same for a report 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nanhunt.results.report import Finding, Report, Severity, TensorReport, cells_of, natural_key
+from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, cells_of, natural_key
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
 PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2}
@@ -97,7 +97,9 @@ class Run:
     """Whether tensors say in which call they were made."""
     moments: tuple[Moment, ...]
     """In order."""
-    began: Began | None = field(compare=False)
+    began: Began | None
+    logged: tuple[Logged, ...] = ()
+    """What the trainer says of it."""
 
     @property
     def is_checkpoints(self) -> bool:
@@ -161,7 +163,10 @@ def runs(report: Report) -> list[Run]:
         key = (cell.origin, str(cell.at["run"]))
         found.setdefault(key, _Parts(*key)).count(cell.at, cell.stored_dtype, cell.dtype, cell.tensors)
     ordered = sorted(found.items(), key=lambda item: (item[0][0], natural_key(item[0][1])))
-    made = [parts.run() for _, parts in ordered]
+    made = [
+        replace(parts.run(), logged=tuple(each for each in report.logged if (each.origin, each.run) == key))
+        for key, parts in ordered
+    ]
     return [run for run in made if len(run.moments) > 1 or len(run.ranks) > 1 or run.called]
 
 

@@ -11,6 +11,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
+from nanhunt.load.training_log import logged
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
 from nanhunt.operations.operation import Described
@@ -19,6 +20,7 @@ from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
 from nanhunt.results.verdict import decided
+from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
 
 OptionsFor = Callable[[str], Options]
@@ -51,6 +53,9 @@ class Survey:
     def paths(self, paths: Iterable[str]) -> Iterator[Report]:
         """One report per input, as soon as it is known."""
         paths = list(paths)
+        if self.options.first:
+            yield from first_bad(paths, self.options, self.path)
+            return
         try:
             found = find(paths, self.options.exclude)
         except NanhuntError as error:
@@ -58,6 +63,7 @@ class Survey:
             return
         _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
+        yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nanhunt.render.where import sentences, understood
-from nanhunt.results.report import Finding, Health, Report, Severity, TensorReport, merge
+from nanhunt.results.report import Finding, Health, Logged, Report, Severity, TensorReport, merge
 from nanhunt.results.series import runs, spans
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -179,6 +180,23 @@ def test_two_runs_are_two_stories() -> None:
 def test_one_file_of_layers_is_no_run() -> None:
     layers = [replace(tensor("x", f"layers.{n}", ERROR), coordinates={"layer": n}) for n in range(3)]
     assert not runs(Report(tensors=tuple(layers)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("loss", (6.04, 6.01, math.nan), ["state.json says: loss 6.04 at step 10, 6.01 at step 20, nan at step 30"]),
+        ("grad_norm", (1.0, 2.0, 3.0), []),
+        ("loss", (3.0, 2.0, 1.0), ["logging_nan_inf_filter=False"]),
+    ],
+)  # fmt: skip
+def test_the_trainers_own_log_stands_beside_it(
+    name: str, values: tuple[float, ...], words: list[str]
+) -> None:
+    log = Logged("run", "run/checkpoint-50/trainer_state.json", name, (10, 20, 30), values)
+    lines = [line for line in told(replace(checkpoints(30), logged=(log,))) if "says" in line]
+    assert len(lines) == len(words)
+    assert all(word in line for word, line in zip(words, lines, strict=True))
 
 
 @pytest.mark.parametrize(

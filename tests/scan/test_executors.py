@@ -16,11 +16,17 @@ import pytest
 import torch
 
 import nanhunt
+from nanhunt.operations import findings, judge
+from nanhunt.operations.bce import BCE
 from nanhunt.operations.cross_entropy import sweep
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import read_targets
+from nanhunt.operations.problem import problem_of
 from nanhunt.operations.rules import chosen
+from nanhunt.operations.tally import Tally
+from nanhunt.parallel.processes import in_processes
+from nanhunt.scan.options import Options
 
 
 class Serial(Executor):
@@ -52,11 +58,24 @@ class Shuffled(Executor):
         raise NotImplementedError
 
 
+class Forked(Executor):
+    """Two forked processes, as the command line has them before torch is loaded."""
+
+    def map(
+        self, fn: Callable[..., Any], *iterables: Any, timeout: Any = None, chunksize: int = 1
+    ) -> Iterator[Any]:
+        return in_processes(lambda items: fn(*items), zip(*iterables, strict=True), 2)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise NotImplementedError
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Logits of both layouts, soft targets and weights in files, several units of work each."""
     monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 10)
     monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 12)
+    monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((600, 7)).astype(np.float32)
     logits[::50] *= 100
@@ -80,12 +99,14 @@ def said(folder: Path, executor: Executor | None) -> str:
     """All reports."""
     inside = np.load(folder / "labels.npz")
     bce = {"logits": inside["logits"], "targets": (inside["logits"] > 0) * 1.0}
+    heads = dict.fromkeys(("query", "key", "value"), inside["logits"][:, :6].reshape(60, 10, 6))
     reports = [
         nanhunt.check(folder / "labels.npz", executor=executor),
         nanhunt.compare(folder / "images.npz", class_axis=1, label_smoothing=0.1, executor=executor),
         nanhunt.check(folder / "soft.npz", executor=executor),
         nanhunt.check(folder / "weights.pt", dtype="float16", executor=executor),
-        nanhunt.check(bce, op="bce", executor=executor),
+        nanhunt.compare(bce, op="bce", executor=executor),
+        nanhunt.compare(heads, op="attention", executor=executor),
     ]
     return "".join(report.to_json() for report in reports)
 
@@ -95,6 +116,7 @@ def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:
     assert usual.count('"code": "NH101"') >= 3
     assert said(folder, Serial()) == usual
     assert said(folder, Shuffled(seed=1)) == usual
+    assert said(folder, Forked()) == usual
     with ThreadPoolExecutor(3) as threads:
         assert said(folder, threads) == usual
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
@@ -131,3 +153,21 @@ def test_what_was_written_for_other_processes_is_removed(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     nanhunt.check(np.zeros((20_000, 5), np.float32), np.zeros(20_000, np.int64), executor=Serial())
     assert not list(tmp_path.iterdir())
+
+
+def test_tallies_add_up_to_the_same_bit_for_bit_in_any_order(folder: Path) -> None:
+    """Also their sums of floats and their lists of first rows, so that results may be added as they come in."""
+    inside = np.load(folder / "labels.npz")
+    tensors = {
+        "logits": nanhunt.load.memory.tensor_of(inside["logits"], "logits"),
+        "targets": nanhunt.load.memory.tensor_of((inside["logits"] > 0) * np.float32(1), "targets"),
+    }
+    problem = problem_of(BCE, tensors, "float16", Options(), frozenset(rule.code for rule in BCE.rules))
+    parts = [judge.tally(problem, *each) for each in judge.ranges(problem)]
+    assert len(parts) > 5
+    whole = repr(findings.report(problem, sum(parts, start=Tally()), compares=True))
+    for seed in range(5):
+        random.Random(seed).shuffle(parts)
+        middle = len(parts) // 2
+        total = sum(parts[middle:], start=Tally()) + sum(parts[:middle], start=Tally())
+        assert repr(findings.report(problem, total, compares=True)) == whole

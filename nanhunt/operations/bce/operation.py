@@ -56,4 +56,5 @@ BCE = Operation(
     rules=RULES,
     slots=slots,
     reduces=True,
+    shapes={"logits": (32, 10), "targets": (32, 10)},
 )  # fmt: skip

@@ -17,10 +17,11 @@ from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.sweep import can_screen, run_all, screen_all
+from nanhunt.operations.exact import Exact
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
 from nanhunt.operations.run import RowTable
-from nanhunt.operations.tally import Tally, strip
+from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
 from nanhunt.results import report
@@ -91,10 +92,10 @@ def _overflows(job: Job, tally: Tally) -> bool | None:
     """
     largest, eps = compute_format(job.dtype).max, job.options.label_smoothing
     # With smoothing, -log p of all classes is added up before it is multiplied by eps / classes.
-    high = tally.loss_high * max(1.0, job.rows.classes / eps) if eps else tally.loss_high
+    high = float(tally.loss_high) * (max(1.0, job.rows.classes / eps) if eps else 1.0)
     if job.targets is None or not job.rows.count or high < 0.9 * largest:
         return False
-    return True if tally.loss_low > 1.25 * largest else None
+    return True if float(tally.loss_low) > 1.25 * largest else None
 
 
 def _add_up_to_inf(added: RowTable, job: Job) -> bool:
@@ -171,7 +172,7 @@ def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> repor
     counts = dict(zip(BEHAVIOUR_FIELDS, (int(number) for number in tally.behaviour[name]), strict=True))
     about_loss = every_row or job.targets is not None
     return report.Implementation(
-        loss=_reduced(job, tally.sums.get(name, 0.0)) if every_row else None,
+        loss=_reduced(job, tally.sums.get(name, NOTHING)) if every_row else None,
         nan_probability_rows=counts["nan_probability"],
         zero_target_probability_rows=counts["zero_target_probability"] if about_loss else None,
         inf_loss_rows=counts["inf_loss"] if about_loss else None,
@@ -182,13 +183,13 @@ def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> repor
 
 
 def _truth(job: Job, tally: Tally) -> report.Truth:
-    return report.Truth(_reduced(job, tally.sums.get("truth", 0.0)), tally.errors.get("cast"))
+    return report.Truth(_reduced(job, tally.sums.get("truth", NOTHING)), tally.errors.get("cast"))
 
 
-def _reduced(job: Job, total: float) -> float:
+def _reduced(job: Job, total: Exact) -> float:
     """The loss under the chosen reduction, in float64; 0/0 is NaN, as in PyTorch."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.float64(total) / np.float64(job.divisor))
+        return float(np.float64(float(total)) / np.float64(job.divisor))
 
 
 def _notes(job: Job, every_row: bool) -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.load.rows import Rows
+from nanhunt.load.rows import RowSource
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
 from nanhunt.operations.cross_entropy.layout import Layout
@@ -43,9 +43,9 @@ class Job:
     """Known from an earlier pass: the row losses are finite and add up past the largest number of the dtype."""
 
     @functools.cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> RowSource:
         """The tensor as rows."""
-        return Rows(self.tensor.data, self.options.class_axis)
+        return self.tensor.rows(self.options.class_axis)
 
     def __getstate__(self) -> dict[str, Any]:
         """What units of work in other processes need: the plan of the whole tensor, counted once; no values."""
@@ -58,19 +58,19 @@ class Job:
         if self.last_axis:
             step, count = max(1, values // max(1, self.rows.classes)), self.rows.count
             return ((first, min(first + step, count)) for first in range(0, count, step))
-        return Layout(self.tensor.data, self.options.class_axis).ranges(values)
+        return Layout(self.tensor, self.options.class_axis).ranges(values)
 
     def block(self, first: int, last: int) -> Array:
         """Stored values of one of those ranges, in the user's layout."""
         if self.last_axis:
             return self.rows.range(first, last)
-        return Layout(self.tensor.data, self.options.class_axis).block(first, last)
+        return Layout(self.tensor, self.options.class_axis).block(first, last)
 
     def around(self, row: int) -> tuple[int, Array]:
         """(its first row, the smallest block that treats that row as the whole tensor does)."""
         if self.last_axis:
             return row, self.rows.take(np.array([row]))
-        return Layout(self.tensor.data, self.options.class_axis).around(row)
+        return Layout(self.tensor, self.options.class_axis).around(row)
 
     @functools.cached_property
     def judged(self) -> list[Rule[Any, Any, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
+from nanhunt.load.tensor import Tensor
 
 NEIGHBOURS = 64
 """A multiple of every vector's width, in elements: AVX-512 holds 32 half-precision numbers."""
@@ -21,13 +22,13 @@ NEIGHBOURS = 64
 class Layout:
     """A tensor (*before, classes, *after) seen as (outer, classes, inner); rows are numbered outer first."""
 
-    def __init__(self, data: Array, axis: int) -> None:
-        axis %= max(1, data.ndim)
-        self._data = data
-        self._axis = axis
-        self._outer = math.prod(data.shape[:axis])
-        self._inner = math.prod(data.shape[axis + 1 :])
-        self._classes = data.shape[axis]
+    def __init__(self, tensor: Tensor, axis: int) -> None:
+        axis %= max(1, len(tensor.shape))
+        self._tensor = tensor
+        self._before = tensor.shape[:axis]
+        self._outer = math.prod(tensor.shape[:axis])
+        self._inner = math.prod(tensor.shape[axis + 1 :])
+        self._classes = tensor.shape[axis]
 
     def ranges(self, values: int) -> Iterator[tuple[int, int]]:
         """(first row, the row after the last) of blocks of about ``values`` values over all rows, in order."""
@@ -64,11 +65,14 @@ class Layout:
         return start + step if self._inner - start - step >= NEIGHBOURS else self._inner
 
     def _items(self, first: int, last: int) -> Array:
-        if self._data.flags.c_contiguous:
-            return self._data.reshape(self._outer, self._classes, self._inner)[first:last]
-        before = self._data.shape[: self._axis]
+        if self._tensor.shards:  # put together as they are asked for, never all of them
+            size = self._classes * self._inner
+            return self._tensor.flat(first * size, last * size).reshape(-1, self._classes, self._inner)
+        data = self._tensor.data
+        if data.flags.c_contiguous:
+            return data.reshape(self._outer, self._classes, self._inner)[first:last]
         items = [
-            self._data[np.unravel_index(item, before)] if before else self._data
+            data[np.unravel_index(item, self._before)] if self._before else data
             for item in range(first, last)
         ]
         return np.stack([item.reshape(self._classes, self._inner) for item in items])

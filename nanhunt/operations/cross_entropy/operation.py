@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from nanhunt.load.container import Container
 from nanhunt.load.tensor import Tensor
+from nanhunt.operations.cross_entropy.fixes import Problem, slots
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.rules import RULES
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
-from nanhunt.operations.operation import Described
+from nanhunt.operations.operation import Described, Example
 from nanhunt.operations.run import Outcome, Run
 
 
@@ -22,6 +23,12 @@ class SoftmaxCrossEntropy(Described):
         from nanhunt.operations.cross_entropy.judge import judge
 
         return judge(container, given, run)
+
+    def example(self, dtype: str) -> Example:
+        """Rows of 10 classes, with labels."""
+        problem = Problem(dtype=dtype)
+        shapes = {LOGITS.name: (32, problem.classes), TARGETS.name: (32,)}
+        return Example(shapes, problem, slots(problem))
 
 
 def _batch() -> Mapping[str, Tensor]:

@@ -20,12 +20,12 @@ import torch
 
 from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.operations.caller import one_torch_thread
 from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of, rounding_bound
 from nanhunt.operations.cross_entropy.fixes import Problem, slots
 from nanhunt.operations.cross_entropy.forms import LossOptions
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.question import Question
-from nanhunt.operations.cross_entropy.sweep import one_torch_thread
 from nanhunt.operations.fix import Fix, Ran, run
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult

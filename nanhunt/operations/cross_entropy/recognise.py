@@ -12,7 +12,7 @@ import numpy as np
 
 from nanhunt.dtypes.convert import to_floats
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows, evenly
+from nanhunt.load.rows import evenly
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
@@ -140,7 +140,7 @@ def _one_wrong_label(targets: Targets) -> list[str]:
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is no probability
 def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     """Whether the rows are probabilities already, as far as a sample of them tells."""
-    rows = Rows(logits.data, class_axis)
+    rows = logits.rows(class_axis)
     if not 1 < rows.classes <= SAMPLED_VALUES or not rows.count:
         return []
     most = min(rows.count, SAMPLED_ROWS, max(1, SAMPLED_VALUES // rows.classes))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +15,13 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import Array, to_floats
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import Interrupted
-from nanhunt.operations.caller import defaults_of_libraries
+from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
 from nanhunt.operations.cross_entropy.extremes import extremes
 from nanhunt.operations.cross_entropy.facts import select
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.screen import Screen, screen
 from nanhunt.operations.cross_entropy.tally import causes_of, empty_behaviour, tally_facts
+from nanhunt.operations.exact import Exact
 from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import Tally, bin_of
 from nanhunt.operations.values import health
@@ -53,9 +53,7 @@ class Unit:
     @property
     def nbytes(self) -> int:
         """Bytes as stored."""
-        itemsize: int = self.job.tensor.data.itemsize
-        classes: int = self.job.rows.classes
-        return (self.last - self.first) * classes * itemsize
+        return (self.last - self.first) * self.job.rows.classes * self.job.tensor.itemsize
 
 
 @dataclass(frozen=True)
@@ -127,19 +125,6 @@ def run_rows(job: Job, numbers: Numbers) -> Tally:
         return _run_tally(job, numbers, block, run_block(job, numbers, block))
 
 
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Blocks are small: two of them side by side, a thread each, beat two threads that meet after every operation."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
     """Runs the rows with those numbers; facts that the whole tensor decides included."""
     from nanhunt.operations.cross_entropy.confirm import confirm
@@ -154,17 +139,17 @@ def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
 )  # losses near the largest float64 add up to inf, which is their sum
 def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -> Tally:
     excluded = confirmed.facts.bad_label
-    sums = {name: float(loss[~excluded].sum()) for name, loss in confirmed.losses.items()}
+    sums = {name: Exact.of(float(loss[~excluded].sum())) for name, loss in confirmed.losses.items()}
     finite = confirmed.losses["fused"][np.isfinite(confirmed.losses["fused"])]
-    sums["truth"] = float(confirmed.truth[~excluded].sum())
+    sums["truth"] = Exact.of(float(confirmed.truth[~excluded].sum()))
     errors = {name: _largest_error(loss, confirmed.truth) for name, loss in confirmed.losses.items()}
     if confirmed.uncast_truth is not None:
         errors["cast"] = _largest_error(confirmed.truth, confirmed.uncast_truth)
     return replace(
         tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
         sums=sums,
-        loss_low=float(finite.sum()),
-        loss_high=float(finite.sum()),
+        loss_low=Exact.of(float(finite.sum())),
+        loss_high=Exact.of(float(finite.sum())),
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
         strip_max=_strip_max(
@@ -202,7 +187,7 @@ def screen_all(job: Job, executor: Executor, advance: Advance = lambda _: None) 
     """Proves what it can from bounds, then runs the rows that were not proven."""
     total, seen = Tally(behaviour=empty_behaviour()), 0
     doubtful: list[Numbers] = []
-    units = _units(job, SCREEN_BYTES // job.tensor.data.itemsize)
+    units = _units(job, SCREEN_BYTES // job.tensor.itemsize)
     try:
         for unit, (part, unproven) in zip(units, executor.map(screen_unit, units), strict=True):
             advance(unit.nbytes)
@@ -261,8 +246,8 @@ def screen_unit(unit: Unit) -> tuple[Tally, Numbers]:
             min=float(bottom.min(initial=np.inf)),
             max=float(top.max(initial=-np.inf)),
         ),
-        loss_low=float(found.loss_low[proven].clip(0.0).sum()),
-        loss_high=float(found.loss_high[proven].sum()),
+        loss_low=Exact.of(float(found.loss_low[proven].clip(0.0).sum())),
+        loss_high=Exact.of(float(found.loss_high[proven].sum())),
         strip_max=_strip_max(numbers[proven], top, job.rows.count),
     )
     return tally, numbers[~found.proven]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import native, to_floats
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.rows import Rows
+from nanhunt.load.rows import RowSource
 from nanhunt.load.spool import Portable
 from nanhunt.load.tensor import FLOATING, Tensor
 
@@ -47,7 +47,7 @@ class Targets:
     ignored: Bools | None = None
     bad: Bools | None = None
     """Out of range and not ignored."""
-    probabilities: Rows | None = None
+    probabilities: RowSource | None = None
     probability_dtype: str = ""
     shape: tuple[int, ...] | None = None
     """Of labels as the user has them; None: that of the rows."""
@@ -126,7 +126,7 @@ def class_labels(
 def _per_class(tensor: Tensor, source: str, class_axis: int) -> UnfitTargets:
     """Integers or booleans of the logits' own shape: F.cross_entropy takes none, so the loss was given others."""
     least, most = np.inf, -np.inf
-    for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
+    for _, block in tensor.rows(class_axis).blocks(_step(tensor, class_axis)):
         values = native(block)
         sums = np.where((values < 0).any(-1), -1, values.sum(-1, dtype=np.int64))
         if sums.size:
@@ -160,9 +160,7 @@ def _probabilities(tensor: Tensor, source: str, logits: Tensor, class_axis: int)
     rows = math.prod(leading(logits, class_axis))
     if tensor.shape == logits.shape:
         _check_sums(tensor, source, class_axis)
-        return Targets(
-            source, rows, probabilities=Rows(tensor.data, class_axis), probability_dtype=tensor.dtype
-        )
+        return Targets(source, rows, probabilities=tensor.rows(class_axis), probability_dtype=tensor.dtype)
     if math.prod(tensor.shape) != rows:
         raise UnfitTargets(
             source,
@@ -188,7 +186,7 @@ def _check_sums(tensor: Tensor, source: str, class_axis: int) -> None:
     """UnfitTargets unless every row is a distribution; rows of zeros are padding where others hold fractions."""
     tolerance = SUM_TOLERANCE if FORMATS[tensor.dtype].bits > 8 else FLOAT8_TOLERANCE
     least, most, empty, fractions = np.inf, -np.inf, False, False
-    for _, block in Rows(tensor.data, class_axis).blocks(_step(tensor, class_axis)):
+    for _, block in tensor.rows(class_axis).blocks(_step(tensor, class_axis)):
         values = to_floats(block, tensor.dtype)
         if values.min(initial=0) < 0:
             reason = "has the logits' shape and holds negative numbers, which are no probabilities"

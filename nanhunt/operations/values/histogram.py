@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nanhunt.dtypes.convert import Array, to_floats
-from nanhunt.load.rows import Rows
+from nanhunt.load.rows import RowSource
 from nanhunt.results.report import Histogram
 
 MOST_VALUES = 1 << 18
@@ -15,7 +15,7 @@ MOST_VALUES = 1 << 18
 _RUNS = 64
 
 
-def histogram(rows: Rows, dtype: str) -> Histogram:
+def histogram(rows: RowSource, dtype: str) -> Histogram:
     """Counts by floor(log2 |x|) over all values, or over a sample of them when there are many."""
     total = rows.count * rows.classes
     sample = np.concatenate([part.reshape(-1) for part in _parts(rows)]) if total else np.zeros(0)
@@ -33,7 +33,7 @@ def histogram(rows: Rows, dtype: str) -> Histogram:
     )  # fmt: skip
 
 
-def _parts(rows: Rows) -> Iterator[Array]:
+def _parts(rows: RowSource) -> Iterator[Array]:
     if rows.count * rows.classes <= MOST_VALUES:
         yield rows.range(0, rows.count)
         return

@@ -9,7 +9,7 @@ from nanhunt.load.container import Container, NothingToCheck
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import COMPLEX, FLOATING, Tensor
 from nanhunt.load.wording import printable
-from nanhunt.operations.operation import Described
+from nanhunt.operations.operation import Described, Example
 from nanhunt.operations.options import NoOptions
 from nanhunt.operations.run import Outcome, Run
 from nanhunt.operations.values.rules import RULES
@@ -33,6 +33,10 @@ class HealthCheck(Described):
                 f"{printable(container.file)} holds no numbers to check.", contents(container)
             )
         return judge_values(tensors, {}, run)
+
+    def example(self, dtype: str) -> Example:
+        """One tensor, cast to ``dtype``."""
+        return Example({"tensor": (1000,)}, dtype, {})
 
 
 VALUES = HealthCheck(

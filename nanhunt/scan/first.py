@@ -1,0 +1,114 @@
+"""``--first``: the first bad step of a run, and no more of it read than that takes.
+
+A weight that is NaN stays NaN, since every update starts from it: a series of checkpoints is good up to one of them
+and bad from the next one on, and halving it finds which. Activations and gradients are made anew in every step, so
+those are read in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load import find
+from nanhunt.load.checkpoints import Checkpoint, checkpoints
+from nanhunt.load.wording import printable
+from nanhunt.results.report import Report, Severity, merge
+from nanhunt.scan.options import Options
+
+Judge = Callable[[str], Report]
+"""One file."""
+_STAYS = {"model", "optimizer"}
+"""Phases of what stays NaN."""
+
+
+def first_bad(paths: Sequence[str], options: Options, judge: Judge) -> Iterator[Report]:
+    """A report for each step that is read, the last one with what was assumed.
+
+    Raises NanhuntError for anything but one folder of steps.
+    """
+    if len(paths) != 1:
+        raise NanhuntError(
+            f"--first takes one folder, and {len(paths)} paths were given.", "Run it once for each."
+        )
+    series = checkpoints(paths[0], options.layout)
+    if not series:
+        message = f"{printable(paths[0])} holds nothing that is called after a step or an epoch."
+        raise NanhuntError(message, "Say how it is called: --layout 'dumps/{step}/{name}.pt'")
+    reading = _Reading(series, options.exclude, judge)
+    said = reading.halved() if reading.is_of_weights else reading.in_order()
+    yield from reading.reports.values()
+    yield Report(assumed=(said,))
+
+
+@dataclass
+class _Reading:
+    """A series, and what is known of it so far."""
+
+    series: Sequence[Checkpoint]
+    exclude: Sequence[str]
+    judge: Judge
+    reports: dict[int, Report] = field(default_factory=dict)
+    """By number in the series."""
+
+    def is_bad(self, number: int) -> bool:
+        """Whether anything in that step is an error; read when it is asked for."""
+        if number not in self.reports:
+            found = find(self.series[number].paths, self.exclude)
+            self.reports[number] = merge(self.judge(file) for file in found.files)
+        return any(finding.severity is Severity.ERROR for finding in self.reports[number].findings)
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether the newest step holds weights or optimizer state, and nothing that is made anew in every step."""
+        last = len(self.series) - 1
+        self.is_bad(last)
+        phases = {str(tensor.coordinates.get("phase", "")) for tensor in self.reports[last].tensors}
+        made_anew = {tensor.role for tensor in self.reports[last].tensors} - {"values"}
+        return bool(phases) and phases <= {*_STAYS, ""} and phases != {""} and not made_anew
+
+    def halved(self) -> str:
+        """Looks at both ends, then halves what is between a good and a bad one; says what was assumed."""
+        good, bad = 0, len(self.series) - 1
+        if self.is_bad(0) or not self.is_bad(bad):
+            return self._ends()
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            good, bad = (good, middle) if self.is_bad(middle) else (middle, bad)
+        return (
+            f"{self._opened()}, assuming that a weight that is NaN stays NaN; the ends agree: "
+            f"{self._name(0)} is clean, {self._name(-1)} is not"
+        )
+
+    def _ends(self) -> str:
+        """What is said where there is nothing to halve."""
+        first, last = self.is_bad(0), self.is_bad(len(self.series) - 1)
+        if first and last:
+            return f"{self._opened()}: the oldest one, {self._name(0)}, is bad already"
+        if first:
+            return (
+                f"{self._opened()}: {self._name(0)} is bad and {self._name(-1)} is not, so bad weights did not stay "
+                "bad here, and those between may be either: without --first all are read"
+            )
+        return (
+            f"{self._opened()}: both ends are clean, {self._name(0)} and {self._name(-1)}, and so is what lies "
+            "between, assuming that a weight that is NaN stays NaN"
+        )
+
+    def in_order(self) -> str:
+        """Reads one after the other, up to the first that is bad."""
+        last = self.reports.pop(
+            len(self.series) - 1
+        )  # read to see what it holds; it is read again in its turn
+        at = next((number for number in range(len(self.series) - 1) if self.is_bad(number)), None)
+        if at is None:
+            self.reports[len(self.series) - 1] = last
+        read = len(self.series) if at is None else at + 1
+        return f"read {read:,} of {len(self.series):,} steps in order: activations and gradients are made anew in each"
+
+    def _opened(self) -> str:
+        return f"opened {len(self.reports):,} of {len(self.series):,} checkpoints"
+
+    def _name(self, number: int) -> str:
+        return printable(self.series[number].paths[0])

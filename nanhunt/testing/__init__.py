@@ -1,0 +1,1 @@
+"""nanhunt inside pytest: an entry point, found by pytest itself (``pytest --nanhunt``)."""

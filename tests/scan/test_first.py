@@ -1,0 +1,102 @@
+"""--first: the first bad step, and how little of the run is opened for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_series import opened_files, trainer, weights
+from safetensors.torch import save_file
+
+import nanhunt
+from nanhunt.errors import NanhuntError
+from nanhunt.results.series import beginnings
+
+
+def small(run: Path, steps: Iterable[int], bad: Iterable[int]) -> None:
+    """Checkpoints of one file."""
+    for step in steps:
+        folder = run / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        save_file(weights(step in set(bad)), folder / "model.safetensors")
+
+
+def first_step(run: Path) -> tuple[int | None, str]:
+    """(the first bad step, what was assumed)."""
+    report = nanhunt.check(run, first=True)
+    return next((began.step for began in beginnings(report)), None), " ".join(report.assumed)
+
+
+@pytest.mark.parametrize("bad_from", [2, 3, 17, 32, 63, 64])
+def test_a_series_of_64_checkpoints_is_halved(tmp_path: Path, bad_from: int) -> None:
+    small(tmp_path, range(1, 65), range(bad_from, 65))
+    with opened_files(tmp_path) as opened:
+        step, said = first_step(tmp_path)
+    assert step == bad_from
+    assert len(opened) <= 2 + math.log2(64)
+    assert said.startswith(
+        f"opened {len(opened)} of 64 checkpoints, assuming that a weight that is NaN stays NaN"
+    )
+
+
+def test_the_step_before_is_known_to_be_clean(tmp_path: Path) -> None:
+    trainer(tmp_path, range(10, 100, 10), bad_from=60)
+    (began,) = beginnings(nanhunt.check(tmp_path, first=True))
+    assert (began.step, began.clean_step, began.tensor) == (60, 50, "model.layers.1.mlp.weight")
+    assert began.path.endswith("checkpoint-60")
+
+
+@pytest.mark.parametrize(
+    ("bad", "step", "said"),
+    [
+        (range(1, 9), 1, "opened 2 of 8 checkpoints: the oldest one, "),
+        ((), None, "opened 2 of 8 checkpoints: both ends are clean, "),
+        ((1, 2), 1, "so bad weights did not stay bad here"),
+    ],
+)
+def test_the_two_ends_are_looked_at(tmp_path: Path, bad: Iterable[int], step: int | None, said: str) -> None:
+    small(tmp_path, range(1, 9), bad)
+    found, assumed = first_step(tmp_path)
+    assert found == step
+    assert said in assumed
+
+
+def activations(run: Path, bad: Iterable[int]) -> None:
+    """Six steps of one module's output."""
+    for step in range(6):
+        folder = run / f"step_{step}"
+        folder.mkdir(parents=True)
+        values = torch.ones(2, 3)
+        values[0, 0] = torch.inf if step in set(bad) else 1.0
+        save_file({"data": values}, folder / "model.layers.0.mlp_outputs.safetensors")
+
+
+def test_activations_are_read_in_order_since_they_recover(tmp_path: Path) -> None:
+    activations(tmp_path, bad=(2, 5))
+    with opened_files(tmp_path) as opened:
+        step, said = first_step(tmp_path)
+    assert (step, said[:27]) == (2, "read 3 of 6 steps in order:")
+    assert {name[:6] for name in opened} == {
+        "step_0",
+        "step_1",
+        "step_2",
+        "step_5",
+    }  # the last to see what it is
+
+
+def test_activations_without_a_fault_are_all_read(tmp_path: Path) -> None:
+    activations(tmp_path, bad=())
+    assert first_step(tmp_path) == (
+        None,
+        "read 6 of 6 steps in order: activations and gradients are made anew in each",
+    )
+
+
+def test_what_is_no_series_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NanhuntError, match="nothing that is called after a step"):
+        nanhunt.check(tmp_path, first=True)
+    with pytest.raises(NanhuntError, match="--first takes one folder"):
+        nanhunt.check([tmp_path, tmp_path], first=True)
