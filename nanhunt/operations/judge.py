@@ -6,7 +6,7 @@ What a form does to a unit is observed, never predicted. A unit of work is a pro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,8 @@ from nanhunt.operations.values import health
 Bools = npt.NDArray[np.bool_]
 Columns = Mapping[str, npt.NDArray[Any]]
 """By name, one entry a unit."""
-CODE = "<U8"
-"""Holds every rule's code."""
+NAME = "<U48"
+"""Holds every rule's name."""
 BLOCK_VALUES = 1 << 18
 """Values in a block: what the forms make of them stays in cache."""
 LOSS_BOUND = 64.0
@@ -95,18 +95,19 @@ def tally(problem: Problem, first: int, last: int, columns: bool = False) -> tup
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
         health=health.count(problem.main_part(first, last), problem.main.dtype),
     )  # fmt: skip
-    return added, _columns(facts, holds, block.count) if columns else {}
+    return added, _columns(problem, facts, block.count) if columns else {}
 
 
-def _columns(facts: Facts, holds: Sequence[tuple[str, Bools]], count: int) -> Columns:
+def _columns(problem: Problem, facts: Facts, count: int) -> Columns:
     """What --save-rows has of each unit: whether each form's value and gradient are finite, and the first rule."""
     found: dict[str, npt.NDArray[Any]] = {}
     for name, item in facts.by.items():
         found[f"{name}_value_finite"] = ~item.bad_value
         found[f"{name}_gradient_finite"] = ~item.bad_gradient
-    cause = np.full(count, "", CODE)
-    for code, held in reversed(holds):
-        cause[held] = code
+    cause = np.full(count, "", NAME)
+    for rule in reversed(problem.judged):
+        if rule.holds is not None:
+            cause[rule.holds(facts)] = rule.name
     return {**found, "cause": cause}
 
 
