@@ -197,7 +197,7 @@ _MODULES = (
     r"^(?:Module|Cell|Functional|Tensor|Torch|Distributed|Aten|NPU|VF|Jit|Primitive|Mint|MintFunctional)\."
     r"(?P<api>.+)\.(?P<phase>forward|backward)(?:\.[0-9]+)?\.(?P<side>input|output)(?:\.|$)",
     # transformers' debugger: model.layers.0.self_attn_inputs_hidden_states
-    r"^(?P<module>[A-Za-z_]\w*(?:\.\w+)+?)_(?P<side>inputs|outputs)(?:_\w+)?$",
+    r"^(?P<module>[A-Za-z_]\w*?(?:\.\w+)+?|[A-Z]\w*?)_(?P<side>inputs|outputs)(?:_\w+)?$",
     # TransformerEngine: transformer_layer_3_self_attention_qkv_dgrad, dots of the name as underscores
     r"^(?P<module>.+)_(?P<tensor>activation|gradient|dgrad|wgrad)$",
 )

@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
-from nanhunt.render import overview, phrases, scales, steps, svg, where
+from nanhunt.render import growing, overview, phrases, scales, steps, svg, where
 from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
-from nanhunt.results.series import runs
+from nanhunt.results.runup import curves
+from nanhunt.results.series import Run, runs
 
 HERE = Path(__file__).parent
 FEW = 6
@@ -50,7 +51,7 @@ def render(report: Report) -> str:
     return page(
         "page.html.jinja",
         report=report,
-        runs=[(where.understood(run), where.sentences(run)) for run in runs(report)[:MOST_SERIES]],
+        runs=[_story(report, run) for run in runs(report)[:MOST_SERIES]],
         sections=sections,
         open=OPEN if len(sections) > OPEN + 1 else len(sections),
         rules=overview.by_rule(report) if len(listed) > 1 else [],
@@ -75,6 +76,31 @@ def page(template: str, **values: Any) -> str:
             policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
             "base-uri 'none'; form-action 'none'",
         )
+    )
+
+
+@dataclass(frozen=True)
+class Story:
+    """One run: where it began and how it came."""
+
+    understood: str
+    began: Sequence[str]
+    came: Sequence[str]
+    grid: Markup
+    """Steps by layers; empty where there are too few of either."""
+    charts: Sequence[Markup]
+    """Of what grows."""
+
+
+def _story(report: Report, run: Run) -> Story:
+    found = curves(report, run.name, run.origin)
+    worth = len(found) > 1 and len(run.moments) > 2
+    return Story(
+        where.understood(run),
+        where.sentences(run),
+        growing.sentences(found, run.unit),
+        growing.grid(found) if worth else Markup(""),
+        [growing.chart(curve) for curve in growing.growing(found)[: growing.DRAWN]],
     )
 
 

@@ -10,9 +10,10 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from nanhunt.literal import literal
-from nanhunt.render import overview, phrases, where
+from nanhunt.render import growing, overview, phrases, where
 from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.runup import curves
 
 SIGNS = {
     Severity.ERROR: "❌ error",
@@ -80,7 +81,8 @@ def _runs(report: Report) -> Iterator[str]:
     for run in series.runs(report)[:IN_FULL]:
         first, *more = where.sentences(run) or [""]
         told = [f"**{plain(first)}**"] if first else []
-        yield "  \n".join([f"*{plain(where.understood(run))}*", *told, *map(plain, more)])
+        came = map(plain, growing.sentences(curves(report, run.name, run.origin), run.unit))
+        yield "  \n".join([f"*{plain(where.understood(run))}*", *told, *map(plain, more), *came])
     yield from map(plain, report.assumed)
 
 

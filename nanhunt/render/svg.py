@@ -34,17 +34,20 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     return Markup(f"<{name}{pairs}>{inner}</{name}>" if children else f"<{name}{pairs}/>")
 
 
-def _percent(part: float, whole: float) -> str:
+def percent(part: float, whole: float) -> str:
+    """A length as a share of the picture's width."""
     return f"{100 * part / whole:.4g}%" if whole else "0%"
 
 
-def _picture(height: int, label: str, *children: Markup, **attributes: object) -> Markup:
+def picture(height: int, label: str, *children: Markup, **attributes: object) -> Markup:
+    """As wide as there is room; hidden from screen readers without a label."""
     named = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
     return element("svg", *children, width="100%", height=height, **named, **attributes)
 
 
-def _row(title: str, picture: Markup, class_: str = "") -> Markup:
-    return element("div", title, class_=f"label {class_}".strip()) + element("div", picture)
+def row(title: str, drawn: Markup, class_: str = "") -> Markup:
+    """A picture with its title to the left, for a div of class "plot"."""
+    return element("div", title, class_=f"label {class_}".strip()) + element("div", drawn)
 
 
 # ---------------------------------------------------------------------------------------------- histogram
@@ -60,10 +63,10 @@ def histogram(found: Histogram, dtype: str, role: str) -> Markup:
     top = max([*positive, *negative, 1])
     exp = compute_format(dtype) if role == "logits" else None
     rows = [
-        _row("positive", _half(positive, view, top, exp.exp_limit if exp else None, up=True)),
-        _row("negative", _half(negative, view, top, -exp.exp_zero if exp else None, up=False)),
-        _row("|x|", _axis(view)),
-        *(_row(name, _range(name, view, role), "judged" if name == dtype else "") for name in FORMATS),
+        row("positive", _half(positive, view, top, exp.exp_limit if exp else None, up=True)),
+        row("negative", _half(negative, view, top, -exp.exp_zero if exp else None, up=False)),
+        row("|x|", _axis(view)),
+        *(row(name, _range(name, view, role), "judged" if name == dtype else "") for name in FORMATS),
     ]
     return element("div", *rows, class_="plot")
 
@@ -77,7 +80,7 @@ def _half(counts: Sequence[int], view: range, top: int, limit: float | None, up:
     ]
     words = f"{'positive' if up else 'negative'} values: " + _spread(counts, view)
     floor = element("line", x1=0, x2="100%", y1=height, y2=height, class_="floor")
-    return _picture(height, words, *bars, *([floor] if up else []), *_cliff(limit, view, height, up))
+    return picture(height, words, *bars, *([floor] if up else []), *_cliff(limit, view, height, up))
 
 
 def _bar(
@@ -92,8 +95,8 @@ def _bar(
     return element(
         "rect",
         element("title", title),
-        x=_percent(index + 0.06, bins),
-        width=_percent(0.88, bins),
+        x=percent(index + 0.06, bins),
+        width=percent(0.88, bins),
         y=height - tall if up else 0,
         height=tall,
         class_="over" if beyond else "bar",
@@ -111,7 +114,7 @@ def _cliff(limit: float | None, view: range, height: int, up: bool) -> list[Mark
     """The line beyond which exp is infinite (above) or 0 (below)."""
     if limit is None or not view.start <= math.log2(limit) <= view.stop:
         return []
-    x = _percent(math.log2(limit) - view.start, len(view))
+    x = percent(math.log2(limit) - view.start, len(view))
     line = element("line", x1=x, x2=x, y1=0, y2=height, class_="cliff")
     # At the left of its line, where there is room: a limit lies near the right edge.
     words = f"exp(x) is inf above {limit:.4g}" if up else f"exp(x) is 0 below -{limit:.4g}"
@@ -126,13 +129,13 @@ def _axis(view: range) -> Markup:
     marks = []
     for index, exponent in enumerate(view):
         if exponent % every == 0 and 0 < index < len(view) - 1:
-            x = _percent(index, len(view))
+            x = percent(index, len(view))
             minor = "minor" if exponent % (2 * every) else ""
             marks.append(element("line", x1=x, x2=x, y1=0, y2=4, class_="tick"))
             marks.append(
                 element("text", scales.power(exponent), x=x, y=17, text_anchor="middle", class_=minor)
             )
-    return _picture(22, "", *marks)
+    return picture(22, "", *marks)
 
 
 def _range(name: str, view: range, role: str) -> Markup:
@@ -145,14 +148,14 @@ def _range(name: str, view: range, role: str) -> Markup:
         pieces.append(_piece(math.log2(exp.exp_limit), high, view, 5, 10, "beyond"))
         pieces += _mark(math.log2(exp.exp_limit), view, "M-4,1 h8 l-4,5 z", "exp-limit")
         pieces += _mark(math.log2(-exp.exp_zero), view, "M-4,19 h8 l-4,-5 z", "zero-cliff")
-    return _picture(20, "", *pieces)
+    return picture(20, "", *pieces)
 
 
 def _piece(start: float, stop: float, view: range, y: int, height: int, class_: str) -> Markup:
     left, right = max(start, view.start), min(stop, view.stop)
     if right <= left:
         return Markup("")
-    x, width = _percent(left - view.start, len(view)), _percent(right - left, len(view))
+    x, width = percent(left - view.start, len(view)), percent(right - left, len(view))
     return element("rect", x=x, width=width, y=y, height=height, class_=class_)
 
 
@@ -160,7 +163,7 @@ def _mark(at: float, view: range, path: str, class_: str) -> list[Markup]:
     if not view.start <= at <= view.stop:
         return []
     shape = element("path", d=path, class_=class_)
-    return [element("svg", shape, x=_percent(at - view.start, len(view)), overflow="visible")]
+    return [element("svg", shape, x=percent(at - view.start, len(view)), overflow="visible")]
 
 
 # ---------------------------------------------------------------------------------------------- strip
@@ -189,8 +192,8 @@ def strip(bins: Sequence[RowBin], tensor: TensorReport) -> Strip:
         element(
             "rect",
             element("title", text),
-            x=_percent(item.first - bins[0].first, rows),
-            width=_percent(item.last + 1 - item.first, rows),
+            x=percent(item.first - bins[0].first, rows),
+            width=percent(item.last + 1 - item.first, rows),
             height="100%",
             class_="hit",
         )
@@ -201,9 +204,9 @@ def strip(bins: Sequence[RowBin], tensor: TensorReport) -> Strip:
         for code, number in totals.items()
     ]
     well = element("rect", width="100%", height="100%", class_="well")
-    picture = _picture(48, "", well, *marks, *hits)
+    drawn = picture(48, "", well, *marks, *hits)
     healthy = (_swatch("well"), f"healthy, {phrases.plural(rows - sum(totals.values()), 'row')}")
-    return Strip(picture, (*legend, healthy), tuple(details))
+    return Strip(drawn, (*legend, healthy), tuple(details))
 
 
 def _totals(bins: Iterable[RowBin]) -> dict[str, int]:
@@ -222,8 +225,8 @@ def _segments(item: RowBin, first: int, rows: int, colors: dict[str, str]) -> It
         bottom -= tall
         yield element(
             "rect",
-            x=_percent(item.first - first, rows),
-            width=_percent(item.last + 1 - item.first, rows),
+            x=percent(item.first - first, rows),
+            width=percent(item.last + 1 - item.first, rows),
             y=f"{bottom:.4g}",
             height=f"{tall:.4g}",
             class_=colors[code],
@@ -255,8 +258,8 @@ def _close(row: WorstRow, tensor: TensorReport) -> str:
 
 def share(value: float) -> Markup:
     """A probability as a bar in its table cell."""
-    filled = [element("rect", width=_percent(min(max(value, 0), 1), 1), height=4, class_="bar")]
-    return _picture(4, "", *(filled if math.isfinite(value) else []), class_="gauge")
+    filled = [element("rect", width=percent(min(max(value, 0), 1), 1), height=4, class_="bar")]
+    return picture(4, "", *(filled if math.isfinite(value) else []), class_="gauge")
 
 
 def slope(value: float, row: WorstRow) -> Markup:
@@ -264,10 +267,10 @@ def slope(value: float, row: WorstRow) -> Markup:
     finite = [abs(entry) for view in row.views for entry in view.gradient if math.isfinite(entry)]
     top = max(finite, default=0.0)
     if not math.isfinite(value) or not top:
-        return _picture(4, "", class_="gauge")
+        return picture(4, "", class_="gauge")
     wide = 50 * abs(value) / top
     x = 50 - wide if value < 0 else 50
-    return _picture(
+    return picture(
         4, "", element("rect", x=f"{x:.4g}%", width=f"{wide:.4g}%", height=4, class_="bar"), class_="gauge"
     )
 
@@ -278,16 +281,16 @@ def slope(value: float, row: WorstRow) -> Markup:
 def steps(found: Series) -> Markup:
     """Largest logit, bad rows and headroom by step, the first bad step marked through all three."""
     rows = [
-        _row("largest logit", _line(found, "largest logit", lambda step: step.largest, found.limit)),
-        _row("bad rows", _columns(found)),
-        _row("headroom", _line(found, "headroom", lambda step: step.headroom, 0.0)),
-        _row("step", _names(found)),
+        row("largest logit", _line(found, "largest logit", lambda step: step.largest, found.limit)),
+        row("bad rows", _columns(found)),
+        row("headroom", _line(found, "headroom", lambda step: step.headroom, 0.0)),
+        row("step", _names(found)),
     ]
     return element("div", *rows, class_="plot steps")
 
 
 def _x(index: int, found: Series) -> str:
-    return _percent(index + 0.5, len(found.steps))
+    return percent(index + 0.5, len(found.steps))
 
 
 def _first_bad(found: Series, height: int) -> list[Markup]:
@@ -323,7 +326,7 @@ def _line(found: Series, what: str, value: Callable[[Step], float | None], limit
     words = f"{what} by step: " + ", ".join(
         f"{step.label} {phrases.number(value(step))}" for step in found.steps
     )
-    return _picture(90, words, *_first_bad(found, 90), level, text, *joints, *dots)
+    return picture(90, words, *_first_bad(found, 90), level, text, *joints, *dots)
 
 
 def _columns(found: Series) -> Markup:
@@ -336,7 +339,7 @@ def _columns(found: Series) -> Markup:
     ]
     words = "bad rows by step: " + ", ".join(f"{step.label} {step.bad_rows}" for step in found.steps)
     base = element("line", x1="0", x2="100%", y1=60, y2=60, class_="tick")
-    return _picture(62, words, *_first_bad(found, 62), base, *columns)
+    return picture(62, words, *_first_bad(found, 62), base, *columns)
 
 
 def _column(found: Series, index: int, most: int) -> list[Markup]:
@@ -346,8 +349,8 @@ def _column(found: Series, index: int, most: int) -> list[Markup]:
     bar = element(
         "rect",
         element("title", told(step)),
-        x=_percent(index + 0.3, steps),
-        width=_percent(0.4, steps),
+        x=percent(index + 0.3, steps),
+        width=percent(0.4, steps),
         y=60 - tall,
         height=tall,
         class_="over",
@@ -370,7 +373,7 @@ def _names(found: Series) -> Markup:
             label = step.label if len(step.label) <= 12 else f"{step.label[:11]}…"
             place = {"x": _x(index, found), "y": 14, "text_anchor": "middle", "class_": class_}
             marks.append(element("text", label, **place))
-    return _picture(20, "", *_first_bad(found, 3), *marks)
+    return picture(20, "", *_first_bad(found, 3), *marks)
 
 
 def told(step: Step) -> str:

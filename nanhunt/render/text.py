@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanhunt.render import blocks, overview, phrases, where
+from nanhunt.render import blocks, growing, overview, phrases, where
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results import series
 from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.runup import curves
 
 IN_FULL = 3
 """Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""
@@ -56,6 +57,9 @@ def _runs(page: Page, report: Report, verbosity: int) -> None:
             page.line((where.understood(run), "dim"))
         for line in told:
             page.line((line, "bold" if line is told[0] else ""))
+        came = growing.sentences(curves(report, run.name, run.origin), run.unit, ascii=page.ascii)
+        for line in came if verbosity >= 0 or told else ():
+            page.line((line, ""))
         if told or verbosity >= 0:
             page.gap()
     for said in report.assumed:

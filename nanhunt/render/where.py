@@ -50,7 +50,7 @@ def _checkpoints(run: Run, began: Began) -> Iterator[str]:
         return
     good = began.clean.path or _at(run, began.clean) if began.clean else "none"
     counts = ", ".join(
-        f"{phase} {phrases.count(tally.bad)} of {phrases.count(tally.tensors)}"
+        f"{phase or 'other'} {phrases.count(tally.bad)} of {phrases.count(tally.tensors)}"
         for phase, tally in sorted(began.moment.by_phase.items())
         if tally.bad
     )

@@ -284,6 +284,8 @@ class Cell:
     """The tensor that has it."""
     zeros: int
     values: int
+    role: str = "values"
+    """As in ``TensorReport``: what its largest magnitude must not exceed depends on it."""
     origin: str = ""
     """As in ``TensorReport``."""
 
@@ -455,7 +457,7 @@ def _cell(tensor: TensorReport) -> Cell:
     ends = [abs(end) for end in (health.min, health.max) if end is not None]
     return Cell(
         at, tensor.stored_dtype, tensor.dtype, 1, max(ends, default=None), tensor.tensor or tensor.file,
-        health.zero or 0, math.prod(tensor.shape), tensor.origin,
+        health.zero or 0, math.prod(tensor.shape), tensor.role, tensor.origin,
     )  # fmt: skip
 
 
@@ -463,7 +465,13 @@ def _added(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """One cell for each place, in one total order."""
     found: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
-        key = (cell.origin, cell.stored_dtype, cell.dtype, *(cell.at.get(name) for name in IN_CELLS))
+        key = (
+            cell.origin,
+            cell.role,
+            cell.stored_dtype,
+            cell.dtype,
+            *(cell.at.get(name) for name in IN_CELLS),
+        )
         found[key] = _sum(found[key], cell) if key in found else cell
     return tuple(found[key] for key in sorted(found, key=_cell_key))
 

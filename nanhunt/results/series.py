@@ -103,8 +103,9 @@ class Run:
 
     @property
     def is_checkpoints(self) -> bool:
-        """Whether it holds weights and optimizer state and nothing else."""
-        return {phase for moment in self.moments for phase in moment.by_phase} <= {"model", "optimizer"}
+        """Whether it holds weights or optimizer state, and nothing that is made anew in every step."""
+        phases = {phase for moment in self.moments for phase in moment.by_phase}
+        return bool(phases & {"model", "optimizer"}) and not phases & {"forward", "backward"}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ so the package has to be callable itself.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["Incident", "NanFoundError", "Watch", "watch"]
 
 
-def watch(**settings: Any) -> Watch:
+def watch(
+    *,
+    keep_going: bool = False,
+    max_reports: int = 5,
+    every_op: bool = False,
+    capture_dir: str = "nanhunt-capture",
+    tensorboard: str | None = None,
+    report: Callable[[Incident], None] | None = None,
+) -> Watch:
     """Watch the block it is used on: ``with nanhunt.watch(): train()``.
 
     Args:
-        settings: ``keep_going=False`` (report and run on, rather than raise), ``max_reports=5``,
-            ``every_op=False``, ``capture_dir="nanhunt-capture"``, ``tensorboard=None`` (a folder),
-            ``report=print to stderr`` (called with each Incident).
+        keep_going: report and run on, rather than raise.
+        max_reports: incidents to report before it only counts, with ``keep_going``.
+        every_op: look at the result of every operation as it is made, which is slower.
+        capture_dir: the folder that the inputs of the bad step are written to.
+        tensorboard: a folder for the numbers of every step; None: none are written.
+        report: called with each Incident; by default it is printed to stderr.
 
     Raises:
         NanFoundError: from the failing ``backward()`` or ``step()``, unless ``keep_going``; it holds the incident.
@@ -31,7 +43,10 @@ def watch(**settings: Any) -> Watch:
     """
     from .callbacks import Watch
 
-    return Watch(**settings)
+    return Watch(
+        keep_going=keep_going, max_reports=max_reports, every_op=every_op, capture_dir=capture_dir,
+        tensorboard=tensorboard, report=report,
+    )  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -44,12 +59,15 @@ def __getattr__(name: str) -> Any:
         from .incident import Incident
 
         return Incident
+    if name == "__signature__":  # what help() and editors show for the package as a function
+        import inspect
+
+        return inspect.signature(watch)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Callable(ModuleType):
-    def __call__(self, **settings: Any) -> Watch:
-        return watch(**settings)
+    __call__ = staticmethod(watch)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -94,6 +94,10 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
         f"{DEBUGGER}_inputs_hidden_states.safetensors", "data",
         {"run": "dbg", "layer": 0, "module": "model.layers.0.self_attn", "phase": "forward", "side": "input"},
     ),
+    "transformers' debugger, the whole model": (
+        "dbg/Net_outputs_loss.safetensors", "data",
+        {"run": "dbg", "module": "Net", "phase": "forward", "side": "output"},
+    ),
     "a module called input_layernorm": (
         "dbg/model.layers.0.input_layernorm_outputs.safetensors", "data",
         {"run": "dbg", "layer": 0, "module": "model.layers.0.input_layernorm", "phase": "forward", "side": "output"},

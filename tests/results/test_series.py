@@ -57,6 +57,14 @@ def test_a_series_of_checkpoints() -> None:
     ]
 
 
+def test_what_else_lies_in_a_checkpoint_does_not_hide_that_it_is_one() -> None:
+    whole = checkpoints(30)
+    other = [
+        tensor(f"c{step}/rng.pt", "n", path=f"run/checkpoint-{step}", step=step) for step in range(10, 60, 10)
+    ]
+    assert told(replace(whole, tensors=(*whole.tensors, *other)))[0] == told(whole)[0]
+
+
 def test_bad_from_the_start() -> None:
     assert told(checkpoints(10))[0].startswith("last good: none, first bad: run/checkpoint-10 ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,12 @@ def test_tensorboard_logs_each_step(tmp_path: Path) -> None:
     ]
     assert [event.value for event in log.Scalars("nanhunt/largest_logit")] == [8.0, 8.0]
     assert log.Scalars("nanhunt/headroom")[0].value == pytest.approx(80.7228, abs=1e-4)
+
+
+def test_the_keywords_of_watch_are_spelled_out_and_are_those_of_the_context() -> None:
+    given = inspect.signature(nanhunt.watch)
+    own = inspect.signature(Watch.__init__).parameters
+    assert list(given.parameters.values()) == [each for name, each in own.items() if name != "self"]
+    assert nanhunt.watch(max_reports=3, every_op=True).settings.max_reports == 3
+    with pytest.raises(TypeError, match="max_report'"):
+        nanhunt.watch(max_report=3)

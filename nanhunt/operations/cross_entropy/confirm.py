@@ -28,6 +28,7 @@ from nanhunt.operations.cross_entropy.forms import (
     fused,
     smoothed_parts,
 )
+from nanhunt.operations.cross_entropy.options import changes_terms
 from nanhunt.operations.cross_entropy.truth import largest_outside, truth
 
 Floats = npt.NDArray[np.float64]
@@ -337,7 +338,7 @@ def _class_sum_overflow(x: torch.Tensor, batch: Batch) -> Bools:
 
 def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: Batch, given: bool) -> Bools:
     options, now = batch.options, facts.by["fused"]
-    asked = options.temperature != 1 or options.label_smoothing != 0 or options.weights is not None
+    asked = changes_terms(options) or options.weights is not None
     nothing = np.zeros_like(facts.bad_label)
     if not now.fails.any() or not (asked or labels.probabilities is not None):
         return nothing

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.operations.cross_entropy.options import LossTerms
 from nanhunt.operations.fix import Fix
 
 if TYPE_CHECKING:
-    from nanhunt.operations.cross_entropy.question import Question
+    from nanhunt.operations.cross_entropy.truth import Question
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(LossTerms):
     """What code must know of the user's tensors and loss; the default is the plainest one."""
 
     dimensions: int = 2
@@ -39,9 +40,6 @@ class Problem:
     """Whether some label is the ignored index."""
     no_mean: bool = False
     """Whether what the mean divides by, over the whole tensor, is 0."""
-    temperature: float = 1.0
-    label_smoothing: float = 0.0
-    ignore_index: int = -100
     reduction: str = "mean"
 
     @property

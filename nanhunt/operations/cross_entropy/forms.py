@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from nanhunt.operations.cross_entropy.options import LossTerms
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,15 +49,12 @@ class Labels:
         return Labels(None if classes is None else classes[at], self.kept[at], None if y is None else y[at])
 
 
-@dataclass(frozen=True)
-class LossOptions:
-    """``F.cross_entropy``'s options, plus the temperature that divides the logits first."""
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(LossTerms):
+    """The terms that the user asks for, and what is known of the tensors."""
 
-    temperature: float = 1.0
-    label_smoothing: float = 0.0
     weights: torch.Tensor | None = None
     """(classes,), in the dtype of the logits."""
-    ignore_index: int = -100
     last_axis: bool = True
     """Whether the classes are the tensor's last dimension: float16 log_softmax sums those in half precision."""
 

@@ -16,7 +16,7 @@ from nanhunt.load.rows import RowSource
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.cross_entropy.facts import RowFacts
 from nanhunt.operations.cross_entropy.layout import Layout
-from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.options import CrossEntropyOptions, changes_terms, terms_of
 from nanhunt.operations.cross_entropy.targets import Targets
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import of_operation
@@ -96,8 +96,7 @@ class Job:
     @property
     def plain(self) -> bool:
         """Whether the loss has none of the options that change its terms."""
-        options = self.options
-        return options.temperature == 1 and options.label_smoothing == 0 and self.weights is None
+        return not changes_terms(self.options) and self.weights is None
 
     @functools.cached_property
     def divisor(self) -> float:
@@ -153,13 +152,7 @@ class Job:
 
         dtype = torch_dtype(compute_format(self.dtype).name)
         weights = None if self.weights is None else _tensor(self.weights).to(dtype)
-        options = LossOptions(
-            self.options.temperature,
-            self.options.label_smoothing,
-            weights,
-            self.options.ignore_index,
-            self.last_axis,
-        )
+        options = LossOptions(**terms_of(self.options), weights=weights, last_axis=self.last_axis)
         by_hand, fused, fused_plain = self._gradients(dtype, weights)
         return Batch(self.tensor.dtype, self.dtype, options, by_hand, fused, fused_plain)
 

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nanhunt.load.options import ReadOptions
 from nanhunt.operations.options import JudgeOptions, LossOptions
-from nanhunt.options import option
+from nanhunt.options import declared, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
+class LossTerms:
+    """The softmax cross entropy.
+
+    What changes the terms of the loss, whatever the rows and their reduction. An option that is added here is known
+    to the forms, the truth, the units of work and the texts of the fixes, which all inherit it.
+    """
+
+    temperature: float = option(1.0, help="Divides the logits first.")
+    ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
+    label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)
+
+
+def terms_of(options: LossTerms) -> dict[str, Any]:
+    """The terms alone, by name, for another class that has them."""
+    return {name: getattr(options, name) for name in declared(LossTerms)}
+
+
+def changes_terms(options: LossTerms) -> bool:
+    """Whether the loss of some row is another one than -log p of its label: a term is not at its default."""
+    known = declared(LossTerms)
+    return any(
+        getattr(options, name) != each.default for name, each in known.items() if name != "ignore_index"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyOptions(LossTerms, LossOptions, JudgeOptions, ReadOptions):
     """The softmax cross entropy.
 
     The fields of the last base stand first.
@@ -22,6 +49,3 @@ class CrossEntropyOptions(LossOptions, JudgeOptions, ReadOptions):
         "Default: where that is recognised.",
         is_flag=True,
     )
-    temperature: float = option(1.0, help="Divides the logits first.")
-    ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
-    label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)

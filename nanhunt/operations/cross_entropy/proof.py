@@ -25,7 +25,8 @@ from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of
 from nanhunt.operations.cross_entropy.fixes import Problem, slots
 from nanhunt.operations.cross_entropy.forms import LossOptions
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.question import Question
+from nanhunt.operations.cross_entropy.options import terms_of
+from nanhunt.operations.cross_entropy.truth import Question
 from nanhunt.operations.fix import Fix, Ran, run
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import RemedyResult
@@ -157,7 +158,7 @@ class Batch:
         if labels.probabilities is not None and self.given is not None:
             labels = replace(labels, probabilities=self.given.double())
         weights = None if job.weights is None else torch.from_numpy(job.weights.copy())
-        options = LossOptions(given.temperature, given.label_smoothing, weights, given.ignore_index)
+        options = LossOptions(**terms_of(given), weights=weights)
         asks = "softmax" if job.targets is None else "loss"
         return Question(x.double(), labels, options, given.reduction, asks, job.half)
 
@@ -227,7 +228,7 @@ def problem_of(job: Job) -> Problem:
         dimensions, options.class_axis % dimensions, job.rows.classes, job.tensor.dtype, job.dtype, kind,
         job.weights is not None and kind != "", _as_rows(job) or bool(targets and targets.code),
         targets is not None and targets.ignored is not None and bool(targets.ignored.any()),
-        job.divisor == 0, options.temperature, options.label_smoothing, options.ignore_index, options.reduction,
+        job.divisor == 0, options.reduction, **terms_of(options),
     )  # fmt: skip
 
 

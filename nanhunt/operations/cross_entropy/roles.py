@@ -153,7 +153,8 @@ def _is_activation(container: Container, options: ReadOptions) -> bool:
     made_by = coordinates(container.file, "", options.layout)
     if not made_by.keys() & {"module", "side", "layer"}:
         return False
-    return not is_called(LOGITS.called, str(made_by.get("module", "")))
+    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+    return not any(is_called(LOGITS.called, name) for name in (stem, str(made_by.get("module", ""))))
 
 
 _ASSUMED_LONE = "assumed to be logits, as the only floating-point tensor here"

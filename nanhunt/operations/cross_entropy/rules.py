@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from nanhunt.operations.cross_entropy.facts import Bools, RowFacts
     from nanhunt.operations.cross_entropy.proof import Tried
-    from nanhunt.operations.cross_entropy.question import Question
     from nanhunt.operations.cross_entropy.row import Numbers
+    from nanhunt.operations.cross_entropy.truth import Question
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 

@@ -67,7 +67,7 @@ def test_probabilities_and_losses_are_scipys(name: str) -> None:
 
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0], dtype=torch.float64)
 CASES = [
-    (t, LossOptions(temperature, smoothing, weights))
+    (t, LossOptions(temperature=temperature, label_smoothing=smoothing, weights=weights))
     for t, temperature, smoothing, weights in itertools.product(
         [labels(), soft()], [1.0, 0.7], [0.0, 0.1], [None, WEIGHTS]
     )
@@ -146,7 +146,9 @@ def test_an_ignored_row_has_no_loss_and_a_gradient_of_nothing(name: str) -> None
 def test_every_operation_is_executed_in_the_dtype() -> None:
     for name in tuple(IMPLEMENTATIONS):
         outcome = IMPLEMENTATIONS[name](
-            logits(torch.float16), labels(), LossOptions(0.7, 0.1, WEIGHTS.half())
+            logits(torch.float16),
+            labels(),
+            LossOptions(temperature=0.7, label_smoothing=0.1, weights=WEIGHTS.half()),
         )
         assert outcome.losses.dtype == outcome.probabilities.dtype == torch.float16
 

@@ -42,7 +42,9 @@ def hard(label: int) -> Labels:
 @pytest.mark.parametrize("label", range(4))
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_losses_to_the_last_digits(label: int, temperature: float) -> None:
-    losses = truth(torch.tensor(BATCH, dtype=torch.float64), hard(label), LossOptions(temperature))
+    losses = truth(
+        torch.tensor(BATCH, dtype=torch.float64), hard(label), LossOptions(temperature=temperature)
+    )
     for row, loss in zip(BATCH, losses.tolist(), strict=True):
         assert close(loss, neg_logs(row, temperature)[label])
 
