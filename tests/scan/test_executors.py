@@ -17,7 +17,7 @@ import torch
 
 import nanhunt
 from nanhunt.operations import findings, judge
-from nanhunt.operations.bce import BCE
+from nanhunt.operations.bce.operation import BCE
 from nanhunt.operations.cross_entropy import sweep
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
