@@ -96,7 +96,7 @@ def test_help_shows_it_with_its_choices_and_shells_complete_them() -> None:
     assert "--z-loss" in shown
     assert "Times the squared log of the normaliser. At least 0. [default: 0.25]" in shown
     assert "What the mean counts. rows or tokens. [default: rows]" in shown
-    assert completed("--format", "j") == ["json", "junit"]
+    assert completed("--format", "j") == ["json", "jsonl", "junit"]
     assert completed("--dtype", "b") == ["bfloat16"]
     assert {"NH101", "exp-overflow"} <= {*completed("--select", "NH10"), *completed("--select", "exp")}
 

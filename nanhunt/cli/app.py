@@ -20,6 +20,7 @@ from nanhunt.cli.run import register
 from nanhunt.difference.options import DiffOptions
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
+from nanhunt.scan.work import WorkOptions
 
 app = typer.Typer(
     name="nanhunt",
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 
-@command(app, Options, ScanOutputOptions, SettingsOptions)
+@command(app, Options, ScanOutputOptions, WorkOptions, SettingsOptions)
 def check(
     given: Given,
     paths: Annotated[
@@ -41,7 +42,7 @@ def check(
     judge.judge(given, paths, compares=False)
 
 
-@command(app, Options, ScanOutputOptions, SettingsOptions)
+@command(app, Options, ScanOutputOptions, WorkOptions, SettingsOptions)
 def compare(
     given: Given,
     paths: Annotated[

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ from nanhunt.results.options import ReportOptions
 from nanhunt.results.origin import kept_apart
 from nanhunt.results.report import ExitCode, ReadError, Report, merge
 from nanhunt.scan.options import Options
+from nanhunt.scan.work import WorkOptions, part_of, workers
 
 if TYPE_CHECKING:
     from nanhunt.operations.run import Tables
+    from nanhunt.scan.survey import Survey
 
 LEAST_ADDRESS_SPACE = 128 << 20
 """Bytes: measured, with some room."""
@@ -32,8 +35,9 @@ LEAST_ADDRESS_SPACE = 128 << 20
 
 def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
-    options, output = given.part(Options), given.part(ScanOutputOptions)
+    options, output, work = given.part(Options), given.part(ScanOutputOptions), given.part(WorkOptions)
     from nanhunt.operations import rules  # the catalogue: nothing that --help needs
+    from nanhunt.scan.survey import Survey
 
     rules.check((*options.select, *options.ignore))
     read = (options.targets, options.class_weights, output.baseline)
@@ -44,11 +48,26 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
 
     set_limits()
     tables: Tables | None = {} if output.save_rows else None
-    report, interrupted = _judged(paths, options, options_for, compares, tables)
+    survey = Survey(options, compares, options_for, tables=tables, part=part_of(work.shard))
+    if streams := _streams(output):
+        survey.told = functools.partial(_tell, int(output.verbose))
+    report, interrupted = _judged(paths, survey, work)
     if output.save_rows and tables is not None and not interrupted:
         files.write_rows(output.save_rows, tables)
     report = _with_known(report, output)
-    _finish(report, output, interrupted=interrupted)
+    _finish(report, output, interrupted=interrupted, streamed=streams)
+
+
+def _streams(output: OutputOptions) -> bool:
+    """Whether standard output gets a line a tensor while the scan runs; what is known already shows at the end."""
+    return output.format == "jsonl" and not output.baseline
+
+
+def _tell(verbosity: int, report: Report) -> None:
+    from nanhunt.render import jsonl
+
+    for line in jsonl.tensors(report, verbosity):
+        files.say(line)
 
 
 def only_one(paths: list[str]) -> list[str]:
@@ -95,20 +114,15 @@ def merge_saved(given: Given, reports: list[str]) -> None:
     _finish(_with_known(total, output), output, interrupted=False)
 
 
-def _judged(
-    paths: list[str],
-    options: Options,
-    options_for: Callable[[str], Options],
-    compares: bool,
-    tables: Tables | None,
-) -> tuple[Report, bool]:
+def _judged(paths: list[str], survey: Survey, work: WorkOptions) -> tuple[Report, bool]:
     """(what is known, whether Ctrl-C ended it)."""
     from nanhunt.cli.progress import Progress
-    from nanhunt.scan.survey import Survey
 
     done: list[Report] = []
-    with Progress() as progress:
-        survey = Survey(options, compares, options_for, progress.advance, progress.expect, tables)
+    those = workers(work)
+    survey.executor, survey.files = those.blocks, those.files
+    with Progress() as progress, those.close:
+        survey.advance, survey.expect = progress.advance, progress.expect
         try:
             if not paths:
                 done.append(survey.without_a_file())
@@ -122,7 +136,7 @@ def _judged(
     return merge(done), False
 
 
-def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None:
+def _finish(report: Report, output: OutputOptions, *, interrupted: bool, streamed: bool = False) -> None:
     if interrupted:
         report = replace(report, exit_code=process.INTERRUPTED)
     verbosity = int(output.verbose) - int(output.quiet)
@@ -131,7 +145,12 @@ def _finish(report: Report, output: OutputOptions, *, interrupted: bool) -> None
     if output.format == "github":
         append_summary(render(report, "markdown"))
     look: dict[str, Any] = {"width": files.width(), "color": files.has_color(), "ascii": files.is_ascii()}
-    files.say(render(report, output.format, verbosity=verbosity, **look))
+    if streamed:
+        from nanhunt.render import jsonl
+
+        files.say(jsonl.end(report, verbosity))
+    else:
+        files.say(render(report, output.format, verbosity=verbosity, **look))
     if output.statistics:
         # Standard output stays what --format promises to programs.
         say = files.say if output.format == "text" else process.say

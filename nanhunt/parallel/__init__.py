@@ -19,7 +19,9 @@ forks = False
 """Whether ``in_order`` may fork: only a program that is nanhunt's own knows that no thread of its holds a lock."""
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
     """``work`` of every item, in their order whatever finishes first.
 
     Items should cost little to make: they are made one after the other, and by every process where there are
@@ -27,24 +29,29 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
     then, and when the caller stops early, nothing more is begun. In processes ``work`` must not change anything,
     and its results must be picklable.
     """
+    workers = WORKERS if workers is None else workers
     items = iter(items)
     first = list(itertools.islice(items, 2))
     items = itertools.chain(first, items)
-    if len(first) < 2 or WORKERS < 2:
+    if len(first) < 2 or workers < 2:
         yield from map(work, items)
     # torch runs threads of its own, which a fork would not have; and its calls are long enough for ours.
     elif forks and "torch" not in sys.modules:
         from nanhunt.parallel.processes import in_processes
 
-        yield from in_processes(work, items, WORKERS)
+        yield from in_processes(work, items, workers)
     else:
         from nanhunt.parallel.threads import in_threads
 
-        yield from in_threads(work, items, WORKERS)
+        yield from in_threads(work, items, workers)
 
 
 class Fastest(Executor):
     """The fastest way on this machine: forked processes for programs of nanhunt's own, threads elsewhere."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        """``workers``: how many, this one included; None: as many as there are cores, four at most."""
+        self._workers = workers
 
     def submit(self, fn: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
         """One call is done at once, where it is asked for."""
@@ -63,4 +70,4 @@ class Fastest(Executor):
         chunksize: int = 1,
     ) -> Iterator[Result]:
         """As ``in_order``; results come as they are known, and waiting for them is bounded by nothing."""
-        return in_order(lambda items: fn(*items), zip(*iterables, strict=False))
+        return in_order(lambda items: fn(*items), zip(*iterables, strict=False), self._workers)

@@ -13,8 +13,15 @@ from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
 from nanhunt.results.report import Report
 
-REPORT_FORMATS: tuple[str, ...] = ("text", "json", "github", "junit", "markdown", "html")
-SUFFIXES = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown", ".html": "html"}
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "github", "junit", "markdown", "html")
+SUFFIXES = {
+    ".txt": "text",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".xml": "junit",
+    ".md": "markdown",
+    ".html": "html",
+}
 
 
 def render(
@@ -37,10 +44,11 @@ def render(
             from nanhunt.render import text
 
             return text.render(report, width=width, color=color, verbosity=verbosity, ascii=ascii)
-        case "json":
-            from nanhunt.render import json
+        case "json" | "jsonl":
+            from nanhunt.render import json, jsonl
 
-            return json.render(report, verbosity=verbosity)
+            write = json.render if format == "json" else jsonl.render
+            return write(report, verbosity=verbosity)
         case "github":
             from nanhunt.render import github
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,14 @@ from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, Ten
 from nanhunt.results.verdict import decided
 from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
+from nanhunt.scan.work import Part
 
 OptionsFor = Callable[[str], Options]
 NOTHING: Mapping[str, Tensor] = {}
+
+
+LARGE = 1 << 26
+"""Bytes of a file from which on its blocks keep all workers busy."""
 
 
 @dataclass
@@ -47,6 +53,12 @@ class Survey:
     """Who judges units of work."""
     operation: Described | None = None
     """What to judge tensors as, where the options cannot name it: a function that is given itself."""
+    files: Executor | None = None
+    """Who judges whole files, side by side; large ones are judged by blocks all the same."""
+    part: Part | None = None
+    """The files to judge; None: all of them."""
+    told: Callable[[Report], None] = lambda _: None
+    """Told of every judgement as soon as it is known."""
     _empty: dict[str, NothingToCheck] = field(default_factory=dict)
     """Files that hold nothing to judge."""
 
@@ -59,8 +71,11 @@ class Survey:
         try:
             found = find(paths, self.options.exclude)
         except NanhuntError as error:
-            yield self._failed("", error)
+            if self.part is None or self.part.number == 1:  # once, not by everyone
+                yield self._failed("", error)
             return
+        if self.part:
+            found.files = self.part.of_files(found.files)
         _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
         yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
@@ -68,17 +83,37 @@ class Survey:
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         judged = False
-        for file in found.files:
-            report = self.path(file)
+        for report in self._files(found.files):
             judged = judged or bool(report.tensors or report.errors)
             yield report
-        if not judged:
+        if not judged and not self.part:
             # What holds nothing to judge is no error beside what does; alone and named, it is.
             yield merge(self._failed(file, self._empty[file]) for file in paths if file in self._empty)
 
+    def _files(self, files: Sequence[str]) -> Iterator[Report]:
+        """A report for each: of small ones side by side first, where that is asked for, then of the others."""
+        together: list[str] = []
+        if self.files is not None and self.tables is None:
+            together = [file for file in files if 0 < (bytes_at(file) or 0) < LARGE]
+        if self.files is not None and len(together) > 1:
+            options = [self._options_of(file) for file in together]
+            work = functools.partial(_alone, self.compares, self.operation, self.options)
+            for file, (report, empty) in zip(together, self.files.map(work, together, options), strict=True):
+                self._empty |= {file: empty} if empty else {}
+                self.advance(bytes_at(file) or 0)
+                self.told(report)
+                yield report
+            done = set(together)
+            files = [file for file in files if file not in done]
+        for file in files:
+            yield self.path(file)
+
+    def _options_of(self, file: str) -> Options:
+        return self.options_for(file) if self.options_for else self.options
+
     def path(self, file: str) -> Report:
         """One file; one that holds nothing to judge is named as not looked at."""
-        options = self.options_for(file) if self.options_for else self.options
+        options = self._options_of(file)
         self.unfinished = []
         try:
             container = open_path(file, options.stored_dtype)
@@ -112,6 +147,7 @@ class Survey:
         self.unfinished = reports = []
         for outcome in operation.judge(container, given, run):  # one by one: an interrupt loses none
             reports.append(self._report(options, outcome))
+            self.told(reports[-1])
         self.unfinished = []
         if operation.looks_at_everything:
             unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
@@ -142,6 +178,14 @@ class Survey:
         hint = error.hint if isinstance(error, NanhuntError) else "Check that the file is readable and whole."
         message = str(error) or type(error).__name__
         return Report(self._options, (), (ReadError(file, message, hint),), ExitCode.ERROR)
+
+
+def _alone(
+    compares: bool, operation: Described | None, common: Options, file: str, options: Options
+) -> tuple[Report, NothingToCheck | None]:
+    """One file, judged by whoever unpickles this; and why there is nothing to judge in it, if so."""
+    survey = Survey(common, compares, lambda _: options, executor=Fastest(1), operation=operation)
+    return survey.path(file), survey._empty.get(file)
 
 
 def _not_looked_at(*parts: tuple[str, str]) -> Report:
