@@ -6,6 +6,7 @@ innermost word, and the rest of the path says which tensors belong together.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,9 @@ class Place:
         return (*(part for part in self.scope if part.isdigit()), *self.index)
 
 
+@functools.lru_cache(
+    maxsize=1 << 16
+)  # each is asked for by every role of every operation, and by every checkpoint
 def place(name: str) -> Place:
     """The parts of a dotted (or slashed) name."""
     parts = [part for part in re.split(r"[./]", name) if part]

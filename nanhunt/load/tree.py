@@ -113,7 +113,12 @@ def _of_file(file: str) -> Coordinates:
     return found
 
 
-def _numbers(text: str) -> Iterator[tuple[str, int]]:
+@functools.lru_cache(maxsize=1 << 16)  # all checkpoints of a run have the same names
+def _numbers(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple(_found(text))
+
+
+def _found(text: str) -> Iterator[tuple[str, int]]:
     for pattern, says in _PATTERNS:
         for match in pattern.finditer(text):
             for name, number in zip(says, match.groups(), strict=True):

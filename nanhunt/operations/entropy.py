@@ -106,7 +106,11 @@ def truth(t: Tensors, options: EntropyOptions) -> torch.Tensor:
     """The sum of p * -log p over the classes that have a probability: no term is negative, so nothing cancels."""
     import torch
 
-    log_p = t["logits"].log_softmax(-1)
+    x = t["logits"]
+    largest, at = x.max(-1, keepdim=True)
+    below = x - largest
+    # log1p keeps the largest probability's distance from 1, which is all that a confident row's entropy is.
+    log_p = below - torch.log1p(below.exp().scatter(-1, at, 0.0).sum(-1, keepdim=True))
     p = log_p.exp()
     return (p * torch.where(p == 0, 0.0, -log_p)).sum(-1)
 

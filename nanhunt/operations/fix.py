@@ -20,6 +20,7 @@ Rendered code uses the roles of the operation's tensors as names, ``torch`` and 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -97,11 +98,12 @@ def run(
     import torch.nn.functional as F
 
     given = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings():
         for name in leaves:
             given[name].requires_grad_()
         scope: dict[str, Any] = {"torch": torch, "F": F, **given}
         try:
+            warnings.simplefilter("ignore")  # torch.std of one value warns, and is shown to be NaN
             exec(compile(code, "<fix>", "exec"), scope)
             result: torch.Tensor = scope["loss"] if "loss" in scope else scope["output"]
             if leaves and all(given[name].grad is None for name in leaves):

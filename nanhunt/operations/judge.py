@@ -93,7 +93,7 @@ def tally(problem: Problem, first: int, last: int, columns: bool = False) -> tup
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, errors=dict(observed.errors),
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
-        health=health.count(problem.main_part(first, last), problem.main.dtype),
+        health=health.count(problem.part(first, last), problem.main.dtype),
     )  # fmt: skip
     return added, _columns(problem, facts, block.count) if columns else {}
 

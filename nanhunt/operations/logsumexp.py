@@ -147,7 +147,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
     Rule(
         "NH834", "logsumexp-not-finite", _E,
         "Even torch.logsumexp is infinite, or its gradient is not finite.",
-        "It stores the sum of exponentials in the dtype: in float16 65,519 equal numbers add up to infinity.",
+        "It stores the sum of exponentials in the dtype: in float16 65,520 equal numbers add up to infinity.",
         "Compute it in float32.",
         operation="logsumexp", holds=lambda f: fails(f.fused) & ~f.own["empty"] & ~at_fault(f), arithmetic=_too_many,
         fixes=(_FLOAT32,),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from nanhunt.load.tensor import Tensor
+
     Bools = npt.NDArray[np.bool_]
 
 T = TypeVar("T")
@@ -204,6 +206,8 @@ class Operation(Described):
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
     scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
     """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
+    supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Tensor]] | None = None
+    """(tensors by role, dtype, options) -> those of optional roles that are made where no file holds them: noise."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
     count: Callable[[Any], float] | None = None

@@ -98,3 +98,10 @@ class EpsOptions:
     eps: float = option(
         0.0, help="Added in the denominator; 0 stands for the operation's usual one.", at_least=0.0
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemperatureOptions:
+    """What scores are divided by."""
+
+    temperature: float = option(1.0, help="Divides the logits first.")

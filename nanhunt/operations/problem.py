@@ -75,8 +75,8 @@ class Problem:
         """Whether it is computed in less than float32."""
         return compute_format(self.dtype).unit_roundoff > FORMATS["float32"].unit_roundoff
 
-    def main_part(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Groups ``first`` to ``last`` - 1 of the tensor that findings are about, as stored."""
+    def part(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Groups ``first`` to ``last`` - 1 of the main tensor as stored."""
         name = next(role.name for role in self.operation.roles if role.name in self.tensors)
         return _part(self.tensors[name], self.plan, name, first, last)
 
@@ -93,6 +93,8 @@ def problem_of(
         raise _missing(operation, role, tensors)
     for name, tensor in tensors.items():
         _check_kind(operation, operation.role(name), tensor)
+    if operation.supplied is not None:
+        tensors = {**tensors, **operation.supplied(tensors, dtype, options)}
     plan = operation.plan({name: tensor.shape for name, tensor in tensors.items()}, options)
     return Problem(operation, tensors, dtype, options, codes, plan, max_rows)
 

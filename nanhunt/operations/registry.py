@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from nanhunt.operations.attention_options import AttentionOptions
 from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.distance_options import DistanceOptions
 from nanhunt.operations.function.options import FunctionOptions
+from nanhunt.operations.gumbel_options import GumbelOptions
+from nanhunt.operations.kl_options import KlOptions
+from nanhunt.operations.masked_mean_options import MaskedMeanOptions
 from nanhunt.operations.norm_options import NormOptions
 from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
@@ -27,6 +31,12 @@ _HOMES = {
     "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
     "norm": "nanhunt.operations.norm:NORM",
     "gaussian-kl": "nanhunt.operations.gaussian_kl:GAUSSIAN_KL",
+    "kl": "nanhunt.operations.kl:KL",
+    "masked-mean": "nanhunt.operations.masked_mean:MASKED_MEAN",
+    "distance": "nanhunt.operations.distance:DISTANCE",
+    "log1mexp": "nanhunt.operations.log1mexp:LOG1MEXP",
+    "contrastive": "nanhunt.operations.contrastive:CONTRASTIVE",
+    "gumbel-softmax": "nanhunt.operations.gumbel_softmax:GUMBEL_SOFTMAX",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed."""
 DEFAULT = "cross-entropy"
@@ -35,7 +45,16 @@ DEFAULT = "cross-entropy"
 
 @dataclass(frozen=True, kw_only=True)
 class OperationOptions(
-    BceOptions, FunctionOptions, NormOptions, PpoOptions, AttentionOptions, CrossEntropyOptions
+    BceOptions,
+    FunctionOptions,
+    GumbelOptions,
+    DistanceOptions,
+    KlOptions,
+    MaskedMeanOptions,
+    NormOptions,
+    PpoOptions,
+    AttentionOptions,
+    CrossEntropyOptions,
 ):
     """The options of all operations; one that has options of its own adds their class to the bases.
 

@@ -38,6 +38,8 @@ class Moment:
     path: str
     """Its folder or file; "" where there are several, one a rank."""
     by_phase: Mapping[str, Tally]
+    unread: bool = False
+    """Whether a file of it could not be read, so that it cannot be called good."""
 
     @property
     def bad(self) -> int:
@@ -75,7 +77,7 @@ class Began:
     moment: Moment
     """The first bad step."""
     clean: Moment | None
-    """The last step before it in which nothing is bad."""
+    """The last step before it that was read in full and in which nothing is bad."""
     later: tuple[Moment, ...]
     """The steps after it."""
     made: str
@@ -156,13 +158,16 @@ def _beginning(run: Run, began: Began) -> Beginning:
 def runs(report: Report) -> list[Run]:
     """The runs of a report with more than one step, rank or call, in natural order of their names."""
     found: dict[tuple[str, str], _Parts] = {}
+    unread = tuple(error.file for error in report.errors)
     for tensor in report.tensors:
         if "run" in tensor.coordinates:
             key = (tensor.origin, str(tensor.coordinates["run"]))
-            found.setdefault(key, _Parts(*key)).tensors.append(tensor)
+            found.setdefault(key, _Parts(*key, unread)).tensors.append(tensor)
     for cell in (*report.cells, *cells_of(report.tensors)):
         key = (cell.origin, str(cell.at["run"]))
-        found.setdefault(key, _Parts(*key)).count(cell.at, cell.stored_dtype, cell.dtype, cell.tensors)
+        found.setdefault(key, _Parts(*key, unread)).count(
+            cell.at, cell.stored_dtype, cell.dtype, cell.tensors
+        )
     ordered = sorted(found.items(), key=lambda item: (item[0][0], natural_key(item[0][1])))
     made = [
         replace(parts.run(), logged=tuple(each for each in report.logged if (each.origin, each.run) == key))
@@ -177,6 +182,8 @@ class _Parts:
 
     origin: str
     name: str
+    unread: tuple[str, ...] = ()
+    """Files that could not be read, of any run."""
     tensors: list[TensorReport] = field(default_factory=list)
     _counts: dict[tuple[object, ...], int] = field(default_factory=dict)
     _places: dict[int | None, set[str]] = field(default_factory=dict)
@@ -229,7 +236,9 @@ class _Parts:
                 for (at, phase), number in sorted(totals.items(), key=lambda item: item[0][1])
                 if at == step
             }
-            yield Moment(step, places.copy().pop() if len(places) == 1 else "", phases)
+            marks = tuple(f"{place}{end}" for place in places for end in ("/", ":"))
+            unread = any(f"{file}:".startswith(marks) for file in self.unread)
+            yield Moment(step, places.copy().pop() if len(places) == 1 else "", phases, unread)
 
     def _judged_once(self) -> dict[tuple[object, ...], int]:
         """Tensors by place and stored dtype, of the most judgements in one dtype."""
@@ -247,7 +256,7 @@ class _Parts:
         at = next(index for index, moment in enumerate(moments) if moment.step == step)
         return Began(
             self._severity, first, tied, tuple(self._own_firsts()), moments[at],
-            next((moment for moment in reversed(moments[:at]) if not moment.bad), None),
+            next((moment for moment in reversed(moments[:at]) if not moment.bad and not moment.unread), None),
             moments[at + 1 :], _made(first.tensor, self.tensors, self._severity),
         )  # fmt: skip
 

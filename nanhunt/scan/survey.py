@@ -10,6 +10,7 @@ from functools import cached_property
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
+from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.training_log import logged
@@ -74,18 +75,20 @@ class Survey:
             if self.part is None or self.part.number == 1:  # once, not by everyone
                 yield self._failed("", error)
             return
+        _check_layout(found.files, self.options.layout)
         if self.part:
             found.files = self.part.of_files(found.files)
-        _check_layout(found.files, self.options.layout)
         yield _not_looked_at(*found.passed_over)
-        yield Report(logged=tuple(logged((file for file, _ in found.passed_over), self.options.layout)))
+        beside = [file for file, _ in found.passed_over]
+        calls = read_call_order(beside)
+        yield Report(logged=tuple(logged(beside, self.options.layout)))
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         judged = False
         for report in self._files(found.files):
             judged = judged or bool(report.tensors or report.errors)
-            yield report
+            yield _in_order(report, calls)
         if not judged and not self.part:
             # What holds nothing to judge is no error beside what does; alone and named, it is.
             yield merge(self._failed(file, self._empty[file]) for file in paths if file in self._empty)
@@ -195,6 +198,19 @@ def _not_looked_at(*parts: tuple[str, str]) -> Report:
 def _placed(tensor: TensorReport, options: dict[str, object], layout: str | None) -> TensorReport:
     """A judgement that knows under which options it was made, and where in the run its tensor stands."""
     return replace(tensor, options=options, coordinates=coordinates(tensor.file, tensor.tensor, layout))
+
+
+def _in_order(report: Report, calls: CallOrder) -> Report:
+    """With the numbers of calls that index files tell; what the names themselves say goes before."""
+    if not calls.by_folder:
+        return report
+
+    def numbered(tensor: TensorReport) -> TensorReport:
+        call = calls.of(tensor.file)
+        at = tensor.coordinates
+        return tensor if call is None else replace(tensor, coordinates={"order": call, **at})
+
+    return replace(report, tensors=tuple(map(numbered, report.tensors)))
 
 
 def _check_layout(files: Sequence[str], layout: str | None) -> None:

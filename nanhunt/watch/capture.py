@@ -50,7 +50,8 @@ def save(path: Path, exhibits: Exhibits, incident: Incident) -> None:
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """On the CPU, owning no more memory than it shows."""
     whole = tensor.detach().cpu().clone()
-    rows = MAX_BYTES // max(whole.element_size() * whole[0].numel(), 1) if whole.dim() > 1 else MAX_BYTES
+    row = whole.element_size() * whole.numel() // max(len(whole), 1) if whole.dim() > 1 else 1
+    rows = MAX_BYTES // max(row, 1)
     return whole[: max(rows, 1)].clone() if whole.dim() > 1 and rows < len(whole) else whole
 
 

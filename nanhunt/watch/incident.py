@@ -165,6 +165,8 @@ class Incident:
     """Name of the child process it happened in; "" in the first."""
     remedies: tuple[RemedyResult, ...] = ()
     patch: Patch | None = None
+    not_code: str = ""
+    """Where code is not the cause: what shows that; "" where it is, or nothing is known."""
     tried: tuple[Tried, ...] = ()
     """Repairs that do not hold."""
     capture: str | None = None

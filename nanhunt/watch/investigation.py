@@ -82,7 +82,7 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
         found_by=found_by,
         notes=_notes(look, evidence.losses),
     )
-    failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty) if look else None
+    failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty)
     return Solved(incident, story.exhibits(guilty), failing)
 
 

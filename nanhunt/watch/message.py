@@ -39,6 +39,7 @@ def incident_text(incident: Incident) -> str:
         lines.append("  " + _gradients(incident))
     lines.append(f"  found by: {incident.found_by} ({incident.found_by.certainty})")
     lines += [f"  note: {note}" for note in incident.notes]
+    lines += [f"  not this code: {incident.not_code}"] if incident.not_code else []
     lines += _fix_lines(incident)
     if incident.capture:
         closer = (
@@ -123,15 +124,17 @@ def _fix_lines(incident: Incident) -> list[str]:
     if incident.patch is not None:
         return [*_patch_lines(incident.patch, incident.step), *map(_tried, incident.tried[:MAX_SHOWN])]
     lines = []
-    for remedy in incident.remedies:
+    for remedy in incident.remedies if not incident.not_code else ():
         if remedy.works:
             lines.append(f"  fix, proven on {remedy.rows:,} captured {_row(remedy.rows)}: {remedy.title}")
             lines += [f"      {line}" for line in remedy.snippet.strip().splitlines()]
             break
     else:
-        fixes = dict.fromkeys(culprit.fix for culprit in incident.culprits if culprit.fix)
+        given = [one for one in incident.culprits if not incident.not_code or one.phase is Phase.INPUT]
+        fixes = dict.fromkeys(culprit.fix for culprit in given if culprit.fix)
         lines += [f"  fix (not run): {fix}" for fix in fixes]
-    failing = [remedy for remedy in incident.remedies if not remedy.works]
+    lines += map(_tried, incident.tried[:2])
+    failing = [remedy for remedy in incident.remedies if not remedy.works and not incident.not_code]
     lines += [
         f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} {_row(item.rows)} still bad"
         for item in failing[:2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -54,10 +55,13 @@ def repeat(
     *,
     backward: bool,
     instead: Mapping[int, Instead] | None = None,
+    wide: bool = False,
+    given: Mapping[Slot, torch.Tensor] | None = None,
 ) -> Repetition:
     """Run what feeds ``roots`` again under an ``Observer``; with ``backward``, from them (slot, its gradient or None).
 
-    ``instead``: by their order on the tape, calls that something else is to stand for.
+    ``instead``: by their order on the tape, calls that something else is to stand for. ``wide``: from the inputs in
+    float64, for numbers nearer to exact arithmetic. ``given``: inputs with other numbers than they had.
     Nothing of the script's changes: inputs are copied, the generators are put back afterwards.
 
     Raises:
@@ -72,9 +76,9 @@ def repeat(
     look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again, entries)
     again.first_number = sequence_number()
     with _random_state_kept(tape, entries), _compiled_regions_open(entries):
-        _copy_inputs(tape, look, step)
+        _copy_inputs(tape, look, step, given or {}, wide=wide)
         try:
-            _forward(entries, look, current, instead or {})
+            _forward(entries, look, current, (_widened(entries) if wide else {}) | dict(instead or {}))
             if backward:
                 _backward(look, roots)
         except CannotRepeat:
@@ -205,7 +209,23 @@ def _compiled_regions_open(entries: Sequence[Entry]) -> contextlib.AbstractConte
     return contextlib.nullcontext()
 
 
-def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
+def _widened(entries: Sequence[Entry]) -> dict[int, Instead]:
+    """Calls that make a tensor of nothing: the same numbers, in float64."""
+    return {
+        entry.order: functools.partial(_wide, entry.func)
+        for entry in entries
+        if not any(True for _ in entry.given)
+    }
+
+
+def _wide(func: Callable[..., Any], value: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    return out.double() if isinstance(out, torch.Tensor) and out.is_floating_point() else out
+
+
+def _copy_inputs(
+    tape: Tape, look: Repetition, step: Step, given: Mapping[Slot, torch.Tensor], *, wide: bool
+) -> None:
     for slot in _inputs_of(tape, step.entries):
         tensor = slot.tensor
         if tensor is None:
@@ -215,7 +235,8 @@ def _copy_inputs(tape: Tape, look: Repetition, step: Step) -> None:
         unseen = _written_unseen(tape, slot, tensor)
         changed = slot.memory in step.rewritten or unseen
         look.changed_inputs += slot.memory in step.read_before or unseen
-        copy = tensor.detach().clone()
+        copy = given.get(slot, tensor).detach().clone()
+        copy = copy.double() if wide and copy.is_floating_point() else copy
         if _is_bad(copy):
             if changed or slot.memory in step.statistics:
                 # What it held before nobody knows; but it went bad within the step, so it is not to blame.

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from . import capture
+from .batches import Batches
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
 from .investigation import Evidence, Solved, investigate, unexplained
@@ -28,7 +29,9 @@ from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder, Recorders
-from .repair.mend import Mending, mend
+from .repair.mend import Failing, mend
+from .repair.sample import without_bad_samples
+from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
 from .site import Site, caller, resolve, user_frame
 from .story import Exhibits
@@ -90,6 +93,8 @@ class Session:
         self.step = 1
         self.backwards = 0
         self.losses: deque[float] = deque(maxlen=LOSSES)
+        self.run_up = RunUp()
+        self.batches = Batches()
         self.spoilt = False
         """Whether it was said that an earlier fault has spoilt the parameters."""
         self.unapplied = False
@@ -117,6 +122,7 @@ class Session:
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorders.threads_followed())
+        self._stack.enter_context(self.batches.followed())
         self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
@@ -243,6 +249,7 @@ class Session:
     def healthy(self, roots: Roots) -> None:
         """A backward pass is over."""
         self.suspect = None
+        self.run_up.note(self.wire.leaves)
         if len(roots) == 1 and roots[0][0].numel() == 1:
             self.losses.append(float(roots[0][0].detach()))
         self.backwards += 1
@@ -384,8 +391,7 @@ class Session:
             # No proof is no reason to lose the report, or to break the script.
             notes += (f"no fix could be proven: {type(error).__name__}: {error}",)
         try:
-            mended = mend(solved.failing) if solved.failing is not None else Mending()
-            incident = replace(incident, patch=mended.patch, tried=tuple(mended.tried))
+            incident = self._mended(incident, solved.failing)
         except Exception as error:
             notes += (f"no patch could be proven: {type(error).__name__}: {error}",)
         if not solved.exhibits.empty:
@@ -399,6 +405,18 @@ class Session:
         if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
             notes += capture.first_rank(folder, self.started, 0.0 if incident.culprits else PATIENCE)
         return replace(incident, notes=notes)
+
+    def _mended(self, incident: Incident, failing: Failing | None) -> Incident:
+        """With the patch; or, where code is not the cause, with what shows that."""
+        blown_up = self.run_up.sentence(self.wire.reached(), self.losses)
+        if blown_up:
+            return replace(incident, not_code=blown_up)
+        if failing is None:
+            return incident
+        if any(culprit.phase is Phase.INPUT for culprit in incident.culprits):
+            return replace(incident, not_code=without_bad_samples(failing, self.batches.indices()))
+        mended = mend(failing)
+        return replace(incident, patch=mended.patch, tried=tuple(mended.tried))
 
     def _stop(self) -> None:
         self.stopped += 1

@@ -25,10 +25,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 WATCH = HERE.parent / "watch"
+CORPUS = sorted([*(WATCH / "corpus").glob("*.py"), *(WATCH / "corpus").glob("*/main.py")])
 sys.path.insert(0, str(WATCH))
 
 import rerun  # noqa: E402
-from test_faults import FAULTS, HEALTHY, expectation, hunt  # noqa: E402
+from test_faults import FAULTS, HEALTHY, MARK, hunt  # noqa: E402
 
 from nanhunt.watch.message import incident_text  # noqa: E402
 
@@ -51,30 +52,37 @@ def judge(script: Path) -> Outcome:
     """Hunt in a copy of the script, apply what is proven, and run it again."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
-        folder = Path(name)
-        shutil.copytree(script.parent, folder / "x", dirs_exist_ok=True) if script.name == "main.py" else None
-        copy = folder / "x" / script.name if script.name == "main.py" else folder / script.name
-        if script.name != "main.py":
-            shutil.copy(script, copy)
+        copy = copied(script, Path(name))
         os.chdir(copy.parent)
-        try:
-            found, _ = hunt(copy, folder / "capture")
-        except Exception as error:
-            found = []
-            print(error, file=sys.stderr)
+        found, _ = hunt(copy, Path(name) / "capture")
         if not found:
             return Outcome(title(script))
         incident = found[0]
         site = incident.culprits[0].site if incident.culprits else None
-        line, _ = expectation(script)
-        named = site is not None and site.line == line
-        text = incident_text(incident)
-        code = "# cause: " not in script.read_text()
+        named = site is not None and (site.file, site.line) == marked(copy)
+        text, code = incident_text(incident), "# cause: " not in script.read_text()
         if incident.patch is None or not incident.patch.diff:
             return Outcome(title(script), True, named, code, text=text)
         rerun.apply(incident.patch.diff, copy.parent)
         left = rerun.faults(copy)
         return Outcome(title(script), True, named, code, True, not left, text + "\n".join(left))
+
+
+def copied(script: Path, folder: Path) -> Path:
+    """The script in a folder of its own, with the files beside a main.py."""
+    if script.name == "main.py":
+        shutil.copytree(script.parent, folder, dirs_exist_ok=True)
+        return folder / script.name
+    return Path(shutil.copy(script, folder))
+
+
+def marked(script: Path) -> tuple[str, int]:
+    """File and line of the planted fault, which may be in a file beside the script."""
+    files = script.parent.glob("*.py")
+    lines = (
+        (file.name, n, line) for file in files for n, line in enumerate(file.read_text().splitlines(), 1)
+    )
+    return next((name, n) for name, n, line in lines if MARK.search(line))
 
 
 def judged(scripts: Sequence[Path]) -> list[Outcome]:
@@ -110,7 +118,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    scripts = [path.resolve() for path in arguments.scripts] or FAULTS
+    scripts = [path.resolve() for path in arguments.scripts] or [*FAULTS, *CORPUS]
     scripts = [script for script in scripts if arguments.only in title(script)]
     outcomes = judged(scripts)
     alarms = judged([] if arguments.scripts or arguments.only else HEALTHY)

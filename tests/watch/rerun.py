@@ -25,7 +25,7 @@ def apply(patch: str, folder: Path) -> None:
 def faults(script: Path) -> list[str]:
     """Losses and gradients that are not finite when the script runs; what it raises counts as well."""
     found: list[str] = []
-    before = set(sys.modules)
+    _forget(script.parent)
     sys.path.insert(0, str(script.parent))
     try:
         with _looked_at(found):
@@ -34,10 +34,15 @@ def faults(script: Path) -> list[str]:
         found.append(f"{type(error).__name__}: {error}")
     finally:
         sys.path.remove(str(script.parent))
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(script.parent)):
-                del sys.modules[name]
+        _forget(script.parent)
     return found
+
+
+def _forget(folder: Path) -> None:
+    """Let the files beside the script be imported anew."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

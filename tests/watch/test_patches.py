@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from nanhunt.cli.app import app
 from nanhunt.watch.incident import Incident
+from nanhunt.watch.message import incident_text
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HERE = Path(__file__).parent
@@ -32,10 +33,39 @@ def mended(script: Path, monkeypatch: pytest.MonkeyPatch) -> Incident:
 
 @pytest.mark.parametrize(
     "name",
-    ["vae_log_variance", "where_bad_branch", "pixels_log_sigmoid", "logsumexp_by_hand"],
+    [
+        *(
+            "vae_log_variance",
+            "where_bad_branch",
+            "pixels_log_sigmoid",
+            "logsumexp_by_hand",
+            "contrastive_temperature",
+        ),
+        *("float16_scores", "temperature_zero", "zero_times_infinity"),
+    ],
 )
 def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mended(Path(shutil.copy(HERE / "faults" / f"{name}.py", tmp_path)), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("softmax_module_then_log", "sigmoid_by_hand_gradient", "triplet_pairwise", "stable_softmax_masked"),
+        *("group_of_one", "selected_cross_entropy", "token_entropy_masked", "attention_padding"),
+    ],
+)
+def test_a_naive_spelling_is_patched(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mended(Path(shutil.copy(HERE / "corpus" / f"{name}.py", tmp_path)), monkeypatch)
+
+
+def test_the_edits_of_a_pattern_may_be_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (HERE / "corpus" / "loss_in_a_module").glob("*.py"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mended(tmp_path / "main.py", monkeypatch)
+    assert "torch.log_softmax(self.layer(x), dim=1)" in (tmp_path / "network.py").read_text()
+    assert "torch.log(" not in (tmp_path / "losses.py").read_text()
 
 
 def mended_text(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -84,3 +114,18 @@ def test_the_option_writes_what_git_applies(tmp_path: Path, monkeypatch: pytest.
     rerun.apply((tmp_path / "fix.diff").read_bytes().decode(), tmp_path)
     assert b"x.clamp(max=20).exp()" in script.read_bytes()
     assert rerun.faults(script) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("nan_input", "with row 9 of the batch replaced by a sound one the repeated step is finite (loss"),
+        ("dataloader_workers", "sample 6 of the data set"),
+        ("articles_softmax", "the parameters grew 42.9-fold in 2 steps (norm 3.86 to 166; loss 2.34, 19.5)"),
+    ],
+)
+def test_where_code_is_not_the_cause_that_is_shown(name: str, shown: str, tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "faults" / f"{name}.py", tmp_path)
+    assert shown in incident.not_code
+    assert incident.patch is None
+    assert "proven" not in incident_text(incident)

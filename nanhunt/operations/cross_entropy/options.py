@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanhunt.load.options import ReadOptions
-from nanhunt.operations.options import JudgeOptions, LossOptions
+from nanhunt.operations.options import JudgeOptions, LossOptions, TemperatureOptions
 from nanhunt.options import declared, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossTerms:
+class LossTerms(TemperatureOptions):
     """The softmax cross entropy.
 
     What changes the terms of the loss, whatever the rows and their reduction. An option that is added here is known
     to the forms, the truth, the units of work and the texts of the fixes, which all inherit it.
     """
 
-    temperature: float = option(1.0, help="Divides the logits first.")
     ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
     label_smoothing: float = option(0.0, help="As in F.cross_entropy.", at_least=0.0, at_most=1.0)
 

@@ -42,10 +42,7 @@ def diff(rewrites: Sequence[Rewrite]) -> str:
 
 def snippet(rewrite: Rewrite) -> str:
     """The new expression alone, in the words of where its parts are written."""
-    texts = {
-        key: rewrite.call.source.segment(rewrite.call.source.span(item.node))
-        for key, item in rewrite.holes.items()
-    }
+    texts = {key: ast.unparse(item.node) for key, item in rewrite.holes.items()}
     return HOLE.sub(lambda hole: texts.get(hole[1], hole[1]), rewrite.template)
 
 
@@ -106,6 +103,8 @@ class Edits:
     def _place(self, rewrite: Rewrite, key: str, hole: Operand) -> None:
         """See that the expression of a hole can be written where its rewrite stands."""
         target = rewrite.target
+        if hole.node not in self.source.parents:
+            raise CannotEdit("what it needs is computed in another file")
         pure = all(isinstance(node, _PURE) for node in ast.walk(hole.node))
         if lies_in(self.source.span(hole.node), self.source.span(target)):
             if rewrite.used().count(key) > 1 and not pure:
@@ -238,8 +237,10 @@ def _bare(template: str) -> Iterator[bool]:
         node = places[hole.start() - shift]
         shift += 2
         parent = parents[node]
-        yield (isinstance(parent, ast.Call) and parent.func is not node) or isinstance(
-            parent, ast.keyword | ast.Expression
+        yield (
+            (isinstance(parent, ast.Call) and parent.func is not node)
+            or isinstance(parent, ast.keyword | ast.Expression)
+            or (isinstance(parent, ast.Subscript) and parent.slice is node)
         )
 
 

@@ -51,10 +51,27 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
             rewrite = exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x)
             if rewrite is not None:
                 yield Proposal("call torch.softmax", (rewrite,))
+        if made == "quotient":
+            yield from _log_of_quotient(exp, exp.at(last), dim)
         if made != "logsumexp":
             rewrite = exp.argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
             if rewrite is not None:
                 yield Proposal("subtract the row's maximum before exp, as torch.softmax does", (rewrite,))
+
+
+def _log_of_quotient(exp: Spot, division: Spot, dim: int) -> Iterator[Proposal]:
+    """log(pick(exp(x)) / exp(x).sum()) is pick(log_softmax(x))."""
+    total = division.maker(1)
+    for log in division.readers():
+        if operation(log.func) != "log" or total is None:
+            continue
+        early = exp.whole(f"{{torch}}.log_softmax({{logits}}, dim={dim})", logits=exp.operand(0))
+        late = exp.at(log).whole("{picked}", picked=division.operand(0))
+        alone = division.only_feeds(exp.entry, total)
+        if early is not None and late is not None and alone:
+            yield Proposal(
+                "call torch.log_softmax and pick from that, which forms no quotient", (early, late)
+            )
 
 
 def _same_shape(log: Spot, dim: int) -> bool:
@@ -132,7 +149,8 @@ def _overflows(spot: Spot) -> bool:
 def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     """The argument clamped, where nothing better is known."""
     given = spot.given
-    if not _is_exp(spot) or given is None or not given.is_floating_point():
+    known = ("exp", "exp2", "expm1", "sinh", "cosh", "poisson_nll_loss")
+    if spot.name not in known or given is None or not given.is_floating_point():
         return
     name = str(given.dtype).removeprefix("torch.")
     bound = min(BOUND, math.floor(0.9 * FORMATS[name].exp_limit))
@@ -142,4 +160,4 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     if rewrite is not None:
         beyond = (given.abs() if difference else given) > bound
         many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded and get no gradient"
-        yield Proposal(f"bound the argument of exp at {bound:g}", (rewrite,), many)
+        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)

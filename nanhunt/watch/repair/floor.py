@@ -13,7 +13,7 @@ from .spot import Spot
 _FLOORS = {torch.float16: 1e-4, torch.bfloat16: 1e-6, torch.float32: 1e-8, torch.float64: 1e-12}
 """A small number that the dtype holds as a normal one; its reciprocal is finite."""
 _ROOT_FLOORS = {**_FLOORS, torch.float32: 1e-12, torch.float64: 1e-24}
-"""The same under a square root, whose derivative 1 / (2 sqrt(x)) is then at most 5e5 (float64: 5e11)."""
+"""The same under a logarithm, or a square root: its derivative 1 / (2 sqrt(x)) is then at most 5e5 (float64: 5e11)."""
 _INSIDE = {torch.float16: 1e-3, torch.bfloat16: 1e-2, torch.float32: 1e-6, torch.float64: 1e-12}
 """How far inside of -1 and 1."""
 _UNIT = frozenset({"acos", "asin", "arccos", "arcsin", "atanh", "arctanh", "erfinv"})
@@ -34,6 +34,10 @@ def divisor_floor(spot: Spot) -> Iterator[Proposal]:
     place = 1 if spot.name == "div" else 0
     operand = spot.operand(place) if spot.name in ("div", "reciprocal") else None
     value = spot.value(operand)
+    if operand is not None and operand.value == 0 and isinstance(operand.value, int | float):
+        rewrite = spot.argument("max({x}, 1e-4)", place)
+        if rewrite is not None:
+            yield Proposal("keep the divisor at 1e-4 or above", (rewrite,), "the divisor 0 is raised to 1e-4")
     if value is None or value.dtype not in _FLOORS:
         return
     eps = _FLOORS[value.dtype]
@@ -55,9 +59,9 @@ def argument_floor(spot: Spot) -> Iterator[Proposal]:
         return
     floors: list[str] = []
     if name in ("log", "log2", "log10"):
-        floors = [f"{_FLOORS[value.dtype]:g}"]
+        floors = [f"{_ROOT_FLOORS[value.dtype]:g}"]
     elif name in ("sqrt", "rsqrt", "pow"):
-        floors = ["0.0", f"{_ROOT_FLOORS[value.dtype]:g}", f"{_FLOORS[value.dtype]:g}"]
+        floors = [f"{_ROOT_FLOORS[value.dtype]:g}", f"{_FLOORS[value.dtype]:g}"]
     elif name == "log1p":
         floors = [f"-1 + {_INSIDE[value.dtype]:g}"]
     for floor in floors:

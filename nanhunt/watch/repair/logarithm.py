@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ..names import operation
 from ..softmax import finished
 from ..step_graph import argument, slot_argument
+from ..tape import Entry
 from .edit import lies_in
 from .rewrite import Proposal, Rewrite
+from .source import Operand
 from .spot import Spot
 
 
@@ -64,21 +67,67 @@ def _moved(
     away = log.whole("{p}", p=log.operand(0, "input"))
     moved = early is not None and away is not None and log.only_feeds(soft.entry)
     both = Proposal(title, (early, away)) if early is not None and away is not None and moved else None
-    nested = early is not None and away is not None and lies_in(early.where[1], away.where[1])
-    direct = slot_argument(log.entry, 0, "input") is soft.entry.out
+    nested = both is not None and _nested(both)
+    late = _picked(log, soft, late)
     if both is not None and nested:
         yield both
-    elif late is not None and direct and _same_function(late):
+    elif late is not None and _same_function(late):
         yield Proposal(title, (late,))
     elif both is not None:
         yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
+
+
+def _nested(both: Proposal) -> bool:
+    """Whether the softmax is written inside the argument of log."""
+    (file, span), (other, around) = (one.where for one in both.rewrites)
+    return file == other and lies_in(span, around)
+
+
+def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
+    """What stands for log: the stable form, with the picks that lie between the softmax and log."""
+    template, holes = (late.template, dict(late.holes)) if late is not None else ("", {})
+    for number, pick in enumerate(_picks(log, soft)):
+        found = _pick(log.at(pick), number)
+        if found is None or late is None:
+            return None
+        template += found[0]
+        holes |= found[1]
+    return log.whole(template, **holes) if late is not None else None
+
+
+def _picks(log: Spot, soft: Spot) -> list[Entry]:
+    """The calls between, the first one first."""
+    found: list[Entry] = []
+    slot = slot_argument(log.entry, 0, "input")
+    while slot is not None and slot is not soft.entry.out:
+        pick = log.graph.maker(slot)
+        found += [pick] if pick is not None else []
+        slot = slot_argument(pick, 0, "input") if pick is not None else None
+    return found[::-1]
+
+
+def _pick(at: Spot, number: int) -> tuple[str, dict[str, Operand]] | None:
+    """One call as it is written behind a dot or in brackets, with holes of its own."""
+    call = at.call
+    if call is None:
+        return None
+    if isinstance(call.node, ast.Subscript):
+        index = Operand(at.entry.args[1], call.node.slice)
+        return f"[{{index_{number}}}]", {f"index_{number}": index}
+    given = {f"{name}_{number}": at.operand(place) for place, name in ((1, "along"), (2, "index"))}
+    known = {key: item for key, item in given.items() if item is not None}
+    if not isinstance(call.node, ast.Call) or len(call.node.keywords) or not call.is_method:
+        return None
+    arguments = ", ".join(f"{{{key}}}" for key in known)
+    return (f".{at.name}({arguments})", known) if len(known) == len(call.node.args) else None
 
 
 def _same_function(rewrite: Rewrite) -> bool:
     """Whether all that is needed is written in the function that is edited."""
     source = rewrite.call.source
     here = source.function(rewrite.target)
-    return all(source.function(item.node) is here for item in rewrite.holes.values())
+    nodes = [item.node for item in rewrite.holes.values()]
+    return all(node in source.parents and source.function(node) is here for node in nodes)
 
 
 def log_of_complement(spot: Spot) -> Iterator[Proposal]:

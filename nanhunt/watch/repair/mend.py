@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..incident import Patch, Proof, Tried
 from ..names import Names
 from ..observer import Observation
-from ..second_look import CannotRepeat, Repetition
+from ..second_look import CannotRepeat, Repetition, repeat
 from ..step_graph import StepGraph
 from ..story import Story
 from ..tape import Entry, Tape
@@ -40,30 +40,56 @@ class Failing:
     roots: Roots
     names: Names
     losses: Sequence[float]
-    look: Repetition
+    look: Repetition | None
+    """None where every operation was watched while the step ran, so that it had not to be repeated yet."""
     guilty: Sequence[Observation]
+    wide: list[Repetition | None] = field(default_factory=list)
+    """The step in float64, once it was asked for."""
+
+    def exact(self) -> Repetition | None:
+        """The step repeated from its inputs in float64; None where its calls do not take them."""
+        if not self.wide:
+            try:
+                self.wide.append(repeat(self.tape, self.roots, backward=False, wide=True))
+            except CannotRepeat:
+                self.wide.append(None)
+        return self.wide[0]
+
+    def repeated(self) -> tuple[Repetition, Sequence[Observation]]:
+        """The step as it was, and who is to blame. Raises CannotRepeat."""
+        if self.look is not None:
+            return self.look, self.guilty
+        trial = attempt(self.tape, self.roots, None, ())
+        return trial.look, trial.guilty
 
 
 def mend(step: Failing) -> Mending:
     """Find what makes the repeated step sound. An empty ``Mending`` where nothing is known for this operation."""
-    found, accepted = Mending(), list[Proposal]()
-    trials, look, guilty = 0, step.look, step.guilty
-    if not differentiable(look, step.roots):
+    found, accepted, trials = Mending(), list[Proposal](), 0
+    try:
+        before, guilty = step.repeated()
+    except CannotRepeat:
+        return found
+    look = before
+    if not guilty or not differentiable(look, step.roots):
         return found
     for _ in range(MAX_ROUNDS):
         better: tuple[Proposal, Trial] | None = None
         for proposal in _proposals(step, look, guilty):
             trials += 1
             chosen = [*_without(accepted, proposal), proposal]
-            trial = _try(step, chosen, found)
+            trial = _try(step, before, chosen, found)
             if trial is not None and trial.proof.sound and _unchanged(trial.proof, chosen):
-                found.patch = _patch(chosen, trial.proof)
-                return found
-            if trial is not None and better is None and _moves_on(trial, proposal, guilty):
+                patch = _patch(chosen, trial.proof)
+                found.patch = found.patch or patch
+                if patch.diff:
+                    found.patch = patch
+                    return found
+            elif trial is not None and _moves_on(trial, guilty) and _goes_before(proposal, better):
                 better = proposal, trial
             if trials >= MAX_TRIALS:
                 return found
-        if better is None:
+        if better is None or found.patch is not None:
             return found
         accepted = [*_without(accepted, better[0]), better[0]]
         look, guilty = better[1].look, better[1].guilty
@@ -71,9 +97,9 @@ def mend(step: Failing) -> Mending:
     return found
 
 
-def _try(step: Failing, chosen: Sequence[Proposal], found: Mending) -> Trial | None:
+def _try(step: Failing, before: Repetition, chosen: Sequence[Proposal], found: Mending) -> Trial | None:
     try:
-        trial = attempt(step.tape, step.roots, step.look, chosen)
+        trial = attempt(step.tape, step.roots, before, chosen, step.exact)
     except CannotRepeat:
         return None  # its shape or dtype does not fit: no repair of this code
     outcome = _outcome(trial.proof, chosen)
@@ -105,10 +131,23 @@ def _without(accepted: Sequence[Proposal], proposal: Proposal) -> list[Proposal]
     return [one for one in accepted if taken.isdisjoint(rewrite.where for rewrite in one.rewrites)]
 
 
-def _moves_on(trial: Trial, proposal: Proposal, guilty: Sequence[Observation]) -> bool:
+def _moves_on(trial: Trial, guilty: Sequence[Observation]) -> bool:
     """Whether the culprit is mended, and another one shows."""
     now = {_key(item) for item in trial.guilty}
     return bool(trial.guilty) and _key(guilty[0]) not in now
+
+
+def _goes_before(proposal: Proposal, better: tuple[Proposal, Trial] | None) -> bool:
+    """Whether it is the first; or the first that can be edited."""
+    return better is None or (not _editable(better[0]) and _editable(proposal))
+
+
+def _editable(proposal: Proposal) -> bool:
+    """Whether the user's file shows all that it needs where it needs it."""
+    try:
+        return bool(diff(proposal.rewrites))
+    except CannotEdit:
+        return False
 
 
 def _key(item: Observation) -> tuple[object, ...]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from ..names import operation
+from ..step_graph import argument
+from ..tape import Entry
 from .rewrite import Proposal
 from .spot import Spot
 
+_SCALING = frozenset({"div", "mul", "add", "masked_fill", "where"})
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "einsum", "baddbmm"})
 
 
@@ -27,6 +32,32 @@ def scaled_first(spot: Spot) -> Iterator[Proposal]:
         late = after.whole("{product}", product=after.operand(0))
         if early is not None and late is not None:
             yield Proposal("scale a factor before the product, not the product", (early, late))
+
+
+def wide_until_softmax(spot: Spot) -> Iterator[Proposal]:
+    """The product of half-precision scores in float32, and their softmax cast back."""
+    value = spot.value(spot.operand(0))
+    if spot.name not in _PRODUCTS or value is None or value.dtype not in (torch.float16, torch.bfloat16):
+        return
+    wide = [spot.argument("{x}.float()", place) for place in (0, 1)]
+    for soft in _below(spot):
+        after = spot.at(soft)
+        dim = argument(soft, 1, "dim")
+        name = str(value.dtype)
+        template = f"{{torch}}.softmax({{scores}}, dim={dim}).to({name.replace('torch', '{torch}')})"
+        back = after.whole(template, scores=after.operand(0, "input"))
+        rewrites = [one for one in (*wide, back) if one is not None]
+        if isinstance(dim, int) and len(rewrites) == 3:
+            yield Proposal("compute the scores in float32, up to their softmax", tuple(rewrites))
+
+
+def _below(spot: Spot) -> Iterator[Entry]:
+    """The softmax that the scores go into, through scaling and masks."""
+    waiting = [spot.entry]
+    for _ in range(6):
+        waiting = [reader for entry in waiting for reader in spot.graph.read_by(entry)]
+        yield from (one for one in waiting if operation(one.func) == "softmax")
+        waiting = [one for one in waiting if operation(one.func).rstrip("_") in _SCALING]
 
 
 def spot_only(product: Spot, scaling: Spot) -> bool:

@@ -10,7 +10,7 @@ from .floor import argument_floor, count_floor, divisor_floor, domain_clamp, in_
 from .infinite import equal_infinities, masked_rows, zero_times_infinity
 from .logarithm import log_of_complement, log_of_sigmoid, log_of_softmax
 from .norm import norm_by_hand, normalised, spread_of_one
-from .product import scaled_first
+from .product import scaled_first, wide_until_softmax
 from .rewrite import Proposal
 from .selected import input_replaced
 from .spot import Spot
@@ -25,7 +25,7 @@ REPAIRS: tuple[Repair, ...] = (
     # The input replaced where the result does not count.
     masked_ratio, input_replaced,
     # More room.
-    in_float32, without_cast,
+    in_float32, wide_until_softmax, without_cast,
     # Another objective, for some values.
     masked_rows, domain_clamp, argument_floor, divisor_floor, bounded_exp,
 )  # fmt: skip

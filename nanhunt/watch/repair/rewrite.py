@@ -52,10 +52,16 @@ class Rewrite:
 
     def new(self, value: Value) -> Any:
         """The result, from what the repetition holds."""
-        held = {key: item.value for key, item in self.holes.items()}
-        names = {key: value(item) if isinstance(item, Slot) else item for key, item in held.items()}
+        names = {key: _held(item.value, value) for key, item in self.holes.items()}
         text = HOLE.sub(lambda hole: hole[1], self.template)
         return eval(text, {**_MODULES, **names})  # the printed text itself is what is proven
+
+
+def _held(item: Any, value: Value) -> Any:
+    """An argument as the tape has it, with tensors in place of slots."""
+    if isinstance(item, tuple | list):
+        return type(item)(_held(one, value) for one in item)
+    return value(item) if isinstance(item, Slot) else item
 
 
 def run(

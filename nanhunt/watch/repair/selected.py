@@ -54,15 +54,20 @@ def _dropped(spot: Spot, value: torch.Tensor | None) -> Iterator[tuple[str, str,
             yield title, "{mask}" if taken else "~{mask}", {"mask": at.operand(0, "condition")}
         elif name == "masked_fill":
             yield title, "~{mask}", {"mask": at.operand(1, "mask")}
-        elif name == "mul" and spot.name in ("log", "log2", "log10") and _meets_zero(at, value):
-            yield "leave 0 out of the logarithm: 0 * log 0 counts as 0", "{x} > 0", {}
+        elif name == "mul" and spot.name in ("log", "log2", "log10"):
+            for factor in _zero_factors(at, value):
+                yield "leave the logarithm out where its factor is 0", "{factor} != 0", {"factor": factor}
 
 
-def _meets_zero(product: Spot, value: torch.Tensor | None) -> bool:
-    """Whether the logarithm of every 0 is multiplied by a 0."""
-    factors = [product.value(product.operand(place)) for place in (0, 1)]
-    same = [one for one in factors if one is not None and value is not None and one.shape == value.shape]
-    return value is not None and any(bool((one[value == 0] == 0).all()) for one in same)
+def _zero_factors(product: Spot, value: torch.Tensor | None) -> Iterator[Operand]:
+    """Factors of a product that are 0 wherever the logarithm is taken of 0."""
+    for place in (0, 1):
+        operand = product.operand(place)
+        factor = product.value(operand)
+        if operand is None or factor is None or value is None or factor.shape != value.shape:
+            continue
+        if bool((factor[value == 0] == 0).all()):
+            yield operand
 
 
 def _reading(spot: Spot) -> Iterator[Entry]:

@@ -223,6 +223,8 @@ class Call:
         func = self.node.func if isinstance(self.node, ast.Call) else None
         if not isinstance(func, ast.Attribute) or func.attr != operation(self.entry.func):
             return False
+        if self.entry.module is not None and _is_module(self.entry.module, func.attr):
+            return False
         root: ast.expr = func.value
         while isinstance(root, ast.Attribute):
             root = root.value

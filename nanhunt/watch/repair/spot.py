@@ -15,7 +15,17 @@ from ..tape import Entry, Slot, slots_in
 from .rewrite import Rewrite
 from .source import Call, Operand, call_of
 
-PICKS = VIEWS | {"gather", "index", "take_along_dim", "index_select", "cat", "stack", "neg"}
+PICKS = VIEWS | {
+    "gather",
+    "index",
+    "take_along_dim",
+    "index_select",
+    "diagonal",
+    "diag",
+    "cat",
+    "stack",
+    "neg",
+}
 """Calls that hand on some of the numbers they are given: a function of each number may be taken before them."""
 
 
@@ -88,12 +98,13 @@ class Spot:
             slot = next(iter(slots_in(maker.args)), None)
         return None
 
-    def only_feeds(self, above: Entry) -> bool:
-        """Whether all that is made of the result of ``above`` is what this call is given."""
+    def only_feeds(self, above: Entry, beside: Entry | None = None) -> bool:
+        """Whether all that is made of the result of ``above`` is what this call, or ``beside``, is given."""
+        ends = {self.entry.order, beside.order if beside is not None else -1}
         waiting = [above]
         while waiting:
             for reader in self.tape.reading(waiting.pop()):
-                if reader.order == self.entry.order:
+                if reader.order in ends:
                     continue
                 if operation(reader.func) not in PICKS - {"neg"}:
                     return False

@@ -1,5 +1,6 @@
 """The articles' softmax in a training loop: a learning rate too high lets the logits grow past 88.7."""
 
+# cause: learning rate
 import torch
 
 

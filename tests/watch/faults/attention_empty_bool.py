@@ -3,7 +3,6 @@
 # says: nothing is left to attend to
 # never: F.cross_entropy
 # never: the loss, or mask
-# never: proven
 import torch
 
 torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """float16 autocast: a linear layer's result passes 65504."""
 
+# cause: parameter
 import torch
 
 torch.manual_seed(0)

@@ -1,7 +1,8 @@
 """Prepared before training, met in the third batch: the report names the line that made it."""
 
+# cause: data
 # says: made by div at
-# says: data_prepared_at_start.py:12
+# says: data_prepared_at_start.py:13
 import torch
 
 torch.manual_seed(0)

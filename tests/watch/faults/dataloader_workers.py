@@ -1,5 +1,6 @@
 """Batches from worker processes; one sample is broken."""
 
+# cause: data
 import torch
 from torch.utils.data import DataLoader, Dataset
 

@@ -1,5 +1,6 @@
 """Activations so large that their variance overflows inside layer_norm."""
 
+# cause: data
 # says: the variance is inf
 import torch
 

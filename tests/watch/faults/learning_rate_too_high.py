@@ -1,5 +1,6 @@
 """The loss grows a thousandfold in every step until it overflows."""
 
+# cause: learning rate
 # says: the loss was
 # says: learning rate
 import torch

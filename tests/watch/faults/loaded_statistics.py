@@ -1,5 +1,6 @@
 """Running statistics that were NaN when they were loaded, read in evaluation mode: those are the fault."""
 
+# cause: parameter
 # says: reset_running_stats
 # never: Clean the data
 import io

@@ -1,5 +1,6 @@
 """The label's own class is masked."""
 
+# cause: data
 import torch
 import torch.nn.functional as F
 

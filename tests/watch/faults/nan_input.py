@@ -1,5 +1,6 @@
 """One sample of the batch holds NaN."""
 
+# cause: data
 import torch
 
 torch.manual_seed(0)

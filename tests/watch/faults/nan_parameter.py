@@ -1,5 +1,6 @@
 """A broken checkpoint: one weight is NaN before the first step, and it is the only culprit."""
 
+# cause: parameter
 import io
 
 # never: the input

@@ -1,5 +1,6 @@
 """The script itself writes NaN into a weight: that line, and nothing that reads the weight."""
 
+# cause: parameter
 # says: writes nan
 # never: the input
 import torch

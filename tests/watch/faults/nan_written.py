@@ -1,5 +1,6 @@
 """A line of the script writes NaN into the activations."""
 
+# cause: data
 # says: writes nan
 import torch
 

@@ -1,5 +1,6 @@
 """Adam with eps = 0 divides 0 by 0 where a gradient has always been 0."""
 
+# cause: optimizer
 import torch
 
 torch.manual_seed(0)

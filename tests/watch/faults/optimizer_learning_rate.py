@@ -1,5 +1,6 @@
 """A learning rate that overflows the weights."""
 
+# cause: learning rate
 import torch
 
 torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Segmentation: the classes are dimension 1, and one pixel's label is masked."""
 
+# cause: data
 # never: proven
 import torch
 import torch.nn.functional as F

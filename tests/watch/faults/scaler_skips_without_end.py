@@ -1,5 +1,6 @@
 """Steps are skipped for ever: the scale comes down so slowly that float16 gradients stay infinite."""
 
+# cause: scale
 import torch
 
 torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The advantages of a group of one: the standard deviation of one value is 0 / 0."""
 
 # says: one value
-# says: correction=0
+# says: correction=min(1, rewards.shape[-1] - 1)
 # never: Check the range
 import torch
 

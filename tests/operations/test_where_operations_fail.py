@@ -1,0 +1,265 @@
+"""Where each operation fails, at the very number: plain PyTorch beside what is said of it."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load.memory import tensor_of
+from nanhunt.operations.problem import problem_of, read_block
+from nanhunt.operations.registry import OPERATIONS
+
+INF, NAN = math.inf, math.nan
+HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
+
+
+def told(judged, op: str, dtype: torch.dtype, options=None, **tensors) -> dict[str, tuple[int, ...]]:
+    """Rows by rule."""
+    operation = OPERATIONS[op]
+    given = {
+        name: each if isinstance(each, torch.Tensor) else torch.tensor(each) for name, each in tensors.items()
+    }
+    report = judged(operation, operation.options(**(options or {})), str(dtype)[6:], **given)
+    return {finding.name: finding.rows for finding in report.findings}
+
+
+SQUARES = {"hidden_states": [[255.0] * 4, [256.0] * 4]}
+ZERO = {"hidden_states": [[0.0] * 4]}
+CASES = (
+    # (operation, dtype, options, tensors, what is said)
+    ("entropy", SINGLE, {}, {"logits": [[1.0, 2.0, -INF], [1.0, 2.0, 3.0]]}, {"masked-entropy": (0,)}),
+    ("entropy", SINGLE, {}, {"logits": [[200.0, 0.0, 0.0]]}, {"underflowed-entropy": (0,)}),
+    ("entropy", SINGLE, {}, {"logits": [[-INF, -INF]]}, {"entropy-of-nothing": (0,)}),
+    ("logsumexp", SINGLE, {}, {"logits": [[89.0, 0.0], [88.0, 0.0]]}, {"exp-sum-overflow": (0,)}),
+    ("logsumexp", HALF, {}, {"logits": torch.zeros(1, 65504)}, {}),
+    (
+        "logsumexp",
+        HALF,
+        {},
+        {"logits": torch.zeros(1, 65536)},
+        {"logsumexp-not-finite": (0,), "exp-sum-overflow": (0,)},
+    ),
+    ("logsumexp", BRAIN, {}, {"logits": torch.zeros(1, 65536)}, {}),
+    ("logsumexp", SINGLE, {}, {"logits": [[-INF, -INF], [0.0, -INF]]}, {"logsumexp-of-nothing": (0,)}),
+    ("norm", HALF, {"eps": 1e-6}, SQUARES, {"norm-square-overflow": (1,)}),
+    ("norm", SINGLE, {"eps": 1e-6}, SQUARES, {}),
+    ("norm", HALF, {"eps": 1e-3}, ZERO, {}),
+    ("norm", HALF, {"eps": 1e-5}, ZERO, {"naive-norm-not-finite": (0,)}),
+    ("norm", HALF, {"eps": 1e-8}, ZERO, {"naive-norm-not-finite": (0,)}),
+    ("norm", HALF, {"norm": "l2"}, ZERO, {"norm-eps-is-zero": (0,), "naive-norm-not-finite": (0,)}),
+    ("norm", HALF, {"norm": "cosine"}, ZERO, {"norm-eps-is-zero": (0,), "naive-norm-not-finite": (0,)}),
+    (
+        "gaussian-kl",
+        SINGLE,
+        {},
+        {"mu": [0.0, 0.0], "logvar": [88.72, 88.73]},
+        {"variance-overflow": (1,), "clamped-logvar": (0, 1)},
+    ),
+    ("gaussian-kl", HALF, {}, {"mu": [0.0, 0.0], "logvar": [11.08, 11.1]}, {"variance-overflow": (1,)}),
+    ("kl", SINGLE, {}, {"log_probs": [[-1.0, -0.5]], "target": [[0.0, 1.0]]}, {"naive-kl-not-finite": (0,)}),
+    ("kl", SINGLE, {}, {"log_probs": [[-INF, -0.5]], "target": [[0.0, 1.0]]}, {"kl-masked-in-both": (0,)}),
+    ("kl", SINGLE, {}, {"log_probs": [[-INF, -0.5]], "target": [[0.5, 0.5]]}, {"kl-infinite": (0,)}),
+    (
+        "kl",
+        SINGLE,
+        {"log_target": True},
+        {"log_probs": [[-1.0, -0.5]], "target": [[-INF, 0.0]]},
+        {"kl-not-finite": (0,)},
+    ),
+    ("masked-mean", SINGLE, {}, {"values": [[1.0, NAN]], "mask": [[True, False]]}, {"masked-nan": (0,)}),
+    ("masked-mean", SINGLE, {}, {"values": [[1.0, 2.0]], "mask": [[0, 0]]}, {"empty-mask": (0,)}),
+    ("masked-mean", SINGLE, {}, {"values": [1.0, 0.0, 3.0], "groups": [7, 7, 9]}, {"deviation-of-one": (2,)}),
+    (
+        "distance",
+        SINGLE,
+        {},
+        {"a": [[1.0, 2.0], [1.0, 2.0]], "b": [[1.0, 2.0], [0.0, 0.0]]},
+        {"zero-distance": (0,)},
+    ),
+    ("distance", HALF, {}, {"a": [[255.0, 0.0], [256.0, 0.0]]}, {"distance-overflow": (1,)}),
+    (
+        "log1mexp",
+        SINGLE,
+        {},
+        {"log_probs": [-1e-9, -1e-3]},
+        {"log1mexp-cancellation": (0,), "log1mexp-half-gradient": (0,)},
+    ),
+    ("log1mexp", SINGLE, {}, {"log_probs": [0.0]}, {"certain-event": (0,)}),
+    (
+        "contrastive",
+        HALF,
+        {"temperature": 0.07},
+        {"sim": [[1.0, 0.0], [0.0, 0.5]]},
+        {"temperature-overflow": (0,)},
+    ),
+    ("contrastive", SINGLE, {"temperature": 0.07}, {"sim": [[1.0, 0.0], [0.0, 0.5]]}, {}),
+    (
+        "contrastive",
+        SINGLE,
+        {"temperature": 0.01},
+        {"sim": [[1.0, 0.0], [0.0, 0.5]]},
+        {"temperature-overflow": (0,)},
+    ),
+    (
+        "contrastive",
+        BRAIN,
+        {"temperature": 0.01},
+        {"sim": [[1.0, 0.0], [0.0, 0.5]]},
+        {"temperature-overflow": (0,)},
+    ),
+    ("gumbel-softmax", SINGLE, {}, {"logits": [[0.0, 1.0]], "noise": [[0.5, 1.0]]}, {"uniform-one": (0,)}),
+    ("gumbel-softmax", SINGLE, {}, {"logits": [[0.0, 1.0]], "noise": [[0.5, 0.0]]}, {"uniform-zero": (0,)}),
+    (
+        "gumbel-softmax",
+        HALF,
+        {},
+        {"logits": [[0.0, 1.0]], "noise": [[0.5, 0.99999]]},
+        {"uniform-one": (0,), "eps-inside-gumbel": (0,)},
+    ),
+    (
+        "gumbel-softmax",
+        HALF,
+        {"tau": 0.01},
+        {"logits": [[700.0, 1.0]], "noise": [[0.5, 0.5]]},
+        {"scaled-score-overflow": (0,), "eps-inside-gumbel": (0,)},
+    ),
+)
+
+
+@pytest.mark.parametrize(("op", "dtype", "options", "tensors", "said"), CASES)
+def test_what_is_said(judged, op, dtype, options, tensors, said):
+    assert told(judged, op, dtype, options, **tensors) == said
+
+
+def test_legal_use_is_never_flagged(judged):
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    for dtype in (SINGLE, BRAIN, HALF):
+        assert not told(judged, "logsumexp", dtype, logits=x.masked_fill(x > 1, -INF))
+        assert not told(judged, "entropy", dtype, logits=x)
+        assert not told(judged, "norm", dtype, hidden_states=x, weight=torch.ones(8))
+        assert not told(judged, "norm", dtype, {"norm": "layer"}, hidden_states=x * 100)
+        assert not told(judged, "gaussian-kl", dtype, mu=x, logvar=-x.abs())
+        assert not told(judged, "kl", dtype, log_probs=x.log_softmax(-1), target=x.flip(0).softmax(-1))
+        assert not told(judged, "masked-mean", dtype, values=x, mask=x.abs() < 5)
+        assert not told(
+            judged, "masked-mean", dtype, values=x[0], groups=torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
+        )
+        assert not told(judged, "distance", dtype, a=x, b=x.flip(0))
+        assert not told(judged, "log1mexp", dtype, log_probs=-x.abs() - 0.1)
+        assert not told(judged, "contrastive", dtype, {"temperature": 0.5}, features=F.normalize(x, dim=-1))
+
+
+def test_what_pytorch_does_as_this_house_relies_on():
+    """Facts that forms, fixes and texts build on; a PyTorch that changes one of them is noticed here."""
+    zero = torch.zeros(2, requires_grad=True)
+    for right in (zero.norm(), torch.cdist(zero[None], torch.zeros(1, 2)).sum(), zero.std()):
+        assert bool(torch.autograd.grad(right, zero)[0].isfinite().all())
+    assert bool(torch.autograd.grad(zero.pow(2).sum().sqrt(), zero)[0].isnan().any())
+    target = torch.tensor([0.0, 1.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.kl_div(torch.tensor([-1.0, -1.0]), target, reduction="sum"), target)
+    assert bool(gradient.isnan().any())
+    with pytest.warns(UserWarning, match="degrees of freedom"):
+        assert bool(torch.tensor([1.0]).std().isnan())
+    draws = torch.rand(1 << 20, generator=torch.Generator().manual_seed(0), dtype=HALF)
+    assert bool((draws == 0).any())
+    assert bool((draws + 1e-20 == 0).any())  # eps is 0 in half precision
+
+
+def lse(x):
+    return mpmath.log(sum(mpmath.exp(each) for each in x))
+
+
+def entropy(x):
+    total = lse(x)
+    return -sum(mpmath.exp(each - total) * (each - total) for each in x)
+
+
+TRUTHS = (
+    ("entropy", {"logits": [700.0, -3.0, 12.5, 699.0]}, {}, lambda t: entropy(t["logits"])),
+    ("entropy", {"logits": [40.0, 0.0, 0.0, 0.0]}, {}, lambda t: entropy(t["logits"])),
+    ("logsumexp", {"logits": [40.0, 0.0, 0.0, -2.0]}, {}, lambda t: lse(t["logits"])),
+    ("log1mexp", {"log_probs": -1e-12}, {}, lambda t: mpmath.log(-mpmath.expm1(t["log_probs"]))),
+    ("log1mexp", {"log_probs": -40.0}, {}, lambda t: mpmath.log1p(-mpmath.exp(t["log_probs"]))),
+    ("gaussian-kl", {"mu": 0.0, "logvar": 1e-6}, {}, lambda t: (mpmath.expm1(t["logvar"]) - t["logvar"]) / 2),
+    (
+        "gaussian-kl",
+        {"mu": 0.0, "logvar": 9.9e-3},
+        {},
+        lambda t: (mpmath.expm1(t["logvar"]) - t["logvar"]) / 2,
+    ),
+    (
+        "gaussian-kl",
+        {"mu": 1e-9, "logvar": -0.02},
+        {},
+        lambda t: (t["mu"] ** 2 + mpmath.expm1(t["logvar"]) - t["logvar"]) / 2,
+    ),
+    ("distance", {"a": [3e-200, 4e-200]}, {}, lambda t: mpmath.sqrt(sum(each**2 for each in t["a"]))),
+    (
+        "distance",
+        {"a": [3e200, 4e200]},
+        {"p": 3.0},
+        lambda t: sum(each**3 for each in t["a"]) ** (mpmath.mpf(1) / 3),
+    ),
+    (
+        "kl",
+        {"log_probs": [-1.5, -0.3, -40.0], "target": [0.25, 0.75, 0.0]},
+        {},
+        lambda t: sum(p * (mpmath.log(p) - q) for p, q in zip(t["target"], t["log_probs"], strict=True) if p),
+    ),
+    (
+        "contrastive",
+        {"sim": [1.0, -0.9, 0.4], "labels": 0},
+        {"temperature": 0.01},
+        lambda t: lse([100 * (x - t["sim"][0]) for x in t["sim"]]),
+    ),
+    ("masked-mean", {"values": [1e15, 1.5, -1e15], "mask": [1, 1, 1]}, {}, lambda t: sum(t["values"]) / 3),
+)
+
+
+@pytest.mark.parametrize(("op", "numbers", "options", "exact"), TRUTHS)
+def test_the_truth_is_what_mpmath_says(op, numbers, options, exact):
+    tensors = {
+        name: torch.tensor([each], dtype=None if name in ("mask", "labels") else torch.float64)
+        for name, each in numbers.items()
+    }
+    operation = OPERATIONS[op]
+    given = {name: tensor_of(each, name) for name, each in tensors.items()}
+    problem = problem_of(operation, given, "float64", operation.options(**options), frozenset())
+    block = read_block(problem, 0, 1)
+    found = float(operation.truth(block.cast, problem.options).reshape(-1)[0])
+    with mpmath.workdps(60):
+        high = {
+            name: [mpmath.mpf(x) for x in each] if isinstance(each, list) else mpmath.mpf(each)
+            for name, each in numbers.items()
+        }
+        true = exact(high)
+        assert abs(found - true) <= 1e-11 * max(abs(true), mpmath.mpf("1e-250"))
+
+
+@pytest.mark.parametrize(
+    ("op", "tensors", "said"),
+    [
+        ("entropy", {"logits": torch.zeros(2, 0)}, "have no classes"),
+        ("logsumexp", {"logits": torch.zeros(2, 0)}, "nothing to add up"),
+        ("norm", {"hidden_states": torch.zeros(2, 3), "weight": torch.zeros(4)}, "do not fit"),
+        ("gaussian-kl", {"mu": torch.zeros(2), "logvar": torch.zeros(3)}, "do not fit"),
+        ("kl", {"log_probs": torch.zeros(2, 3), "target": torch.zeros(2)}, "do not fit"),
+        (
+            "masked-mean",
+            {"values": torch.zeros(2, 3), "groups": torch.zeros(2, dtype=torch.long)},
+            "do not fit",
+        ),
+        ("distance", {"a": torch.zeros(2, 3), "b": torch.zeros(4)}, "do not fit"),
+        ("contrastive", {"features": torch.zeros(3, 2)}, "two views"),
+        ("gumbel-softmax", {"logits": torch.zeros(2, 3), "noise": torch.zeros(2)}, "do not fit"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(judged, op, tensors, said):
+    with pytest.raises(NanhuntError) as raised:
+        told(judged, op, SINGLE, **tensors)
+    assert said in raised.value.message + raised.value.hint

@@ -1,0 +1,93 @@
+"""The answer stands above every list, in every format, whatever else is wrong with the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_series import trainer, weights
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import nanhunt
+from nanhunt.cli.app import app
+from nanhunt.errors import NanhuntError
+from nanhunt.results.series import beginnings
+
+
+def printed(*arguments: str) -> str:
+    """Standard output of nanhunt check, its lines joined."""
+    return " ".join(CliRunner().invoke(app, ["check", *arguments]).stdout.split())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five checkpoints of the Trainer, bad from the third on."""
+    trainer(tmp_path / "run", range(10, 60, 10), bad_from=30)
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 3, optimizer 1 of 6 tensors)"
+
+
+def test_before_any_list_in_text(run: Path) -> None:
+    text = printed(str(run))
+    assert text.startswith(f"run: 5 steps from 10 to 50, 3 layers; order: step, layer {BEGAN}")
+    assert "first bad: step 30, model.layers.1.mlp.weight: 1 NaN of 16 values, the first at [1, 2]" in text
+    assert text.index(BEGAN) < text.index("The worst 5:") < text.index("All of it: -v")
+
+
+@pytest.mark.parametrize("kind", ["markdown", "html"])
+def test_before_any_list_in_pages(run: Path, kind: str) -> None:
+    text = printed(str(run), "--format", kind)
+    assert text.index("last good: run/checkpoint-20, first bad: run/checkpoint-30") < text.index("NH501")
+
+
+def test_before_any_list_in_json(run: Path) -> None:
+    body = json.loads(CliRunner().invoke(app, ["check", str(run), "--format", "json"]).stdout)
+    assert list(body)[:2] == ["format_version", "where_it_began"]
+    assert body["where_it_began"][0]["path"] == "run/checkpoint-30"
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_it_and_is_not_called_good(run: Path) -> None:
+    broken = run / "checkpoint-20" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-8])
+    text = printed(str(run))
+    assert "last good: run/checkpoint-10, first bad: run/checkpoint-30" in text
+    assert "NOT READ run/checkpoint-20/model.safetensors" in text
+
+
+def test_a_threshold_at_infinity_is_never_the_beginning(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        kept = {"callbacks": {"ModelCheckpoint": {"kth_value": torch.tensor(torch.inf)}}}
+        torch.save({"state_dict": weights(bad=step == 3), **kept}, tmp_path / f"epoch=0-step={step}.ckpt")
+    (began,) = beginnings(nanhunt.check(tmp_path))
+    assert (began.step, began.tensor) == (3, "state_dict.model.layers.1.mlp.weight")
+
+
+def test_activations_alone_in_their_files_are_no_logits(tmp_path: Path) -> None:
+    folder = tmp_path / "step_1" / "rank_0"
+    folder.mkdir(parents=True)
+    hot = torch.full((4, 8), 500.0)
+    save_file({"data": hot}, folder / "model.layers.0.mlp_outputs.safetensors")
+    torch.save({"value": hot}, folder / "step=1___rank=0___dump_index=1___name=attn_out.pt")
+    np.save(folder / "layers.3.npy", hot.numpy())
+    torch.save({"value": hot}, folder / "step=1___rank=0___dump_index=2___name=logits.pt")
+    report = nanhunt.check(tmp_path)
+    assert [Path(tensor.file).name[-14:] for tensor in report.tensors if tensor.role == "logits"] == [
+        "name=logits.pt"
+    ]
+
+
+def test_a_layout_says_which_number_is_the_rank(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        for step in (4, 5):
+            save_file(weights(bad=(rank, step) == (1, 5)), tmp_path / f"x_{step}_{rank}.safetensors")
+    (began,) = beginnings(nanhunt.check(tmp_path, layout="x_{step}_{rank}.safetensors"))
+    assert (began.step, began.ranks, began.clean_step) == (5, ("1",), 4)
+    with pytest.raises(NanhuntError, match="fits no file"):
+        nanhunt.check(tmp_path, layout="y_{step}.pt")
