@@ -36,7 +36,7 @@ def judged(
     found, size = Tally(), problem.main.nbytes // max(1, problem.plan.group_count)
     blocks = list(ranges(problem))
     with one_torch_thread():
-        work = functools.partial(_tally, problem, table is not None)
+        work = functools.partial(_tally, problem, compares, table is not None)
         for (first, last), (part, columns) in zip(blocks, executor.map(work, blocks), strict=True):
             found += part
             if table is not None:
@@ -45,10 +45,10 @@ def judged(
     return report(problem, found, compares=compares)
 
 
-def _tally(problem: Problem, columns: bool, groups: tuple[int, int]) -> tuple[Tally, Columns]:
+def _tally(problem: Problem, compares: bool, columns: bool, groups: tuple[int, int]) -> tuple[Tally, Columns]:
     # One thread: how torch splits a sum over threads decides its last bits.
     with defaults_of_libraries(), one_torch_thread():
-        return tally(problem, *groups, columns)
+        return tally(problem, *groups, compares=compares, columns=columns)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:

@@ -7,7 +7,7 @@ from nanhunt.load.tensor import FLOATING, INTEGER
 from nanhunt.operations.bce import forms
 from nanhunt.operations.bce.fixes import slots
 from nanhunt.operations.bce.options import BceOptions
-from nanhunt.operations.bce.rules import RULES, facts
+from nanhunt.operations.bce.rules import RULES, facts, screen
 from nanhunt.operations.operation import Operation
 
 _SIDE = r"{}{}([_-]?(logps?|log[_-]?probs?|rewards?))?"
@@ -55,6 +55,7 @@ BCE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
+    screen=screen,
     reduces=True,
     shapes={"logits": (32, 10), "targets": (32, 10)},
 )  # fmt: skip

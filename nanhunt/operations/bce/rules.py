@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.operations.bce import forms
@@ -11,6 +12,9 @@ from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from nanhunt.operations.bce.options import BceOptions
     from nanhunt.operations.operation import Bools
 
 
@@ -31,6 +35,18 @@ def facts(block: Block) -> dict[str, Bools]:
         "saturated": (s == 0) | (1 - s == 0),
     }
     return {name: each.reshape(-1).numpy() for name, each in found.items()}
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
+    """Whether every |x| is at most 5 and every target 0 or 1, and the loss a plain one.
+
+    1 - sigmoid(x) is then at least e^-5.01, off by less than 1.5 u of 1, so log(1 - s) is off by 1.5 u e^5.01 = 225 u,
+    which is less than 64 u max(1, loss) = 320 u at |x| = 5 and stays so below: the loss of the wrong label is |x|.
+    """
+    if "logits" not in stored or options.gamma or options.pos_weight != 1.0:
+        return False
+    x, y = stored["logits"], stored["targets"]
+    return bool(x.size and x.min() >= -5 and x.max() <= 5 and ((y == 0) | (y == 1)).all())
 
 
 def _logit(unit: Unit) -> str:

@@ -168,7 +168,7 @@ def judged(
         problem = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
         found, table = Tally(), run.table(problem.main, dtype)
         for first, last in ranges(problem):
-            part, columns = tally(problem, first, last, table is not None)
+            part, columns = tally(problem, first, last, columns=table is not None)
             found += part
             if table is not None:
                 table.fill(first, problem.plan.unit_count, columns)
