@@ -121,6 +121,22 @@ def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def optimizer_state() -> dict[str, Any]:
+    """Adam's state of two weights: one second moment is negative, and those of the other were saved as float16."""
+    first = torch.arange(1, 9).reshape(2, 4) / 4096
+    second = first.square()
+    broken = second.clone()
+    broken[1, 2] = -broken[1, 2]
+    small = first / 64
+    return {
+        "state": {
+            0: {"step": torch.tensor(900.0), "exp_avg": first, "exp_avg_sq": broken},
+            1: {"step": torch.tensor(900.0), "exp_avg": small, "exp_avg_sq": small.square().half().float()},
+        },
+        "param_groups": [{"lr": 1e-3, "eps": 1e-8, "params": [0, 1]}],
+    }
+
+
 def dump_of_step(step: int, rng: np.random.Generator) -> tuple[Floats, Labels]:
     """Logits (8, 40) whose scale grows by half each step, as with a learning rate that is too high."""
     logits = rng.integers(-16, 17, (8, 40)) / 16 * 1.5**step
@@ -182,6 +198,7 @@ def write(folder: Path) -> None:
     (folder / "operations").mkdir(exist_ok=True)
     for name, tensors in operations(np.random.default_rng(SEED)).items():
         save_file(tensors, folder / "operations" / f"{name}.safetensors")
+    torch.save(optimizer_state(), folder / "optimizer.pt")
     for step in range(1, STEPS + 1):
         logits, labels = dump_of_step(step, rng)
         np.savez(folder / "steps" / f"step-{step}.npz", logits=logits, labels=labels)
