@@ -297,6 +297,7 @@ CONTRASTIVE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
+    shapes={"features": (32, 64)},
     isolate=isolate,
     reduces=True,
 )  # fmt: skip

@@ -209,5 +209,6 @@ GAUSSIAN_KL = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("mu", "logvar"),
+    shapes={"mu": (32, 16), "logvar": (32, 16)},
     reduces=True,
 )  # fmt: skip

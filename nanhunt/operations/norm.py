@@ -279,5 +279,6 @@ NORM = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
+    shapes={"hidden_states": (8, 512)},
     scale=scale,
 )  # fmt: skip
