@@ -297,7 +297,7 @@ CONTRASTIVE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-    shapes={"features": (32, 64)},
     isolate=isolate,
     reduces=True,
+    shapes={"sim": (8, 8), "labels": (8,)},
 )  # fmt: skip

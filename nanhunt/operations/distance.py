@@ -238,6 +238,6 @@ DISTANCE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-    shapes={"a": (32, 64), "b": (32, 64)},
     scale=scale,
+    shapes={"a": (32, 64), "b": (32, 64)},
 )  # fmt: skip

@@ -209,6 +209,6 @@ GAUSSIAN_KL = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("mu", "logvar"),
-    shapes={"mu": (32, 16), "logvar": (32, 16)},
     reduces=True,
+    shapes={"mu": (32, 8), "logvar": (32, 8)},
 )  # fmt: skip

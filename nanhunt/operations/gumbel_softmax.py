@@ -261,6 +261,6 @@ GUMBEL_SOFTMAX = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-    shapes={"logits": (32, 10), "noise": (32, 10)},
     scale=scale,
+    shapes={"logits": (32, 10), "noise": (32, 10)},
 )  # fmt: skip

@@ -263,7 +263,7 @@ KL = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-    shapes={"logits": (32, 10), "target": (32, 10)},
     scale=scale,
     reduces=True,
+    shapes={"log_probs": (32, 10), "target": (32, 10)},
 )  # fmt: skip

@@ -350,7 +350,7 @@ MASKED_MEAN = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
-    shapes={"values": (8, 128), "mask": (8, 128)},
     scale=scale,
     isolate=isolate,
+    shapes={"values": (4, 16), "mask": (4, 16)},
 )  # fmt: skip
