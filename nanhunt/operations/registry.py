@@ -38,7 +38,9 @@ _HOMES = {
     "contrastive": "nanhunt.operations.contrastive:CONTRASTIVE",
     "gumbel-softmax": "nanhunt.operations.gumbel_softmax:GUMBEL_SOFTMAX",
 }
-"""By the name that --op takes: module and attribute. In this order their rules are listed."""
+"""By the name that --op takes: module and attribute. In this order their rules are listed.
+
+Names, and no imports: an operation may live in a room above, as the comparison of two dumps does."""
 DEFAULT = "cross-entropy"
 """Judged without --op as well: where there are logits, and all other numbers as values."""
 
