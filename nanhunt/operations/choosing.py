@@ -54,6 +54,8 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
     """
     choices, undecided = [], {}
     for tensors in by_spot(container.tensors.values()).values():
+        if len(tensors) < 2:  # tells nothing, and most files need no operation to be loaded
+            continue
         here = replace(container, tensors={tensor.name: tensor for tensor in tensors})
         found = [(each, one) for each in _operations() for one in complete_sets(here, each.roles)]
         named = sorted((one for one in found if _is_telling(*one)), key=lambda one: -len(one[1]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nanhunt.errors import NanhuntError
@@ -17,22 +19,29 @@ LAZY = """
 import sys
 from nanhunt.cli import app
 from nanhunt.operations import registry, rules
-from nanhunt.scan import options, survey
+from nanhunt.scan import options
 
 def loaded():
-    return [home for home in registry._HOMES.values() if home.split(":")[0] in sys.modules]
+    return [name for name, home in registry._HOMES.items() if home.split(":")[0] in sys.modules]
 
 assert not loaded(), loaded()
 rules.check(["NH101"])
+assert loaded() == ["cross-entropy"], loaded()
+
+import nanhunt
+assert nanhunt.check(sys.argv[1]).ok
 assert rules.find("NH501").operation == "values"
-assert len(loaded()) == 2, loaded()
+assert loaded() == ["cross-entropy", "values"], loaded()
 registry.find("bce")
-assert len(loaded()) == 3, loaded()
+assert loaded() == ["cross-entropy", "values", "bce"], loaded()
 """
 
 
-def test_an_operation_is_loaded_when_it_is_asked_for_and_no_other() -> None:
-    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, check=False)
+def test_an_operation_is_loaded_when_it_is_asked_for_and_no_other(tmp_path: Path) -> None:
+    np.save(tmp_path / "logits.npy", np.zeros((2, 3), np.float32))
+    done = subprocess.run(
+        [sys.executable, "-c", LAZY, tmp_path / "logits.npy"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -18,7 +18,7 @@ import torch
 import nanhunt
 from nanhunt.operations import findings, judge
 from nanhunt.operations.bce import BCE
-from nanhunt.operations.cross_entropy import sweep
+from nanhunt.operations.cross_entropy import units
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.targets import read_targets
@@ -73,8 +73,8 @@ class Forked(Executor):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Logits of both layouts, soft targets and weights in files, several units of work each."""
-    monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 10)
-    monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 12)
+    monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
     monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((600, 7)).astype(np.float32)
@@ -139,12 +139,12 @@ def test_a_unit_of_work_is_an_address_and_a_range(tmp_path: Path) -> None:
         options,
         chosen("cross-entropy", (), ()),
     )
-    pickled = pickle.dumps(sweep.Unit(job, 100, 200))
+    pickled = pickle.dumps(units.Unit(job, 100, 200))
     assert len(pickled) < 4000
     unit = pickle.loads(pickled)
     assert np.array_equal(unit.job.block(100, 200), job.block(100, 200))
     assert np.array_equal(unit.job.row_targets(np.arange(100, 200)).labels, np.arange(100, 200) % 3)
-    assert sweep.run_unit(unit).tally.sums == sweep.run_unit(sweep.Unit(job, 100, 200)).tally.sums
+    assert units.run_unit(unit).tally.sums == units.run_unit(units.Unit(job, 100, 200)).tally.sums
 
 
 def test_what_was_written_for_other_processes_is_removed(

@@ -13,7 +13,7 @@ from nanhunt.load.container import Container
 from nanhunt.load.shards import Shard
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import judge, registry
-from nanhunt.operations.cross_entropy import sweep
+from nanhunt.operations.cross_entropy import units
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
 
@@ -58,8 +58,8 @@ MASKS = whole("labels", LABELS.data.reshape(6, 10, 10))
 def test_pieces_are_judged_as_the_whole_and_never_joined(
     compares: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 10)
-    monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 12)
+    monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
     monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
     rows, images = whole("logits", TROUBLED), whole("logits", IMAGES)
     soft = whole("targets", RNG.dirichlet(np.ones(7), 600).astype(np.float32))

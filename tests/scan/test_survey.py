@@ -10,7 +10,7 @@ import pytest
 
 import nanhunt
 from nanhunt.errors import Interrupted
-from nanhunt.operations.cross_entropy import sweep
+from nanhunt.operations.cross_entropy import units
 from nanhunt.operations.run import Tables
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.options import Options
@@ -49,8 +49,8 @@ def test_the_answer_does_not_depend_on_the_size_of_blocks(
     x, labels = mixed(400, 8), strewn()
     whole: Report = judge(x, labels, dtype)  # type: ignore[operator]
     for values in (56, 800):
-        monkeypatch.setattr(sweep, "BLOCK_VALUES", values)
-        monkeypatch.setattr(sweep, "SCREEN_BYTES", 8 * values)
+        monkeypatch.setattr(units, "BLOCK_VALUES", values)
+        monkeypatch.setattr(units, "SCREEN_BYTES", 8 * values)
         parts: Report = judge(x, labels, dtype)  # type: ignore[operator]
         assert parts.findings == whole.findings
         assert parts.tensors[0].strip == whole.tensors[0].strip
@@ -134,8 +134,8 @@ def test_an_interrupt_keeps_the_tensors_that_were_known(tmp_path: Path) -> None:
 def test_an_interrupt_tells_what_was_known_of_the_rows(
     every_row: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "SCREEN_BYTES", 1 << 10)
-    monkeypatch.setattr(sweep, "BLOCK_VALUES", 1 << 8)
+    monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 10)
+    monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 8)
     path, logits = tmp_path / "logits.npy", np.zeros((64, 16), np.float32)
     logits[[3, 40]] = 200.0
     np.save(path, logits)

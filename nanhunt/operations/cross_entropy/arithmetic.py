@@ -13,32 +13,32 @@ from nanhunt.dtypes.formats import FORMATS
 if TYPE_CHECKING:
     import torch
 
-    from nanhunt.operations.cross_entropy.row import Numbers
+    from nanhunt.operations.cross_entropy.row import Row
 
 
 def _g(value: float | torch.Tensor, digits: int = 6) -> str:
     return f"{float(value):.{digits}g}"
 
 
-def _top(n: Numbers) -> float:
+def _top(n: Row) -> float:
     return float(n.z[~n.z.isnan()].max()) if not bool(n.z.isnan().all()) else math.nan
 
 
-def nan_logits(n: Numbers) -> str:
+def nan_logits(n: Row) -> str:
     bad = n.stored.isnan()
     return f"{int(bad.sum()):,} of {len(bad):,} logits are NaN, the first at class {n.first(bad)}"
 
 
-def inf_logits(n: Numbers) -> str:
+def inf_logits(n: Row) -> str:
     bad = n.stored == math.inf
     return f"{int(bad.sum()):,} of {len(bad):,} logits are +inf, the first at class {n.first(bad)}; inf - inf = NaN"
 
 
-def fully_masked_row(n: Numbers) -> str:
+def fully_masked_row(n: Row) -> str:
     return f"all {len(n.stored):,} logits are -inf, so max = -inf and -inf - -inf = NaN"
 
 
-def cast_overflow(n: Numbers) -> str:
+def cast_overflow(n: Row) -> str:
     size = n.stored.abs()
     beyond = n.x.isinf() if n.storage.has_infinity else (size > n.storage.overflow)
     beyond &= size.isfinite()
@@ -50,23 +50,23 @@ def cast_overflow(n: Numbers) -> str:
     )
 
 
-def target_out_of_range(n: Numbers) -> str:
+def target_out_of_range(n: Row) -> str:
     wraps = "; hand-written indexing would silently take class " + str(len(n.x) + (n.label or 0))
     silently = wraps if n.label is not None and -len(n.x) <= n.label < 0 else ""
     return f"label {n.label} is outside 0..{len(n.x) - 1}; F.cross_entropy raises IndexError{silently}"
 
 
-def masked_target(n: Numbers) -> str:
+def masked_target(n: Row) -> str:
     if n.label is None:
         return "a class with probability above 0 has logit -inf, so -log 0 = inf"
     return f"the logit of label {n.label} is -inf, so its probability is 0 and -log 0 = inf"
 
 
-def all_targets_ignored(n: Numbers) -> str:
+def all_targets_ignored(n: Row) -> str:
     return f"all {n.job.rows.count:,} rows are left out: 0 / 0 = NaN"
 
 
-def ignored_row_poisons_gradient(n: Numbers) -> str:
+def ignored_row_poisons_gradient(n: Row) -> str:
     what = (
         "NaN" if bool(n.x.isnan().any()) else "+inf" if bool((n.x == math.inf).any()) else "nothing but -inf"
     )
@@ -74,7 +74,7 @@ def ignored_row_poisons_gradient(n: Numbers) -> str:
     return f"label {n.label} is ignored and the loss is {loss}, but the row holds {what}: 0 * NaN = NaN"
 
 
-def bad_loss_options(n: Numbers) -> str:
+def bad_loss_options(n: Row) -> str:
     options = n.job.options
     if not bool(n.z.isfinite().all() | (n.z.isinf() == n.x.isinf()).all()) or options.temperature == 0:
         at = n.first(~n.z.isfinite() & n.x.isfinite())
@@ -96,7 +96,7 @@ def bad_loss_options(n: Numbers) -> str:
     return f"class weight 0 times an infinite loss: loss {_g(n.losses['fused'])} for label {n.label}"
 
 
-def half_reduction_overflow(n: Numbers) -> str:
+def half_reduction_overflow(n: Row) -> str:
     exps = float((n.z - n.z.amax()).double().exp().sum())
     if not n.job.sum_overflows and exps >= FORMATS["float16"].max:
         return f"{len(n.x):,} shifted exps add up to {exps:,.0f} > 65,504, the largest float16"
@@ -106,7 +106,7 @@ def half_reduction_overflow(n: Numbers) -> str:
     return f"the mean divides by {n.job.kept:,} rows, which is inf in float16 (from 65,520 on): the loss is 0"
 
 
-def loss_overflow(n: Numbers) -> str:
+def loss_overflow(n: Row) -> str:
     if n.job.sum_overflows:
         return f"the row losses add up past {_g(n.format.max)}, the largest {n.format.name}: the sum is inf"
     gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
@@ -116,29 +116,29 @@ def loss_overflow(n: Numbers) -> str:
     return f"{gives}; {true}" if finite else f"{gives} and a gradient that is not finite; {true}"
 
 
-def exp_overflow(n: Numbers) -> str:
+def exp_overflow(n: Row) -> str:
     return (
         f"max {_g(_top(n))} > {n.format.exp_limit:.2f}, the largest x whose exp is finite in {n.format.name}"
     )
 
 
-def sum_overflow(n: Numbers) -> str:
+def sum_overflow(n: Row) -> str:
     total = float(n.z.double().exp().sum())
     limit = f"{n.format.max:.6g}, the largest {n.format.name}"
     return f"{len(n.z):,} exps add up to {total:.6g} > {limit}; max is {_g(_top(n))}"
 
 
-def sum_underflow(n: Numbers) -> str:
+def sum_underflow(n: Row) -> str:
     return f"max {_g(_top(n))} < {n.format.exp_zero:.2f}, the smallest x whose exp is above 0 in {n.format.name}: 0/0"
 
 
-def subnormal_sum(n: Numbers) -> str:
+def subnormal_sum(n: Row) -> str:
     total = float(n.e.sum())
     limit = f"{n.format.smallest_normal:.3g}, the smallest normal {n.format.name}"
     return f"max {_g(_top(n))}: the exps add up to {total:.3g} < {limit}"
 
 
-def probability_underflow(n: Numbers) -> str:
+def probability_underflow(n: Row) -> str:
     if n.job.targets is None:
         zero = ((n.e / n.e.sum() == 0) & (n.z != -math.inf)).sum()
         unmasked = (n.z != -math.inf).sum()
@@ -155,7 +155,7 @@ def probability_underflow(n: Numbers) -> str:
     )
 
 
-def _zero_in_the_sum(n: Numbers) -> str:
+def _zero_in_the_sum(n: Row) -> str:
     """The class of probability 0 that the loss wants most; those it does not want at all make it NaN too."""
     zero = n.e / n.e.sum() == 0
     if not bool(zero.any()):
@@ -168,26 +168,26 @@ def _zero_in_the_sum(n: Numbers) -> str:
     return f"class {at} should have a share of {share:.3g} of the loss; its p is {is_0}: {becomes}"
 
 
-def collapsed_loss(n: Numbers) -> str:
+def collapsed_loss(n: Row) -> str:
     gap = _runner_up_gap(n)
     lead = f"label {n.label} leads by {_g(gap)}"
     return f"{lead}: the loss rounds to 0 in {n.format.name}, the truth is {n.true_loss:.3g}"
 
 
-def _runner_up_gap(n: Numbers) -> float:
+def _runner_up_gap(n: Row) -> float:
     others = n.z.double().clone()
     others[n.label or 0] = -math.inf
     return float(n.z[n.label or 0]) - float(others.max())
 
 
-def absorbed_log_sum(n: Numbers) -> str:
+def absorbed_log_sum(n: Row) -> str:
     return (
         f"max {_g(_top(n))} + log(s) - x_t gives {_g(n.losses['logsumexp'])}, F.cross_entropy {_g(n.losses['fused'])}, "
         f"the truth is {_g(n.true_loss)}"
     )
 
 
-def reciprocal_overflow(n: Numbers) -> str:
+def reciprocal_overflow(n: Row) -> str:
     total = n.e.sum()
     # An ignored row gathers class 0.
     at = 0 if n.label is None or n.label not in range(len(n.z)) else n.label
@@ -202,7 +202,7 @@ def reciprocal_overflow(n: Numbers) -> str:
     )
 
 
-def vanishing_gradient(n: Numbers) -> str:
+def vanishing_gradient(n: Row) -> str:
     others = n.z.double().softmax(0)
     others[n.label or 0] = 0.0
     entry = float(others.max()) * abs(float(n.job.batch.fused_gradient.double()) or 1.0 / max(1, n.job.kept))
@@ -210,7 +210,7 @@ def vanishing_gradient(n: Numbers) -> str:
     return f"the largest of them is {entry:.3g} in truth; {smallest}"
 
 
-def low_headroom(n: Numbers) -> str:
+def low_headroom(n: Row) -> str:
     top, limit = _top(n), n.format.exp_limit
     if 0.9 * limit <= top <= limit:
         below = f"{_g(limit - top, 3)} below {limit:.2f}"

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 
 from nanhunt.dtypes.convert import Array, to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts
+from nanhunt.operations.cross_entropy.facts import Bools, RowBehaviour, RowFacts
 from nanhunt.operations.cross_entropy.forms import (
     IMPLEMENTATIONS,
     Implementation,
     Labels,
-    LossOptions,
+    Loss,
     at_temperature,
     by_row,
     fused,
@@ -45,7 +45,7 @@ class Batch:
     stored: str
     dtype: str
     """The dtype to judge in; float8 is cast to it and then upcast, since it has no arithmetic."""
-    options: LossOptions
+    options: Loss
     hand_gradient: torch.Tensor
     """0-d: what the reduction hands back to each row loss in the handwritten forms (mean: 1/N, in the dtype)."""
     fused_gradient: torch.Tensor
@@ -269,11 +269,11 @@ def _naive_facts(facts: RowFacts, x: torch.Tensor, batch: Batch, given: bool) ->
         facts.zero_classes = ((e / total[:, None] == 0) & (z != -math.inf)).any(-1).numpy()
 
 
-def _behaviour(ran: Ran, labels: Labels, bad: Bools) -> Behaviour:
+def _behaviour(ran: Ran, labels: Labels, bad: Bools) -> RowBehaviour:
     p, losses, gradient = ran.probabilities, ran.losses, ran.gradient
     # A finite sum has no term that is not finite; a sum that is not may have overflowed by itself.
     broken = _where(~gradient.sum(-1).isfinite(), lambda rows: ~gradient[rows].isfinite().all(-1))
-    return Behaviour(
+    return RowBehaviour(
         nan_probability=p.sum(-1).isnan().numpy(),
         zero_target_probability=_zero_target(p, labels).numpy(),
         inf_loss=losses.isinf().numpy() & ~bad,
@@ -302,7 +302,7 @@ def _loss_facts(
     facts.vanished = _vanished(x, labels, gradient, batch.options)
 
 
-def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: LossOptions) -> Bools:
+def _vanished(x: torch.Tensor, labels: Labels, gradient: torch.Tensor, options: Loss) -> Bools:
     classes = labels.classes
     assert classes is not None
     # Outside the label, entries are g p >= 0 (less the smoothing), so most rows show one by their maximum.
@@ -347,7 +347,7 @@ def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: B
         now = _behaviour(run(fused, x, likeliest, batch), likeliest.by_row(), nothing)
     plain = replace(
         batch,
-        options=LossOptions(ignore_index=options.ignore_index, last_axis=options.last_axis),
+        options=Loss(ignore_index=options.ignore_index, last_axis=options.last_axis),
         fused_gradient=batch.fused_plain_gradient,
     )
     usual = labels if given and labels.classes is not None else likeliest

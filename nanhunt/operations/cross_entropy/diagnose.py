@@ -1,4 +1,4 @@
-"""Logits in one dtype -> TensorReport: sweep the rows, name the causes, prove the fixes."""
+"""Logits in one dtype -> TensorReport: judge the rows, name the causes, prove the fixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.sweep import can_screen, run_all, screen_all
+from nanhunt.operations.cross_entropy.units import can_screen, run_all, screen_all
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
@@ -151,7 +151,7 @@ def _finding(job: Job, rule: Rule[Any, Any, Any], tally: Tally) -> report.Findin
 def _worst_rows(job: Job, findings: tuple[report.Finding, ...]) -> tuple[report.WorstRow, ...]:
     if not findings:
         return ()
-    from nanhunt.operations.cross_entropy.closeup import worst_rows
+    from nanhunt.operations.cross_entropy.worst_rows import worst_rows
 
     return worst_rows(job, findings)
 

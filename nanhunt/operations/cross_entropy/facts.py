@@ -17,7 +17,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass
-class Behaviour:
+class RowBehaviour:
     """What one implementation does with each row; every field bool (rows,)."""
 
     nan_probability: Bools
@@ -80,7 +80,7 @@ class RowFacts:
     """Outside the label, the gradient of ``fused`` is all 0, the truth is not."""
     low_headroom: Bools
     """The largest cast logit is within 10 % of the exp limit, or a magnitude within 10 % of the format's largest."""
-    by: dict[str, Behaviour] = field(default_factory=dict)
+    by: dict[str, RowBehaviour] = field(default_factory=dict)
     """Keyed by the names in ``IMPLEMENTATIONS``."""
 
     @property
@@ -90,7 +90,7 @@ class RowFacts:
 
 
 ROW_FIELDS = tuple(item.name for item in fields(RowFacts) if item.name != "by")
-BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
+BEHAVIOUR_FIELDS = tuple(item.name for item in fields(RowBehaviour))
 
 
 def nothing_wrong(rows: int) -> RowFacts:
@@ -98,7 +98,7 @@ def nothing_wrong(rows: int) -> RowFacts:
     healthy: dict[str, Any] = {name: np.zeros(rows, bool) for name in ROW_FIELDS}
     facts = RowFacts(**healthy)
     facts.by = {
-        name: Behaviour(**{item: np.zeros(rows, bool) for item in BEHAVIOUR_FIELDS})
+        name: RowBehaviour(**{item: np.zeros(rows, bool) for item in BEHAVIOUR_FIELDS})
         for name in IMPLEMENTATIONS
     }
     return facts
@@ -110,5 +110,5 @@ def select(facts: RowFacts, where: npt.NDArray[np.intp]) -> RowFacts:
     for name in ROW_FIELDS:
         setattr(part, name, getattr(facts, name)[where])
     for name, behaviour in facts.by.items():
-        part.by[name] = Behaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
+        part.by[name] = RowBehaviour(*(getattr(behaviour, item)[where] for item in BEHAVIOUR_FIELDS))
     return part

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Problem(LossTerms):
+class Spelling(LossTerms):
     """What code must know of the user's tensors and loss; the default is the plainest one."""
 
     dimensions: int = 2
@@ -63,7 +63,7 @@ class Problem(LossTerms):
         return self.labels and not self.weights and self.label_smoothing == 0
 
 
-def slots(problem: Problem) -> Mapping[str, str]:
+def slots(problem: Spelling) -> Mapping[str, str]:
     """How the user's tensors and options are spelled.
 
     For ``F.cross_entropy``, in the layout it takes: {logits}, {targets}, {terms}, {reduction}. For code by hand, as
@@ -115,7 +115,7 @@ _LOGITS = "logits{cast}"
 _LIKE = {"float16": ".half()", "bfloat16": ".bfloat16()", "float32": ".float()", "float64": ".double()"}
 
 
-def _flat(problem: Problem, name: str) -> str:
+def _flat(problem: Spelling, name: str) -> str:
     """A tensor of the logits' shape as rows (n, classes)."""
     if problem.dimensions == 1:
         return f"{name}[None]"
@@ -125,13 +125,13 @@ def _flat(problem: Problem, name: str) -> str:
     return moved if problem.dimensions == 2 else f"{moved}.flatten(0, -2)"
 
 
-def _labels(problem: Problem) -> str:
+def _labels(problem: Spelling) -> str:
     if problem.dimensions == 1:
         return "targets.reshape(1)"
     return "targets" if problem.dimensions == 2 and problem.shaped else "targets.flatten()"
 
 
-def _terms(problem: Problem) -> str:
+def _terms(problem: Spelling) -> str:
     """The loss's own options. F.cross_entropy takes an ignored index only with class numbers."""
     given = {
         "weight": "weight{like}" if problem.weights else "",
@@ -141,7 +141,7 @@ def _terms(problem: Problem) -> str:
     return "".join(f", {name}={value}" for name, value in given.items() if value)
 
 
-_Fix = Fix[Problem]
+_Fix = Fix[Spelling]
 
 
 # What a fix answers where it is not the user's own question.
@@ -187,32 +187,32 @@ _SOFTMAX, _LOG_SOFTMAX = (
 )
 
 
-def _with_targets(problem: Problem) -> bool:
+def _with_targets(problem: Spelling) -> bool:
     return bool(problem.targets)
 
 
-def _without_targets(problem: Problem) -> bool:
+def _without_targets(problem: Spelling) -> bool:
     return not problem.targets
 
 
-def _plain(problem: Problem) -> bool:
+def _plain(problem: Spelling) -> bool:
     return problem.plain
 
 
-def _narrow(problem: Problem) -> bool:
+def _narrow(problem: Spelling) -> bool:
     return FORMATS[problem.computed].is_narrow
 
 
-def _single(problem: Problem) -> bool:
+def _single(problem: Spelling) -> bool:
     form = FORMATS[problem.computed]
     return not form.is_narrow and form.bits < FORMATS["float64"].bits
 
 
-def _stored_wide(problem: Problem) -> bool:
+def _stored_wide(problem: Spelling) -> bool:
     return problem.cast and not FORMATS[problem.stored].is_narrow
 
 
-def _stored_narrow(problem: Problem) -> bool:
+def _stored_narrow(problem: Spelling) -> bool:
     return problem.cast and not _stored_wide(problem)
 
 

@@ -50,7 +50,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossOptions(LossTerms):
+class Loss(LossTerms):
     """The terms that the user asks for, and what is known of the tensors."""
 
     weights: torch.Tensor | None = None
@@ -68,12 +68,12 @@ class Outcome(NamedTuple):
     """Of the logits' shape without classes: row losses before the reduction, in the dtype of the logits."""
 
 
-Implementation = Callable[["torch.Tensor", Labels, LossOptions], Outcome]
+Implementation = Callable[["torch.Tensor", Labels, Loss], Outcome]
 NegLog = Callable[["torch.Tensor | None"], "torch.Tensor"]
 """-log p at the given classes, a dimension of size 1; or at all of them for None."""
 
 
-def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+def naive(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
     """e = exp(x); p = e / e.sum(1); loss_i = -log(p[i, t_i])."""
     import torch
 
@@ -81,14 +81,14 @@ def naive(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     return _log_of(e / e.sum(1, keepdim=True), labels, options)
 
 
-def log_of_softmax(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+def log_of_softmax(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
     """p = torch.softmax(x, 1); loss_i = -log(p[i, t_i])."""
     import torch
 
     return _log_of(torch.softmax(at_temperature(x, options), 1), labels, options)
 
 
-def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+def logsumexp(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
     """m = max; loss_i = m + log(sum(exp(x - m))) - x_t."""
     import torch
 
@@ -104,7 +104,7 @@ def logsumexp(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     return Outcome(probabilities, _by_hand(neg_log, labels, options, z.shape[1]))
 
 
-def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+def fused(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
     """F.cross_entropy(x, t); its probabilities are those of ``torch.softmax``."""
     import torch
 
@@ -114,7 +114,7 @@ def fused(x: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     return Outcome(probabilities, cross_entropy(z, labels, options))
 
 
-def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
+def cross_entropy(z: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
     """Row losses of ``F.cross_entropy`` on logits that are divided already."""
     import torch.nn.functional as F
 
@@ -136,9 +136,7 @@ def cross_entropy(z: torch.Tensor, labels: Labels, options: LossOptions) -> torc
     return losses[0] if lifted else losses
 
 
-def smoothed_parts(
-    z: torch.Tensor, labels: Labels, options: LossOptions
-) -> tuple[torch.Tensor, torch.Tensor]:
+def smoothed_parts(z: torch.Tensor, labels: Labels, options: Loss) -> tuple[torch.Tensor, torch.Tensor]:
     """What ``F.cross_entropy`` with smoothing adds up separately: -log p of the labels, and that of all classes.
 
     The second is not yet multiplied by eps / classes, so it overflows first (cross_entropy_loss_label_smoothing in
@@ -162,12 +160,12 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 
 
-def at_temperature(x: torch.Tensor, options: LossOptions) -> torch.Tensor:
+def at_temperature(x: torch.Tensor, options: Loss) -> torch.Tensor:
     """The logits divided by the temperature, of x's shape and dtype; x itself at 1, so that nothing is copied."""
     return x if options.temperature == 1.0 else x / options.temperature
 
 
-def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
+def _log_of(p: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
     import torch
 
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:
@@ -177,7 +175,7 @@ def _log_of(p: torch.Tensor, labels: Labels, options: LossOptions) -> Outcome:
     return Outcome(p.detach(), _by_hand(neg_log, labels, options, p.shape[1]))
 
 
-def _by_hand(neg_log: NegLog, labels: Labels, options: LossOptions, classes: int) -> torch.Tensor:
+def _by_hand(neg_log: NegLog, labels: Labels, options: Loss, classes: int) -> torch.Tensor:
     """Row losses (rows,) as a user adds the options to -log p."""
     import torch
 

@@ -148,11 +148,11 @@ class Job:
         """The loss as torch needs it."""
         from nanhunt.dtypes.convert import torch_dtype
         from nanhunt.operations.cross_entropy.confirm import Batch
-        from nanhunt.operations.cross_entropy.forms import LossOptions
+        from nanhunt.operations.cross_entropy.forms import Loss
 
         dtype = torch_dtype(compute_format(self.dtype).name)
         weights = None if self.weights is None else _tensor(self.weights).to(dtype)
-        options = LossOptions(**terms_of(self.options), weights=weights, last_axis=self.last_axis)
+        options = Loss(**terms_of(self.options), weights=weights, last_axis=self.last_axis)
         by_hand, fused, fused_plain = self._gradients(dtype, weights)
         return Batch(self.tensor.dtype, self.dtype, options, by_hand, fused, fused_plain)
 

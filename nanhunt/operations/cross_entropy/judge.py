@@ -17,7 +17,7 @@ from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
-from nanhunt.operations.cross_entropy.roles import Chosen, Problem, choose
+from nanhunt.operations.cross_entropy.roles import Chosen, Pairing, choose
 from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
 from nanhunt.operations.registry import OperationOptions
@@ -35,7 +35,7 @@ def judge(
     used: frozenset[str] = frozenset(),
     notes: Mapping[str, tuple[str, ...]] = NO_NOTES,
 ) -> Iterator[Outcome]:
-    """As ``Described.judge`` says: each problem as soon as it is known, then the values.
+    """As ``Described.judge`` says: each pairing as soon as it is known, then the values.
 
     ``used``: labels of tensors that were judged as another operation already; ``notes``: more to say, by label.
     Raises NanhuntError where there is nothing to compare.
@@ -43,14 +43,14 @@ def judge(
     chosen = _chosen(container, given, with_roles(run.options))
     chosen = replace(
         chosen,
-        problems=tuple(each for each in chosen.problems if each.logits.label not in used),
+        pairings=tuple(each for each in chosen.pairings if each.logits.label not in used),
         values=tuple(each for each in chosen.values if each.label not in used),
         notes={**chosen.notes, **notes},
     )
-    if run.compares and not chosen.problems and not used:
+    if run.compares and not chosen.pairings and not used:
         raise _nothing_to_compare(*(tensor.label for tensor in chosen.values[:5]))
-    for problem in chosen.problems:
-        yield from _problem(problem, chosen.class_weights, run)
+    for pairing in chosen.pairings:
+        yield from _pairing(pairing, chosen.class_weights, run)
     if not run.compares:
         yield from judge_values(chosen.values, chosen.notes, run)
 
@@ -84,8 +84,8 @@ def _chosen(container: Container, given: Mapping[str, Tensor], options: CrossEnt
         found = given[TARGETS.name]
         chosen = replace(
             chosen,
-            problems=tuple(
-                replace(each, targets=found, source=_source(found), given=True) for each in chosen.problems
+            pairings=tuple(
+                replace(each, targets=found, source=_source(found), given=True) for each in chosen.pairings
             ),
         )
     if CLASS_WEIGHTS.name in given:
@@ -93,26 +93,26 @@ def _chosen(container: Container, given: Mapping[str, Tensor], options: CrossEnt
     return chosen
 
 
-def _told(logits: Tensor, container: Container, options: CrossEntropyOptions) -> Problem:
-    """The problem of logits that are said to be some. Raises NanhuntError where they cannot be."""
+def _told(logits: Tensor, container: Container, options: CrossEntropyOptions) -> Pairing:
+    """The pairing of logits that are said to be some. Raises NanhuntError where they cannot be."""
     if logits.dtype not in FLOATING:
         raise NanhuntError(f"The logits are {logits.dtype}.", "Logits are floating-point numbers.")
     if options.targets is None:
-        return Problem(logits)
+        return Pairing(logits)
     targets = tensor_at(options.targets, TARGETS, options.stored_dtype, container)
-    return Problem(logits, targets, targets.label)
+    return Pairing(logits, targets, targets.label)
 
 
 def _source(targets: Tensor) -> str:
     return "argument" if targets.file == FILE else targets.label
 
 
-def _problem(problem: Problem, weights: Tensor | None, run: Run) -> Iterator[Outcome]:
+def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Outcome]:
     """Logits, a judgement per dtype; as numbers only where no softmax is known to follow."""
-    tensor = problem.logits
+    tensor = pairing.logits
     try:
         _check_shape(tensor, run.options)
-        seen = recognise(problem, run.options)
+        seen = recognise(pairing, run.options)
         if seen.softmax:
             for dtype in run.dtypes(tensor):
                 job = _job(tensor, dtype, seen, weights, run.codes("cross-entropy"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from nanhunt.load.container import Container
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations.cross_entropy.fixes import Problem, slots
+from nanhunt.operations.cross_entropy.fixes import Spelling, slots
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.rules import RULES
@@ -26,7 +26,7 @@ class SoftmaxCrossEntropy(Described):
 
     def example(self, dtype: str) -> Example:
         """Rows of 10 classes, with labels."""
-        problem = Problem(dtype=dtype)
+        problem = Spelling(dtype=dtype)
         shapes = {LOGITS.name: (32, problem.classes), TARGETS.name: (32,)}
         return Example(shapes, problem, slots(problem))
 

@@ -22,8 +22,8 @@ from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.operations.caller import one_torch_thread
 from nanhunt.operations.cross_entropy.confirm import RowTargets, cast, labels_of, rounding_bound
-from nanhunt.operations.cross_entropy.fixes import Problem, slots
-from nanhunt.operations.cross_entropy.forms import LossOptions
+from nanhunt.operations.cross_entropy.fixes import Spelling, slots
+from nanhunt.operations.cross_entropy.forms import Loss
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import terms_of
 from nanhunt.operations.cross_entropy.truth import Question
@@ -158,7 +158,7 @@ class Batch:
         if labels.probabilities is not None and self.given is not None:
             labels = replace(labels, probabilities=self.given.double())
         weights = None if job.weights is None else torch.from_numpy(job.weights.copy())
-        options = LossOptions(**terms_of(given), weights=weights)
+        options = Loss(**terms_of(given), weights=weights)
         asks = "softmax" if job.targets is None else "loss"
         return Question(x.double(), labels, options, given.reduction, asks, job.half)
 
@@ -190,7 +190,7 @@ def prove(
 
 
 def _proven(
-    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], problem: Problem, everywhere: bool
+    job: Job, rule: Rule[Any, Any, Tried], numbers: tuple[int, ...], problem: Spelling, everywhere: bool
 ) -> tuple[RemedyResult, ...]:
     fixes = [fix for fix in rule.fixes if fix.when(problem)]
     batch = _batch(job, rule, numbers, everywhere) if fixes else None
@@ -220,11 +220,11 @@ def _as_rows(job: Job) -> bool:
     return shape is None or shape == tuple(job.rows.leading) or len(job.tensor.shape) == 1
 
 
-def problem_of(job: Job) -> Problem:
+def problem_of(job: Job) -> Spelling:
     """What code must know of the tensors and the loss of ``job``."""
     options, targets, dimensions = job.options, job.targets, len(job.tensor.shape)
     kind = "" if targets is None else "labels" if targets.labels is not None else "probabilities"
-    return Problem(
+    return Spelling(
         dimensions, options.class_axis % dimensions, job.rows.classes, job.tensor.dtype, job.dtype, kind,
         job.weights is not None and kind != "", _as_rows(job) or bool(targets and targets.code),
         targets is not None and targets.ignored is not None and bool(targets.ignored.any()),
@@ -232,7 +232,7 @@ def problem_of(job: Job) -> Problem:
     )  # fmt: skip
 
 
-def _tried(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: str) -> RemedyResult:
+def _tried(fix: Fix[Spelling], rule: Rule[Any, Any, Tried], batch: Batch, code: str) -> RemedyResult:
     verdict = judge(fix, rule, batch, code)
     rows = int(batch.failing.sum())
     if not verdict.bad and not fix.tempting:
@@ -251,7 +251,7 @@ def _tried(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: s
 
 
 def _each_alone(
-    fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: str, verdict: Verdict
+    fix: Fix[Spelling], rule: Rule[Any, Any, Tried], batch: Batch, code: str, verdict: Verdict
 ) -> Verdict:
     """The verdict on the batch, and on its first failing rows each by itself where a row alone has a loss."""
     for row in batch.failing.nonzero()[:ALONE, 0].tolist():
@@ -266,13 +266,13 @@ def _each_alone(
     return verdict
 
 
-def _asked(fix: Fix[Problem], batch: Batch) -> Question:
+def _asked(fix: Fix[Spelling], batch: Batch) -> Question:
     question = batch.question(fix.stored)
     answered: Question = fix.reference(question) if fix.reference else question
     return answered
 
 
-def judge(fix: Fix[Problem], rule: Rule[Any, Any, Tried], batch: Batch, code: str) -> Verdict:
+def judge(fix: Fix[Spelling], rule: Rule[Any, Any, Tried], batch: Batch, code: str) -> Verdict:
     """Runs ``code`` and says how many failing rows are still bad, and in what way."""
     question, rows = _asked(fix, batch), int(batch.failing.sum())
     tensors = batch.tensors(fix.stored)

@@ -17,7 +17,7 @@ from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy import shift
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import Problem
+from nanhunt.operations.cross_entropy.roles import Pairing
 from nanhunt.operations.cross_entropy.targets import (
     SUM_TOLERANCE,
     Targets,
@@ -34,7 +34,7 @@ SAMPLED_VALUES = 1 << 20
 
 @dataclass(frozen=True)
 class Recognised:
-    """How to judge one problem."""
+    """How to judge one pairing."""
 
     softmax: bool
     """False: as numbers only."""
@@ -45,34 +45,34 @@ class Recognised:
     """What was assumed, and why a loss is not judged."""
 
 
-def recognise(problem: Problem, options: CrossEntropyOptions) -> Recognised:
+def recognise(pairing: Pairing, options: CrossEntropyOptions) -> Recognised:
     """What is known of the loss on these logits, which have at least one dimension and one class.
 
     Raises NanhuntError where the user named targets that cannot be those of a softmax cross entropy.
     """
-    notes = list(problem.notes)
-    axis, remark = _class_axis(problem, options)
+    notes = list(pairing.notes)
+    axis, remark = _class_axis(pairing, options)
     options = replace(options, class_axis=axis)
     notes += [remark] if remark else []
-    if problem.logits.shape[axis] == 1:
+    if pairing.logits.shape[axis] == 1:
         notes.append(_ONE_CLASS)
-        if not options.logits and not problem.given:
+        if not options.logits and not pairing.given:
             return Recognised(False, options, None, (*notes, _NUMBERS_ONLY))
     found: Targets | None = None
-    if problem.targets is not None:
+    if pairing.targets is not None:
         try:
-            found, remarks = _targets(problem, problem.targets, options)
+            found, remarks = _targets(pairing, pairing.targets, options)
             notes += remarks
         except UnfitTargets as error:
-            if problem.given:
+            if pairing.given:
                 raise
-            notes.append(f"{printable(problem.targets.name)} {error.reason}. {error.hint}")
-            regression = not problem.named and problem.targets.dtype in FLOATING
+            notes.append(f"{printable(pairing.targets.name)} {error.reason}. {error.hint}")
+            regression = not pairing.named and pairing.targets.dtype in FLOATING
             if (not error.softmax or regression) and not options.logits:
                 return Recognised(False, options, None, (*notes, _NUMBERS_ONLY))
     else:
-        notes += _unseen_axis(problem, options)
-    notes += _second_softmax(problem.logits, axis)
+        notes += _unseen_axis(pairing, options)
+    notes += _second_softmax(pairing.logits, axis)
     return Recognised(True, options, found, tuple(notes))
 
 
@@ -83,16 +83,16 @@ _ONE_CLASS = (
 _NUMBERS_ONLY = "judged as numbers only: a softmax is not known to follow (--logits NAME says that it does)"
 
 
-def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, str]:
+def _class_axis(pairing: Pairing, options: CrossEntropyOptions) -> tuple[int, str]:
     """(the dimension of the classes, what is to be said of it): PyTorch's (N, C, d) shows in the labels' shape."""
-    shape, targets = problem.logits.shape, problem.targets
+    shape, targets = pairing.logits.shape, pairing.targets
     given = options.class_axis % len(shape)
     if given != len(shape) - 1 or len(shape) < 3 or targets is None or targets.dtype in FLOATING:
         return options.class_axis, ""
-    second = leading(problem.logits, 1)
+    second = leading(pairing.logits, 1)
     if targets.shape not in (second, (second[0], 1, *second[1:])):
         return options.class_axis, ""
-    if targets.shape == leading(problem.logits, -1):
+    if targets.shape == leading(pairing.logits, -1):
         if len(shape) > 3 and options.class_axis == -1:
             return 1, f"class axis 1, where F.cross_entropy has it; if they are last: --class-axis {given}"
         said = f"classes assumed in the last dimension of {shape}; where they are the second: --class-axis 1"
@@ -101,24 +101,24 @@ def _class_axis(problem: Problem, options: CrossEntropyOptions) -> tuple[int, st
     return 1, f"class axis 1, as the shape of {name} says: {shape} without its second dimension is {second}"
 
 
-def _unseen_axis(problem: Problem, options: CrossEntropyOptions) -> list[str]:
+def _unseen_axis(pairing: Pairing, options: CrossEntropyOptions) -> list[str]:
     """Images have their classes second, which only labels would show; scores of attention are four-dimensional too."""
-    shape = problem.logits.shape
-    if len(shape) < 4 or options.class_axis not in (-1, len(shape) - 1) or SCORES.suits(problem.logits):
+    shape = pairing.logits.shape
+    if len(shape) < 4 or options.class_axis not in (-1, len(shape) - 1) or SCORES.suits(pairing.logits):
         return []
     return [f"classes assumed in the last dimension of {shape}; for images: --class-axis 1"]
 
 
-def _targets(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> tuple[Targets, list[str]]:
-    logits, axis = problem.logits, options.class_axis
+def _targets(pairing: Pairing, tensor: Tensor, options: CrossEntropyOptions) -> tuple[Targets, list[str]]:
+    logits, axis = pairing.logits, options.class_axis
     if tensor.dtype in FLOATING:
         if options.shift:
-            raise NanhuntError(f"{problem.source}: --shift moves labels, not probabilities.", "Leave it out.")
-        return read_targets(tensor, problem.source, logits, axis, options.ignore_index), []
-    alignment = shift.align(problem, tensor, options)
+            raise NanhuntError(f"{pairing.source}: --shift moves labels, not probabilities.", "Leave it out.")
+        return read_targets(tensor, pairing.source, logits, axis, options.ignore_index), []
+    alignment = shift.align(pairing, tensor, options)
     classes = logits.shape[axis]
     targets = class_labels(
-        alignment.labels, problem.source, classes, options.ignore_index, tensor.shape, alignment.code
+        alignment.labels, pairing.source, classes, options.ignore_index, tensor.shape, alignment.code
     )
     notes = [alignment.note] if alignment.note else []
     return targets, [*notes, *_one_wrong_label(targets)]

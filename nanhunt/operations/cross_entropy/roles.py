@@ -33,7 +33,7 @@ UNDECIDED = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Pairing:
     """Logits and what may be the targets of their loss; whether they are, their values decide."""
 
     logits: Tensor
@@ -54,7 +54,7 @@ class Problem:
 class Chosen:
     """The roles in one container."""
 
-    problems: tuple[Problem, ...]
+    pairings: tuple[Pairing, ...]
     values: tuple[Tensor, ...] = ()
     """Other floating tensors; empty where the user named the logits."""
     class_weights: Tensor | None = None
@@ -79,11 +79,11 @@ def choose(container: Container, options: ReadOptions) -> Chosen:
     if not logits:
         undecided = dict.fromkeys(_undecided(container, values, options.class_axis), (UNDECIDED,))
         return Chosen((), values, notes=undecided)
-    problems = tuple(_problems(container, options, logits))
-    used = {problem.targets.label for problem in problems if problem.targets}
+    pairings = tuple(_pairings(container, options, logits))
+    used = {pairing.targets.label for pairing in pairings if pairing.targets}
     weights = options.class_weights
     return Chosen(
-        problems,
+        pairings,
         tuple(tensor for tensor in values if tensor.label not in used),
         None if weights is None else tensor_at(weights, CLASS_WEIGHTS, options.stored_dtype, container),
     )
@@ -198,7 +198,7 @@ def _named_logits(container: Container, pattern: str) -> list[Tensor]:
 # ---------------------------------------------------------------------------------------------- their targets
 
 
-def _problems(container: Container, options: ReadOptions, logits: dict[str, str]) -> Iterator[Problem]:
+def _pairings(container: Container, options: ReadOptions, logits: dict[str, str]) -> Iterator[Pairing]:
     tensors = [container.tensors[name] for name in logits]
     others = [tensor for tensor in container.tensors.values() if tensor.name not in logits]
     given = options.targets is not None
@@ -216,7 +216,7 @@ def _problems(container: Container, options: ReadOptions, logits: dict[str, str]
             found = _class_mask(tensor, masks)
         notes += [remark] if remark else []
         read = [each for each in inputs.nearest(tensor) if found and each.shape == found.shape]
-        yield Problem(
+        yield Pairing(
             tensor, found, found.label if found else "", not logits[tensor.name], given,
             read[0] if len(read) == 1 else None, tuple(notes),
         )  # fmt: skip

@@ -16,7 +16,7 @@ from nanhunt.operations.cross_entropy.truth import truth
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Row:
     """One row, as the loss sees it."""
 
     job: Job
@@ -74,7 +74,7 @@ def row_name(job: Job, number: int) -> str:
     return f"row ({', '.join(str(int(index)) for index in np.unravel_index(number, leading))})"
 
 
-def numbers_of(job: Job, number: int) -> Numbers:
+def numbers_of(job: Job, number: int) -> Row:
     """The row with that flat number, as every form sees it."""
     first, block = job.around(number)
     numbers, at = np.arange(first, first + block.size // job.rows.classes), number - first
@@ -84,7 +84,7 @@ def numbers_of(job: Job, number: int) -> Numbers:
     ran = {name: run(form, laid_out, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
     x = by_row(laid_out)[at]
     given = job.targets is not None and job.targets.labels is not None
-    return Numbers(
+    return Row(
         job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
         at_temperature(x, job.batch.options),
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,

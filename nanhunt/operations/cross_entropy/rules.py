@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nanhunt.operations.cross_entropy.facts import Bools, RowFacts
     from nanhunt.operations.cross_entropy.proof import Tried
-    from nanhunt.operations.cross_entropy.row import Numbers
+    from nanhunt.operations.cross_entropy.row import Row
     from nanhunt.operations.cross_entropy.truth import Question
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -82,7 +82,7 @@ def _largest_is_finite(question: Question) -> torch.Tensor:
 _INSTEAD_OF_NAIVE = (*fixes.CALL, *fixes.CROWDED, *fixes.TEMPTING)
 
 if TYPE_CHECKING:
-    _Rule: TypeAlias = Rule[RowFacts, Numbers, Tried]
+    _Rule: TypeAlias = Rule[RowFacts, Row, Tried]
 else:
     _Rule = Rule
 

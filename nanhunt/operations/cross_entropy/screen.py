@@ -33,7 +33,7 @@ from nanhunt.dtypes.convert import Array, rounded, to_floats
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.operations.cross_entropy.exps import log_sum_exp
 from nanhunt.operations.cross_entropy.extremes import Between, Extremes, extremes, runner_up
-from nanhunt.operations.cross_entropy.facts import Behaviour, Bools, RowFacts, nothing_wrong
+from nanhunt.operations.cross_entropy.facts import Bools, RowBehaviour, RowFacts, nothing_wrong
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -234,7 +234,7 @@ def _overflow(n: _Numbers, facts: RowFacts, how: Screen) -> Bools:
     sure = over & (at_label | (n.label < limit - MARGIN))
     facts.exp_inf = sure
     facts.zero_classes = sure & ~at_label & (not how.has_targets)
-    facts.by["naive"] = Behaviour(
+    facts.by["naive"] = RowBehaviour(
         nan_probability=sure,  # inf / inf
         zero_target_probability=sure & ~at_label,  # finite / inf
         inf_loss=sure & ~at_label,

@@ -19,7 +19,7 @@ from nanhunt.load.rows import evenly
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.roles import Problem
+from nanhunt.operations.cross_entropy.roles import Pairing
 from nanhunt.operations.cross_entropy.targets import UnfitTargets, leading, whole_labels
 
 Ints = npt.NDArray[np.integer]
@@ -45,29 +45,29 @@ class Alignment:
     """What was assumed."""
 
 
-def align(problem: Problem, tensor: Tensor, options: CrossEntropyOptions) -> Alignment:
+def align(pairing: Pairing, tensor: Tensor, options: CrossEntropyOptions) -> Alignment:
     """Integer labels ``tensor`` for the rows of the logits.
 
     Raises UnfitTargets for labels that do not fit, and where nothing tells whether they are shifted and the
     user did not say which are the targets.
     """
-    rows = leading(problem.logits, options.class_axis)
+    rows = leading(pairing.logits, options.class_axis)
     if options.shift is not False and rows and tensor.shape == (*rows[:-1], rows[-1] + 1):
         cut = native(tensor.data)[..., 1:]
         return Alignment(
             cut, "targets = targets[..., 1:]", f"labels are one longer than the logits: {_SHIFTED}"
         )
-    labels = whole_labels(tensor, problem.source, problem.logits, options.class_axis)
+    labels = whole_labels(tensor, pairing.source, pairing.logits, options.class_axis)
     if options.shift is False or not rows or rows[-1] < 2:
         if options.shift:
             raise NanhuntError(
-                f"{problem.source}: --shift needs a sequence, and the rows have shape {rows}.",
+                f"{pairing.source}: --shift needs a sequence, and the rows have shape {rows}.",
                 "Leave it out.",
             )
         return Alignment(labels)
     if options.shift:
         return _shifted(labels, options.ignore_index, f"--shift: {_SHIFTED}")
-    return _recognised(problem, tensor, labels, options)
+    return _recognised(pairing, tensor, labels, options)
 
 
 _SHIFTED = "the logits at position t are judged against label t + 1"
@@ -84,28 +84,28 @@ def _shifted(labels: Ints, ignore_index: int, note: str) -> Alignment:
     return Alignment(moved, code, note)
 
 
-def _recognised(problem: Problem, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
+def _recognised(pairing: Pairing, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
     """By the tokens that were read, or else by which alignment the logits agree with."""
     told = None
-    if problem.inputs is not None:
-        told = _by_inputs(labels, native(problem.inputs.data).reshape(labels.shape), options.ignore_index)
-    sequences = len(problem.logits.shape) == 3 and options.class_axis in (-1, 2)
-    if problem.inputs is not None and told:
-        name = printable(problem.inputs.name)
+    if pairing.inputs is not None:
+        told = _by_inputs(labels, native(pairing.inputs.data).reshape(labels.shape), options.ignore_index)
+    sequences = len(pairing.logits.shape) == 3 and options.class_axis in (-1, 2)
+    if pairing.inputs is not None and told:
+        name = printable(pairing.inputs.name)
         if not sequences:
-            raise UnfitTargets(problem.source, f"holds the same tokens as {name}", _ONE_SEQUENCE)
+            raise UnfitTargets(pairing.source, f"holds the same tokens as {name}", _ONE_SEQUENCE)
         note = f"the labels are {name} themselves, so {_SHIFTED} (--no-shift: label t)"
         return _shifted(labels, options.ignore_index, note)
     if told is False or not sequences:
         return Alignment(labels)
-    return _by_logits(problem, tensor, labels, options)
+    return _by_logits(pairing, tensor, labels, options)
 
 
 _ONE_SEQUENCE = "If the rows are one sequence, say --shift; else save logits as (batch, time, classes)."
 
 
-def _by_logits(problem: Problem, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
-    gain, seen = _gain(problem.logits, labels)
+def _by_logits(pairing: Pairing, tensor: Tensor, labels: Ints, options: CrossEntropyOptions) -> Alignment:
+    gain, seen = _gain(pairing.logits, labels)
     if gain > 0:
         why = f"the loss is lower by {gain:.3g} on average for label t + 1 than for label t ({seen:,} positions)"
         return _shifted(labels, options.ignore_index, f"{why}: {_SHIFTED} (--no-shift: label t)")
@@ -114,10 +114,10 @@ def _by_logits(problem: Problem, tensor: Tensor, labels: Ints, options: CrossEnt
     if gain < 0:
         why = f"the loss is lower by {-gain:.3g} on average for label t than for label t + 1 ({seen:,} positions)"
         return Alignment(labels, note=f"{why}: {_KEPT} (--shift: label t + 1)")
-    if problem.given:
+    if pairing.given:
         return Alignment(labels, note=f"{_KEPT}; for unshifted labels of a causal language model: --shift")
     raise UnfitTargets(
-        problem.source,
+        pairing.source,
         "may belong to the same position or, in a causal language model, to the one before; nothing here tells",
         "Say --no-shift or --shift to have the loss judged, or save input_ids beside them.",
     )

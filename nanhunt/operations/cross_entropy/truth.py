@@ -12,10 +12,10 @@ from functools import cached_property
 
 import torch
 
-from nanhunt.operations.cross_entropy.forms import Labels, LossOptions, NegLog, by_class
+from nanhunt.operations.cross_entropy.forms import Labels, Loss, NegLog, by_class
 
 
-def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor:
+def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
     """Row losses, float64, of logits x in exact arithmetic, shaped as in ``forms``; 0 for rows that are left out."""
     z = x.double() / options.temperature
     top, where = z.max(1, keepdim=True)
@@ -31,7 +31,7 @@ def truth(x: torch.Tensor, labels: Labels, options: LossOptions) -> torch.Tensor
     return _hard(neg_log, labels, options)
 
 
-def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions) -> torch.Tensor:
+def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: Loss) -> torch.Tensor:
     """The largest magnitude of a row loss's true gradient outside the label, float64 (rows,).
 
     d loss / d z_j = p_j sum_k y_k w_k - y_j w_j, where the smoothed y_j is eps / classes outside the label.
@@ -47,7 +47,7 @@ def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: LossOptions
     return gradient.scatter(-1, label, 0.0).abs().amax(-1)
 
 
-def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch.Tensor:
+def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: Loss) -> torch.Tensor:
     classes = neg_log.shape[1]
     y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
     if options.weights is not None:
@@ -55,7 +55,7 @@ def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: LossOptions) -> torch
     return torch.where(y == 0, 0.0, y * neg_log).sum(1)  # 0 * -inf is 0 in truth
 
 
-def _hard(neg_log: NegLog, labels: Labels, options: LossOptions) -> torch.Tensor:
+def _hard(neg_log: NegLog, labels: Labels, options: Loss) -> torch.Tensor:
     assert labels.classes is not None
     eps = options.label_smoothing
     picked = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
@@ -75,7 +75,7 @@ class Question:
     """(rows, classes) float64: the values of the logits as they are given."""
     labels: Labels
     """Probabilities, if any, in float64."""
-    options: LossOptions
+    options: Loss
     """Weights, if any, in float64."""
     reduction: str
     asks: str = "loss"

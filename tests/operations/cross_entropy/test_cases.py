@@ -49,7 +49,7 @@ HARMLESS = ["A04a", "C01", "C03", "F06", "H01b"]
 
 
 def array(values: Any) -> np.ndarray:
-    """Numbers as JSON holds them, with "nan" and "inf" as strings."""
+    """Row as JSON holds them, with "nan" and "inf" as strings."""
     if isinstance(values, dict):
         return np.zeros(values["shape"], np.float32)
     return np.array([[float(value) for value in row] for row in values], np.float32)

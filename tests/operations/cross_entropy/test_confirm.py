@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.cross_entropy.confirm import Batch, RowTargets, cast, confirm
 from nanhunt.operations.cross_entropy.facts import ROW_FIELDS
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, LossOptions
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Loss
 
 
 def batch(dtype: str = "float32", stored: str = "float32", share: float = 1.0) -> Batch:
     """A loss whose reduction hands ``share`` back to every row."""
     compute = getattr(torch, FORMATS[dtype].compute)
     gradient = torch.tensor(share, dtype=compute)
-    return Batch(stored, dtype, LossOptions(), gradient, gradient, gradient)
+    return Batch(stored, dtype, Loss(), gradient, gradient, gradient)
 
 
 def labelled(labels: list[int]) -> RowTargets:

@@ -11,7 +11,7 @@ import scipy.special
 import torch
 import torch.nn.functional as F
 
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels, LossOptions, Outcome, fused
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels, Loss, Outcome, fused
 
 ROWS, CLASSES = 6, 5
 
@@ -35,7 +35,7 @@ def soft() -> Labels:
     return Labels(None, torch.ones(ROWS, dtype=torch.bool), y)
 
 
-def cross_entropy(x: torch.Tensor, t: Labels, options: LossOptions) -> torch.Tensor:
+def cross_entropy(x: torch.Tensor, t: Labels, options: Loss) -> torch.Tensor:
     """Row losses by F.cross_entropy, in exact enough arithmetic."""
     target = t.probabilities if t.classes is None else torch.where(t.kept, t.classes, -100)
     assert target is not None
@@ -45,7 +45,7 @@ def cross_entropy(x: torch.Tensor, t: Labels, options: LossOptions) -> torch.Ten
     )
 
 
-def run(name: str, x: torch.Tensor, t: Labels, options: LossOptions) -> tuple[Outcome, torch.Tensor]:
+def run(name: str, x: torch.Tensor, t: Labels, options: Loss) -> tuple[Outcome, torch.Tensor]:
     """Outcome and gradient of the sum."""
     leaf = x.clone().requires_grad_()
     outcome = IMPLEMENTATIONS[name](leaf, t, options)
@@ -56,7 +56,7 @@ def run(name: str, x: torch.Tensor, t: Labels, options: LossOptions) -> tuple[Ou
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_probabilities_and_losses_are_scipys(name: str) -> None:
     x, t = logits(), labels(kept=True)
-    outcome = IMPLEMENTATIONS[name](x, t, LossOptions())
+    outcome = IMPLEMENTATIONS[name](x, t, Loss())
     assert t.classes is not None
     expected = -scipy.special.log_softmax(x.numpy(), -1)[np.arange(ROWS), t.classes.numpy()]
     np.testing.assert_allclose(outcome.losses.numpy(), expected, rtol=1e-13)
@@ -67,7 +67,7 @@ def test_probabilities_and_losses_are_scipys(name: str) -> None:
 
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0], dtype=torch.float64)
 CASES = [
-    (t, LossOptions(temperature=temperature, label_smoothing=smoothing, weights=weights))
+    (t, Loss(temperature=temperature, label_smoothing=smoothing, weights=weights))
     for t, temperature, smoothing, weights in itertools.product(
         [labels(), soft()], [1.0, 0.7], [0.0, 0.1], [None, WEIGHTS]
     )
@@ -76,7 +76,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_losses_and_gradients_are_those_of_cross_entropy(name: str, case: tuple[Labels, LossOptions]) -> None:
+def test_losses_and_gradients_are_those_of_cross_entropy(name: str, case: tuple[Labels, Loss]) -> None:
     """One loss, written in four ways, for all options together."""
     t, options = case
     outcome, gradient = run(name, logits(), t, options)
@@ -92,7 +92,7 @@ def test_weights_go_into_the_smoothed_sum(name: str) -> None:
     """PyTorch's own test values."""
     x = torch.tensor([[0.1735, 0.2191]], dtype=torch.float64)
     t = Labels(torch.tensor([0]), torch.tensor([True]))
-    options = LossOptions(label_smoothing=0.1, weights=torch.tensor([1.0, 16.0], dtype=torch.float64))
+    options = Loss(label_smoothing=0.1, weights=torch.tensor([1.0, 16.0], dtype=torch.float64))
     assert float(IMPLEMENTATIONS[name](x, t, options).losses) == pytest.approx(1.21688, abs=5e-6)
 
 
@@ -126,7 +126,7 @@ def test_the_hardest_rows_fail_exactly_as_the_formula_written_out(
 ) -> None:
     x = torch.tensor(HARD, dtype=torch.float64).to(dtype)
     t = torch.full((len(x),), label)
-    outcome, gradient = run(name, x, Labels(t, torch.ones(len(x), dtype=torch.bool)), LossOptions())
+    outcome, gradient = run(name, x, Labels(t, torch.ones(len(x), dtype=torch.bool)), Loss())
     leaf = x.clone().requires_grad_()
     expected = written_out(name, leaf, t)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), leaf)
@@ -138,7 +138,7 @@ def test_the_hardest_rows_fail_exactly_as_the_formula_written_out(
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_an_ignored_row_has_no_loss_and_a_gradient_of_nothing(name: str) -> None:
-    outcome, gradient = run(name, logits(), labels(), LossOptions())
+    outcome, gradient = run(name, logits(), labels(), Loss())
     assert outcome.losses[2] == 0
     assert (gradient[2] == 0).all()
 
@@ -148,7 +148,7 @@ def test_every_operation_is_executed_in_the_dtype() -> None:
         outcome = IMPLEMENTATIONS[name](
             logits(torch.float16),
             labels(),
-            LossOptions(temperature=0.7, label_smoothing=0.1, weights=WEIGHTS.half()),
+            Loss(temperature=0.7, label_smoothing=0.1, weights=WEIGHTS.half()),
         )
         assert outcome.losses.dtype == outcome.probabilities.dtype == torch.float16
 
@@ -157,15 +157,13 @@ def test_fused_takes_the_kernel_of_the_layout() -> None:
     """Over the last axis float16 log_softmax keeps the row sum in half; in (N, C, d) it does not."""
     x = torch.zeros(1, 65_520, dtype=torch.float16)
     t = Labels(torch.tensor([0]), torch.tensor([True]))
-    assert fused(x, t, LossOptions()).losses.isinf().all()
-    assert float(fused(x, t, LossOptions(last_axis=False)).losses) == pytest.approx(
-        math.log(65_520), rel=1e-3
-    )
+    assert fused(x, t, Loss()).losses.isinf().all()
+    assert float(fused(x, t, Loss(last_axis=False)).losses) == pytest.approx(math.log(65_520), rel=1e-3)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("t", [labels(), soft()], ids=["labels", "soft"])
 def test_the_layout_does_not_change_harmless_losses(t: Labels, weights: torch.Tensor | None) -> None:
-    options = LossOptions(label_smoothing=0.1, weights=weights, last_axis=False)
-    last = LossOptions(label_smoothing=0.1, weights=weights)
+    options = Loss(label_smoothing=0.1, weights=weights, last_axis=False)
+    last = Loss(label_smoothing=0.1, weights=weights)
     torch.testing.assert_close(fused(logits(), t, options).losses, fused(logits(), t, last).losses)

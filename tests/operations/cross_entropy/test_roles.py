@@ -31,8 +31,8 @@ def container(**tensors: tuple[str, tuple[int, ...]]) -> Container:
 
 def roles(chosen):
     """Names: logits, values, and the targets of the first logits."""
-    logits = [problem.logits.name for problem in chosen.problems]
-    targets = chosen.problems[0].targets if chosen.problems else None
+    logits = [problem.logits.name for problem in chosen.pairings]
+    targets = chosen.pairings[0].targets if chosen.pairings else None
     return logits, [tensor.name for tensor in chosen.values], targets and targets.name
 
 
@@ -80,7 +80,7 @@ def test_roles_by_name_and_shape(tensors, logits, values, targets):
 
 def targets(chosen):
     """Names of logits and of their targets."""
-    return {problem.logits.name: problem.targets and problem.targets.name for problem in chosen.problems}
+    return {problem.logits.name: problem.targets and problem.targets.name for problem in chosen.pairings}
 
 
 STEP = {"logits": FLOAT, "labels": LABELS}
@@ -134,7 +134,7 @@ def test_each_step_has_labels_of_its_own(tensors, pairs):
 
 def test_labels_that_could_be_either_are_not_guessed():
     three = container(logits=FLOAT, a__labels=LABELS, b__labels=LABELS)
-    (problem,) = choose(three, ReadOptions()).problems
+    (problem,) = choose(three, ReadOptions()).pairings
     assert problem.notes == (
         "several tensors could be the labels of dump.npz:logits: a.labels int64 (4,), b.labels int64 (4,). "
         "Choose with --targets NAME",
@@ -165,7 +165,7 @@ def test_targets_by_glob_are_paired():
 def test_what_is_assumed_is_said():
     def said(file="dump.npz", options=None, **tensors):
         made = dataclasses.replace(container(**tensors), file=file)
-        return choose(made, options or ReadOptions()).problems[0].notes
+        return choose(made, options or ReadOptions()).pairings[0].notes
 
     assumed = ("assumed to be logits, as the only floating-point tensor here",)
     assert said(x=FLOAT) == said(x=FLOAT, labels=LABELS) == said(x=FLOAT, file="a/logits/x.npz") == assumed
@@ -173,10 +173,10 @@ def test_what_is_assumed_is_said():
     assert said(x=FLOAT, y=LABELS, options=ReadOptions(targets="y")) == ()
     unnamed = Container("a/eval-logits.v2.npy", {"": container(x=FLOAT).tensors["x"]}, "npy")
     unnamed.tensors[""] = dataclasses.replace(unnamed.tensors[""], name="")
-    assert choose(unnamed, ReadOptions()).problems[0].notes == ()
-    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).problems[0].notes == assumed
+    assert choose(unnamed, ReadOptions()).pairings[0].notes == ()
+    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).pairings[0].notes == assumed
     assert said(**{"0": FLOAT, "1": LABELS}) == assumed
-    assert not choose(dataclasses.replace(unnamed, file="a/hidden.npy"), ReadOptions()).problems
+    assert not choose(dataclasses.replace(unnamed, file="a/hidden.npy"), ReadOptions()).pairings
 
 
 def test_a_scalar_named_as_logits_is_left_to_the_shape_check():
@@ -286,7 +286,7 @@ def dump(tmp_path, logits, monkeypatch):
 )
 def test_targets_by_name_and_file(dump, asked, source):
     chosen = choose(dump, ReadOptions(targets=asked))
-    (problem,) = chosen.problems
+    (problem,) = chosen.pairings
     assert problem.targets is not None
     assert problem.source == problem.targets.label == source
     assert "soft" not in [tensor.name for tensor in chosen.values if source.endswith("soft")]
@@ -328,7 +328,7 @@ def test_class_weights(dump, asked, label):
 
 def test_targets_are_not_looked_for_where_no_logits_are(dump):
     weights = container(lm_head__weight=FLOAT)
-    assert not choose(weights, ReadOptions(targets="gold", class_weights="w")).problems
+    assert not choose(weights, ReadOptions(targets="gold", class_weights="w")).pairings
 
 
 def test_a_tensor_at_a_path_without_a_container(dump):

@@ -8,7 +8,7 @@ import mpmath
 import pytest
 import torch
 
-from nanhunt.operations.cross_entropy.forms import Labels, LossOptions
+from nanhunt.operations.cross_entropy.forms import Labels, Loss
 from nanhunt.operations.cross_entropy.truth import largest_outside, truth
 
 BATCH = [
@@ -42,9 +42,7 @@ def hard(label: int) -> Labels:
 @pytest.mark.parametrize("label", range(4))
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_losses_to_the_last_digits(label: int, temperature: float) -> None:
-    losses = truth(
-        torch.tensor(BATCH, dtype=torch.float64), hard(label), LossOptions(temperature=temperature)
-    )
+    losses = truth(torch.tensor(BATCH, dtype=torch.float64), hard(label), Loss(temperature=temperature))
     for row, loss in zip(BATCH, losses.tolist(), strict=True):
         assert close(loss, neg_logs(row, temperature)[label])
 
@@ -52,13 +50,13 @@ def test_losses_to_the_last_digits(label: int, temperature: float) -> None:
 def test_near_one_the_loss_survives_where_log_softmax_loses_it() -> None:
     x = torch.tensor([[40.0, 0.0]], dtype=torch.float64)
     assert float(torch.nn.functional.cross_entropy(x, torch.tensor([0]))) == 0.0
-    assert float(truth(x, Labels(torch.tensor([0]), torch.tensor([True])), LossOptions())) == math.exp(-40.0)
+    assert float(truth(x, Labels(torch.tensor([0]), torch.tensor([True])), Loss())) == math.exp(-40.0)
 
 
 @pytest.mark.parametrize("label", range(4))
 def test_the_largest_probability_outside_the_label(label: int) -> None:
     x = torch.tensor(BATCH, dtype=torch.float64)
-    others = largest_outside(x, torch.full((len(BATCH),), label), LossOptions())
+    others = largest_outside(x, torch.full((len(BATCH),), label), Loss())
     for row, value in zip(BATCH, others.tolist(), strict=True):
         exact = max(mpmath.exp(-loss) for index, loss in enumerate(neg_logs(row, 1.0)) if index != label)
         # Below the smallest normal float64 only the absolute error is small.
@@ -68,7 +66,7 @@ def test_the_largest_probability_outside_the_label(label: int) -> None:
 def test_smoothing_and_weights_as_cross_entropy_defines_them() -> None:
     eps, x = 0.1, torch.tensor(BATCH[:6], dtype=torch.float64)
     labels = Labels(torch.tensor([0, 1, 2, 3, 0, 1]), torch.ones(6, dtype=torch.bool))
-    options = LossOptions(label_smoothing=eps, weights=torch.tensor(WEIGHTS, dtype=torch.float64))
+    options = Loss(label_smoothing=eps, weights=torch.tensor(WEIGHTS, dtype=torch.float64))
     true = truth(x, labels, options)
     assert labels.classes is not None
     for number, label in enumerate(labels.classes.tolist()):
@@ -84,15 +82,15 @@ def test_probability_targets_with_a_mask_count_zero_times_infinity_as_zero() -> 
     y = torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64)
     each = neg_logs([2.0, 1.0], 1.0)
     exact = mpmath.mpf(0.7) * each[0] + mpmath.mpf(0.3) * each[1]
-    assert close(float(truth(x, Labels(None, torch.tensor([True]), y), LossOptions())), exact)
+    assert close(float(truth(x, Labels(None, torch.tensor([True]), y), Loss())), exact)
 
 
 def test_ignored_rows_have_loss_zero_whatever_they_hold() -> None:
     x = torch.tensor([[math.nan, 1.0], [math.inf, 0.0], [-math.inf, -math.inf]])
     labels = Labels(torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
-    assert truth(x, labels, LossOptions()).tolist() == [0.0, 0.0, 0.0]
+    assert truth(x, labels, Loss()).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_masked_label_costs_infinitely_much() -> None:
     x = torch.tensor([[-math.inf, 1.0]])
-    assert truth(x, Labels(torch.tensor([0]), torch.tensor([True])), LossOptions()).tolist() == [math.inf]
+    assert truth(x, Labels(torch.tensor([0]), torch.tensor([True])), Loss()).tolist() == [math.inf]
