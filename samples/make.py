@@ -118,6 +118,44 @@ def dump_of_step(step: int, rng: np.random.Generator) -> tuple[Floats, Labels]:
     return logits.astype(np.float32), rng.integers(0, 40, 8)
 
 
+def operations(rng: np.random.Generator) -> dict[str, dict[str, torch.Tensor]]:
+    """Small tensors by role, a file for each operation, with one or two faults that are said beside them."""
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(-12, 13, shape).astype(np.float32) / 4)
+
+    masked, scores, mixture = normal(6, 8), normal(6, 8), normal(6, 8)
+    masked[2, 5:] = -INF  # actions that are not legal
+    scores[1] *= 60  # exp overflows
+    scores[4] = -INF  # a row of nothing
+    hidden, latents = (normal(6, 16) * 8).half(), normal(6, 4)
+    hidden[3, 7] = 300.0  # its square is beyond float16
+    latents[5, 1] = 90.0  # a variance beyond float32
+    teacher = torch.eye(8)[[0, 3, 1, 7]] * 0.75 + 0.25 * torch.eye(8)[[1, 2, 2, 0]]  # probabilities of 0
+    losses, kept = normal(4, 6).abs(), torch.ones(4, 6, dtype=torch.bool)
+    losses[1, 5] = float("nan")  # padding that was never computed
+    kept[1, 4:] = False
+    kept[3] = False  # a response of nothing
+    anchors, positives = normal(5, 8), normal(5, 8)
+    positives[2] = anchors[2]  # the same example twice
+    unlikely = -normal(6).abs() - 0.25
+    unlikely[4] = -1e-9  # a probability of 1, all but
+    noise = torch.from_numpy(rng.integers(1, 64, (4, 8)).astype(np.float32) / 64)
+    noise[1, 3] = 1.0  # what a uniform number near 1 is in half precision
+    return {
+        "entropy": {"logits": masked},
+        "logsumexp": {"logits": scores},
+        "norm": {"hidden_states": hidden},
+        "gaussian-kl": {"mu": normal(6, 4), "logvar": latents},
+        "kl": {"log_probs": mixture[:4].log_softmax(-1), "target": teacher},
+        "masked-mean": {"values": losses, "mask": kept},
+        "distance": {"a": anchors, "b": positives},
+        "log1mexp": {"log_probs": unlikely},
+        "contrastive": {"sim": torch.from_numpy(np.where(np.eye(6), 1.0, 0.125)).half()},  # t = 0.07
+        "gumbel-softmax": {"logits": normal(4, 8), "noise": noise},
+    }
+
+
 def write(folder: Path) -> None:
     """Writes all samples into ``folder``."""
     rng = np.random.default_rng(SEED)
@@ -131,6 +169,9 @@ def write(folder: Path) -> None:
     save_file({"layers.0.attn.scores": attention_scores(rng)}, folder / "attention.safetensors")
     save_file(policy_batch(), folder / "policy.safetensors")
     torch.save(checkpoint(rng), folder / "checkpoint.pt")
+    (folder / "operations").mkdir(exist_ok=True)
+    for name, tensors in operations(np.random.default_rng(SEED)).items():
+        save_file(tensors, folder / "operations" / f"{name}.safetensors")
     for step in range(1, STEPS + 1):
         logits, labels = dump_of_step(step, rng)
         np.savez(folder / "steps" / f"step-{step}.npz", logits=logits, labels=labels)

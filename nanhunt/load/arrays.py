@@ -44,6 +44,10 @@ def mapped(
     """
     if 0 in shape:
         return np.empty(shape, stored.newbyteorder("="), order)
+    if source.remote is not None:
+        size = math.prod(shape) * stored.itemsize
+        flat = np.frombuffer(source.remote.read((source.start or 0) + offset, size), stored)
+        return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
     with source.open() as stream:
         try:
             flat = _map(stream, stored, math.prod(shape), (source.start or 0) + offset)

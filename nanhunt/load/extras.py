@@ -29,11 +29,14 @@ def required(module: str, extra: str, place: Location, what: str) -> Any:
 
 @contextmanager
 def whole(place: Location, what: str) -> Iterator[None]:
-    """Turns whatever a package raises over damaged bytes into one NanhuntError; want of memory stays what it is."""
+    """Turns whatever a package raises over damaged bytes into one NanhuntError."""
     try:
         yield
-    except (NanhuntError, MemoryError):
+    except NanhuntError:
         raise
+    except MemoryError:  # mostly a length that was damaged
+        message = f"{place.name} is {what} that asks for more memory than there is."
+        raise NanhuntError(message, "Copy or write it again; if it is whole, give it more memory.") from None
     except OSError as error:
         if error.errno is not None:
             raise  # of the operating system

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
+from nanhunt.load.remote import Remote, is_url, open_url
 from nanhunt.load.wording import READABLE, did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Source:
     """In bytes."""
     unnamed: Unnamed | None = None
     """Standard input's bytes."""
+    remote: Remote | None = None
+    """Where it is fetched from, for a URL."""
     start: int | None = None
     """Where it begins, for a part of a file: some formats keep whole files of others inside of one."""
 
@@ -65,9 +68,11 @@ class Source:
 
         Raises NanhuntError when the file has gone or may not be read.
         """
+        if self.remote is not None and self.start is None:
+            return self.remote.open()
         if self.unnamed is None:
             try:
-                stream = Path(self.file).open("rb")  # noqa: SIM115 - the caller closes it
+                stream = self.remote.open() if self.remote else Path(self.file).open("rb")  # noqa: SIM115 - the caller closes it
             except OSError as error:
                 raise cannot_read(self.file, error) from None
             if self.start is None:
@@ -172,9 +177,14 @@ def is_folder(path: str) -> bool:
         return False  # opening it says why
 
 
+def beside(file: str, name: str) -> str:
+    """The path or URL of another file in its folder."""
+    return f"{file.rpartition('/')[0]}/{name}" if is_url(file) else str(Path(file).parent / name)
+
+
 def bytes_at(path: str) -> int | None:
-    """Of a file, or of all files in a folder that is a format; None for standard input, 0 for what is missing."""
-    if path == STDIN:
+    """Of a file, or of all files in a folder that is a format; None where only opening it tells, 0 for what is missing."""
+    if path == STDIN or is_url(path):
         return None
     try:
         if not is_folder(path):
@@ -191,7 +201,11 @@ def open_source(path: str) -> Source:
     """
     if not path:
         raise NanhuntError("A path is empty.", "Name a file, or - for standard input.")
-    source = _standard_input() if path == STDIN else _regular_file(path)
+    if is_url(path):
+        remote = open_url(path)
+        source = Source(path, remote.size, remote=remote)
+    else:
+        source = _standard_input() if path == STDIN else _regular_file(path)
     if source.size == 0:
         hint = "The program that wrote it stopped early: write it again."
         raise NanhuntError(f"{source.name} is empty (0 bytes).", hint)

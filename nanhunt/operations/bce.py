@@ -17,6 +17,7 @@ from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from nanhunt.operations.operation import Bools, Tensors
@@ -98,6 +99,16 @@ def facts(block: Block) -> dict[str, Bools]:
         "saturated": (s == 0) | (1 - s == 0),
     }
     return {name: each.reshape(-1).numpy() for name, each in found.items()}
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
+    """Whether every |x| is at most 5 and every target 0 or 1.
+
+    1 - sigmoid(x) is then at least e^-5.01, off by less than 1.5 u of 1, so log(1 - s) is off by 1.5 u e^5.01 = 225 u,
+    which is less than 64 u max(1, loss) = 320 u at |x| = 5 and stays so below: the loss of the wrong label is |x|.
+    """
+    x, y = stored["logits"], stored["targets"]
+    return bool(x.size and x.min() >= -5 and x.max() <= 5 and ((y == 0) | (y == 1)).all())
 
 
 def slots(problem: Any) -> Mapping[str, str]:
@@ -263,6 +274,7 @@ BCE = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
+    screen=screen,
     reduces=True,
     shapes={"logits": (32, 10), "targets": (32, 10)},
 )  # fmt: skip

@@ -299,4 +299,5 @@ CONTRASTIVE = Operation(
     slots=slots,
     isolate=isolate,
     reduces=True,
+    shapes={"sim": (8, 8), "labels": (8,)},
 )  # fmt: skip

@@ -239,4 +239,5 @@ DISTANCE = Operation(
     rules=RULES,
     slots=slots,
     scale=scale,
+    shapes={"a": (32, 64), "b": (32, 64)},
 )  # fmt: skip

@@ -30,6 +30,7 @@ from nanhunt.operations.usual import (
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from nanhunt.operations.operation import Bools, Tensors
@@ -122,6 +123,16 @@ def facts(block: Block) -> dict[str, Bools]:
     return numpy_of({**found, "nothing": masked.all(-1), "masked": masked.any(-1)})
 
 
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: EntropyOptions) -> bool:
+    """Whether every |x| is at most 6, of no more than 2^17 classes.
+
+    Every p is then a normal number, above e^-12 / 2^17, and its logarithm finite; the largest number on the way of any
+    form is the log-sum-exp, at most 6 + log 2^17 < 18, whose rounding is far below 64 u.
+    """
+    x = stored["logits"]
+    return bool(x.size and x.shape[-1] <= 1 << 17 and x.min() >= -6 and x.max() <= 6)
+
+
 _ROW = row_of("logits")
 _P = "p = {logits}.softmax(-1)\n"
 _LOG_P = "log_p = {logits}.log_softmax(-1)\n"
@@ -209,5 +220,6 @@ ENTROPY = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("logits"),
+    screen=screen,
     shapes={"logits": (32, 10)},
 )  # fmt: skip

@@ -31,17 +31,17 @@ def judged(
     blocks = list(ranges(problem))
     with one_torch_thread():
         for (first, last), part in zip(
-            blocks, executor.map(functools.partial(_tally, problem), blocks), strict=True
+            blocks, executor.map(functools.partial(_tally, problem, compares), blocks), strict=True
         ):
             found += part
             advance((last - first) * size)
     return report(problem, found, compares=compares)
 
 
-def _tally(problem: Problem, groups: tuple[int, int]) -> Tally:
+def _tally(problem: Problem, compares: bool, groups: tuple[int, int]) -> Tally:
     # One thread: how torch splits a sum over threads decides its last bits.
     with defaults_of_libraries(), one_torch_thread():
-        return tally(problem, *groups)
+        return tally(problem, *groups, compares=compares)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:

@@ -210,4 +210,5 @@ GAUSSIAN_KL = Operation(
     rules=RULES,
     slots=slots_of("mu", "logvar"),
     reduces=True,
+    shapes={"mu": (32, 8), "logvar": (32, 8)},
 )  # fmt: skip

@@ -262,4 +262,5 @@ GUMBEL_SOFTMAX = Operation(
     rules=RULES,
     slots=slots,
     scale=scale,
+    shapes={"logits": (32, 10), "noise": (32, 10)},
 )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.formats import FORMATS
+from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Behaviour, Block, Facts, Form, Operation, Tensors
 from nanhunt.operations.problem import Problem, read_block
@@ -73,8 +74,12 @@ def _largest_error(values: torch.Tensor, true: torch.Tensor) -> float | None:
     return float((values - true).abs()[comparable].max()) if bool(comparable.any()) else None
 
 
-def tally(problem: Problem, first: int, last: int) -> Tally:
-    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged."""
+def tally(problem: Problem, first: int, last: int, *, compares: bool = True) -> Tally:
+    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; sums of values only to compare."""
+    counted = health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
+    if not compares and is_proven(problem, first, last):
+        nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
+        return Tally(behaviour=dict.fromkeys(problem.operation.forms, nothing), health=counted)
     block = read_block(problem, first, last)
     observed = observe(problem, block)
     facts = observed.facts
@@ -88,8 +93,17 @@ def tally(problem: Problem, first: int, last: int) -> Tally:
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, errors=dict(observed.errors),
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
-        health=health.count(problem.part(first, last), problem.main.dtype),
+        health=counted,
     )  # fmt: skip
+
+
+def is_proven(problem: Problem, first: int, last: int) -> bool:
+    """Whether the operation's own bound shows that these groups are healthy, without any form being run."""
+    stored = {each.dtype for each in problem.tensors.values() if each.dtype in FLOATING}
+    screen = problem.operation.screen
+    if screen is None or problem.dtype not in ("float32", "float64") or stored != {problem.dtype}:
+        return False
+    return screen({name: problem.part(name, first, last) for name in problem.tensors}, problem.options)
 
 
 def ranges(problem: Problem) -> Iterator[tuple[int, int]]:

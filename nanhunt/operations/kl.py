@@ -265,4 +265,5 @@ KL = Operation(
     slots=slots,
     scale=scale,
     reduces=True,
+    shapes={"log_probs": (32, 10), "target": (32, 10)},
 )  # fmt: skip

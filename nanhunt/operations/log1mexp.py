@@ -203,4 +203,5 @@ LOG1MEXP = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("log_probs"),
+    shapes={"log_probs": (32, 10)},
 )  # fmt: skip

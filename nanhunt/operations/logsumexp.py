@@ -196,4 +196,5 @@ LOGSUMEXP = Operation(
     facts=facts,
     rules=RULES,
     slots=slots_of("logits"),
+    shapes={"logits": (32, 10)},
 )  # fmt: skip

@@ -352,4 +352,5 @@ MASKED_MEAN = Operation(
     slots=slots,
     scale=scale,
     isolate=isolate,
+    shapes={"values": (4, 16), "mask": (4, 16)},
 )  # fmt: skip

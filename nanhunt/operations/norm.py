@@ -24,6 +24,7 @@ from nanhunt.operations.usual import (
 from nanhunt.results.report import Severity
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from nanhunt.operations.operation import Bools, Tensors
@@ -133,6 +134,22 @@ def facts(block: Block) -> dict[str, Bools]:
     eps = torch.tensor(eps_of(options), dtype=torch.float64).to(x.dtype)
     found = input_facts(block, list(block.cast))
     return numpy_of({**found, "square_overflow": squares.isinf(), "eps_lost": (squares == 0) & (eps == 0)})
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: NormOptions) -> bool:
+    """Whether the largest |x| of every row lies in 1e-3..1e6, and no weight is beyond 1e6: rms and l2 only.
+
+    The sum of squares is then a normal number below 1e12 times the row's size, and its root at least 1e-3, which makes
+    eps = 1e-12 of it invisible; nothing is subtracted, so every result is as exact as its squares.
+    """
+    import numpy as np
+
+    x, weight = stored["hidden_states"], stored.get("weight")
+    if options.norm not in ("rms", "l2") or not x.size or eps_of(options) > _USUAL["rms"]:
+        return False
+    sizes = np.maximum(x.max(-1), -x.min(-1))
+    bounded = weight is None or bool(np.abs(weight).max() <= 1e6)
+    return bounded and bool(sizes.min() >= 1e-3 and sizes.max() <= 1e6)
 
 
 def _row(unit: Unit) -> str:
@@ -279,5 +296,7 @@ NORM = Operation(
     facts=facts,
     rules=RULES,
     slots=slots,
+    screen=screen,
     scale=scale,
+    shapes={"hidden_states": (32, 64)},
 )  # fmt: skip

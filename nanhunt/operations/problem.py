@@ -75,9 +75,13 @@ class Problem:
         """Whether it is computed in less than float32."""
         return compute_format(self.dtype).unit_roundoff > FORMATS["float32"].unit_roundoff
 
-    def part(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Groups ``first`` to ``last`` - 1 of the main tensor as stored."""
-        name = next(role.name for role in self.operation.roles if role.name in self.tensors)
+    @property
+    def main_role(self) -> str:
+        """The role of that tensor."""
+        return next(role.name for role in self.operation.roles if role.name in self.tensors)
+
+    def part(self, name: str, first: int, last: int) -> npt.NDArray[Any]:
+        """Groups ``first`` to ``last`` - 1 of the tensor of one role, as stored."""
         return _part(self.tensors[name], self.plan, name, first, last)
 
 

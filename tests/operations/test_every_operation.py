@@ -371,3 +371,23 @@ def test_masked_entropy_is_told_with_every_fix_that_only_hides_it(judged):
         ("nan_to_num on p log p", False, hides),
         ("where after the product", False, hides),
     ]
+
+
+SCREENED = (
+    ("bce", {}, {"logits": (-5.0, 5.0, 4.99, 0.0, -1e-30, 5.01), "targets": (0.0, 1.0)}, 0),
+    ("entropy", {}, {"logits": (-6.0, 6.0, 0.0, 5.9999, 6.5)}, 7),
+    ("norm", {}, {"hidden_states": (1e-3, 0.0, -1e6, 1.0, 1e-20, 2e6)}, 3),
+    ("norm", {"norm": "l2"}, {"hidden_states": (1e-3, 0.0, -1e6, 1.0, 1e-20, 2e6)}, 3),
+)
+
+
+@pytest.mark.parametrize(("op", "options", "numbers", "width"), SCREENED)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
+def test_what_a_bound_proves_healthy_has_no_finding(judged, op, options, numbers, width, data):
+    operation = OPERATIONS[op]
+    stored = drawn(data, Case(op, entropy, entropy, numbers, width), data.draw(st.integers(1, 4)))
+    stored = {name: each.float() for name, each in stored.items()}
+    given = operation.options(**options)
+    if operation.screen({name: each.numpy() for name, each in stored.items()}, given):
+        assert not judged(operation, given, **stored).findings

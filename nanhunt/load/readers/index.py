@@ -10,7 +10,8 @@ from pathlib import Path
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.reader import FileReader, Reading
-from nanhunt.load.source import STDIN, Source
+from nanhunt.load.remote import is_url
+from nanhunt.load.source import STDIN, Source, beside
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import did_you_mean, printable
 
@@ -97,12 +98,12 @@ def _shard(source: Source, name: str, open_shard: Callable[[str], Container]) ->
     if not name or Path(name).name != name:
         message = f'{source.name} names the shard "{printable(name)}", which is not in its folder.'
         raise NanhuntError(message, "Put shards beside their index.")
-    path = Path(source.file).parent / name
+    path = beside(source.file, name)
     try:
-        if not path.exists():
+        if not is_url(path) and not Path(path).exists():
             hint = "Download it again, or check the shards that are there one by one."
-            raise NanhuntError(f"it needs the shard {printable(str(path))}, which does not exist.", hint)
-        return open_shard(str(path))
+            raise NanhuntError(f"it needs the shard {printable(path)}, which does not exist.", hint)
+        return open_shard(path)
     except (OSError, ValueError) as error:  # no file system has such names
         reason = error.strerror if isinstance(error, OSError) else str(error)
         message = f'{source.name} names the shard "{printable(name)[:80]}": {reason}.'

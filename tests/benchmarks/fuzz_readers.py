@@ -1,0 +1,103 @@
+"""Thousands of mutated files of every format, each batch in a process of its own: what is not read is refused.
+
+    python tests/benchmarks/fuzz_readers.py [FILES A FORMAT] [FORMAT ...]
+
+Prints, by format, how many were read, refused, and ended in another exception or took the process down, and the first
+of those. Packages in C (h5py, pyarrow) can be taken down by what they read: see .github/SECURITY.md.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
+from seeds import SMALL, packaged
+
+from nanhunt.errors import NanhuntError
+from nanhunt.load import open_path
+
+BATCH = 200
+PATIENCE = 20.0
+"""Seconds for a batch."""
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A few bytes flipped, cut out, put in, or the end cut off."""
+    made = bytearray(content)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(made))
+        kind = rng.randrange(5)
+        if kind < 2:
+            made[at] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        elif kind == 2:
+            del made[at : at + rng.randint(1, 8)]
+        elif kind == 3:
+            made[at:at] = rng.randbytes(rng.randint(1, 8))
+        elif len(made) > 20:
+            del made[rng.randrange(12, len(made)) :]
+        if not made:
+            made = bytearray(b"x")
+    return bytes(made)
+
+
+def batch(name: str, seed: int, found: Any) -> None:
+    """Opens and reads so many files."""
+    warnings.simplefilter("ignore")
+    content = (SMALL | packaged())[name]
+    rng = random.Random(f"{name} {seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        (Path(folder) / "shard").write_bytes(SMALL["safetensors"])
+        for _ in range(BATCH):
+            path.write_bytes(mutated(content, rng))
+            found.put(outcome(path))
+
+
+def outcome(path: Path) -> str:
+    """ "read", "refused", or the last line of a traceback."""
+    try:
+        for tensor in open_path(str(path)).tensors.values():
+            if tensor.data.nbytes < 1 << 24:
+                tensor.data.tobytes()
+    except NanhuntError:
+        return "refused"
+    except Exception:
+        return traceback.format_exc().strip().splitlines()[-1][:100]
+    return "read"
+
+
+def main() -> None:
+    """Prints the table."""
+    asked = [each for each in sys.argv[1:] if not each.isdigit()]
+    files = next((int(each) for each in sys.argv[1:] if each.isdigit()), 1000)
+    context = get_context("spawn")
+    for name in asked or [*SMALL, *packaged()]:
+        counts: Counter[str] = Counter()
+        for seed in range(max(1, files // BATCH)):
+            found = context.Queue()
+            process = context.Process(target=batch, args=(name, seed, found))
+            process.start()
+            try:
+                for _ in range(BATCH):
+                    counts[found.get(timeout=PATIENCE)] += 1
+            except Empty:
+                counts[f"taken down or stuck: batch {seed}, exit code {process.exitcode}"] += 1
+                process.kill()
+            process.join()
+        others = {what: number for what, number in counts.items() if what not in ("read", "refused")}
+        print(
+            f"{name:16} {counts['read']:7,} read {counts['refused']:7,} refused   {others or ''}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
