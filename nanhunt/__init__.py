@@ -36,6 +36,7 @@ _HOME = {
     "Difference": "nanhunt.results.difference",
     "NanhuntError": "nanhunt.errors",
     "Report": "nanhunt.results.report",
+    "load_ipython_extension": "nanhunt.notebook",
 }
 
 

@@ -227,3 +227,18 @@ def _dtype_name(dtype: Any) -> str:
     """The name of a torch or NumPy dtype, or the name itself."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
     return name.removeprefix("torch.")
+
+
+def _report_html(report: Report) -> str:
+    from nanhunt.render import notebook  # rich and all: not before a notebook shows something
+
+    return notebook.report_html(report)
+
+
+def _difference_html(found: Difference) -> str:
+    from nanhunt.render import notebook
+
+    return notebook.difference_html(found)
+
+
+Report.as_html, Difference.as_html = _report_html, _difference_html

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("guard",),
     ("watch",),  # it tries its fixes and commands on the public interface, as a user would
-    ("cli", "testing"),
+    ("cli", "testing", "notebook"),
     ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

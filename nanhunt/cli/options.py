@@ -24,7 +24,7 @@ class WriteOptions:
     output: tuple[str, ...] = option(
         (),
         metavar="FILE",
-        help="Also write the report here, format by suffix (.json .xml .md .html .txt).",
+        help="Also write the report here, format by suffix (.json .xml .sarif .md .html .txt).",
     )
     exit_zero: bool = option(False, help="Exit with 0 even when there are findings.")
     quiet: bool = option(False, short="-q", help="Findings only.")

@@ -50,8 +50,9 @@ def tensor_of(value: Any, name: str) -> Tensor:
     if _is_tensor(value):
         dtype, array = _from_torch(value, name)
     else:
+        _check_device(value, name)
         try:
-            array = np.asarray(value)
+            array = np.from_dlpack(value) if _speaks_dlpack_only(value) else np.asarray(value)
         except (ValueError, TypeError) as error:
             raise NanhuntError(
                 f"{name} is no array of numbers: {error}.", "Give rows of equal length."
@@ -71,8 +72,34 @@ def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, each in items:
             yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1)
-    elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_tensor(value):
+    elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_array(value):
         yield name, value
+
+
+CPU = 1
+"""DLDeviceType kDLCPU (https://dmlc.github.io/dlpack/latest/c_api.html); NumPy cannot read what the others have."""
+DEVICES = {2: "CUDA", 3: "pinned CUDA memory", 7: "Vulkan", 8: "Metal", 10: "ROCm", 13: "managed CUDA memory"}
+
+
+def _check_device(value: Any, name: str) -> None:
+    """Raises NanhuntError for an array on a GPU: copying it is the owner's to ask for."""
+    if hasattr(value, "__dlpack_device__") and not isinstance(value, np.ndarray):
+        kind = int(value.__dlpack_device__()[0])
+        if kind != CPU:
+            where = DEVICES.get(kind, f"DLPack type {kind}")
+            raise NanhuntError(
+                f"{name} is on another device ({where}).",
+                "Copy it to the host first: x.get() for CuPy, jax.device_get(x) for JAX.",
+            )
+
+
+def _speaks_dlpack_only(value: object) -> bool:
+    return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+
+
+def _is_array(value: object) -> bool:
+    """A tensor of torch, or an array of any library: JAX, CuPy, TensorFlow, xarray."""
+    return _is_tensor(value) or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
 
 
 def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:

@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.errors import NanhuntError
@@ -57,7 +57,7 @@ class Remote:
         while len(found) < size:
             first = start + len(found)
             last = min(first + PART, start + size)
-            part = _tried(self.url, lambda a=first, b=last: self.files.cat_file(self.path, start=a, end=b))
+            part = _tried(self.url, partial(self.files.cat_file, self.path, start=first, end=last))
             if not part:
                 hint = "Try again when the program that writes it has finished."
                 raise NanhuntError(f"{printable(self.url)} became shorter while it was read.", hint)

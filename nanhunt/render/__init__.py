@@ -7,18 +7,21 @@ line, which only its renderer can see to; that nothing else slips through is mad
 
 from __future__ import annotations
 
+import importlib
 from pathlib import PurePath
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
+from nanhunt.options import one_of
 from nanhunt.results.report import Report
 
-REPORT_FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "github", "junit", "markdown", "html")
+REPORT_FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "github", "junit", "sarif", "markdown", "html")
 SUFFIXES = {
     ".txt": "text",
     ".json": "json",
     ".jsonl": "jsonl",
     ".xml": "junit",
+    ".sarif": "sarif",
     ".md": "markdown",
     ".html": "html",
 }
@@ -39,34 +42,18 @@ def render(
     ``ascii`` (for an output that cannot encode box drawing) shape only ``text``.
     Raises NanhuntError for an unknown format.
     """
-    match format:
-        case "text":
-            from nanhunt.render import text
+    one_of("The format", format, REPORT_FORMATS)
+    if format == "text":
+        from nanhunt.render import text
 
-            return text.render(report, width=width, color=color, verbosity=verbosity, ascii=ascii)
-        case "json" | "jsonl":
-            from nanhunt.render import json, jsonl
+        return text.render(report, width=width, color=color, verbosity=verbosity, ascii=ascii)
+    if format in ("json", "jsonl"):
+        from nanhunt.render import json, jsonl
 
-            write = json.render if format == "json" else jsonl.render
-            return write(report, verbosity=verbosity)
-        case "github":
-            from nanhunt.render import github
-
-            return literal_lines(github.render(report))
-        case "junit":
-            from nanhunt.render import junit
-
-            return literal_lines(junit.render(report))
-        case "markdown":
-            from nanhunt.render import markdown
-
-            return literal_lines(markdown.render(report))
-        case "html":
-            from nanhunt.render import html
-
-            return literal_lines(html.render(report))
-        case _:
-            raise NanhuntError(f"unknown format {format!r}", f"Formats: {', '.join(REPORT_FORMATS)}.")
+        write = json.render if format == "json" else jsonl.render
+        return write(report, verbosity=verbosity)
+    module = importlib.import_module(f"{__name__}.{format}")
+    return literal_lines(module.render(report))
 
 
 def format_for(path: str) -> str:

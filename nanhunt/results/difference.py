@@ -6,9 +6,9 @@ Standard library only, as ``results.report``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
 from nanhunt.results.codec import decode, encode
@@ -173,6 +173,21 @@ class Difference:
     def ok(self) -> bool:
         """Whether nothing reached ``fail_on`` and everything could be read."""
         return self.exit_code == ExitCode.CLEAN
+
+    as_html: ClassVar[Callable[[Difference], str] | None] = None
+    """How Jupyter shows it; set by the interface above, since results know no renderer."""
+
+    def _repr_html_(self) -> str | None:
+        return None if Difference.as_html is None else Difference.as_html(self)
+
+    def __repr__(self) -> str:
+        """The verdict, and not a page of fields."""
+        pairs = self.identical + len(self.tensors)
+        apart = sum(each.grade in ("isolated", "different") for each in self.tensors)
+        first = f", the first {self.first.label}: {self.first.verdict}" if self.first else ""
+        alone = len(self.only_a) + len(self.only_b)
+        more = f", {alone:,} without a partner" if alone else ""
+        return f"<nanhunt.Difference: {apart:,} of {pairs:,} tensors differ{first}{more}, exit code {self.exit_code}>"
 
     @property
     def findings(self) -> tuple[Finding, ...]:

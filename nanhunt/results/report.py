@@ -13,9 +13,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
 from nanhunt.results.codec import decode, encode
@@ -357,6 +357,26 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing reached ``fail_on`` and everything could be read."""
         return self.exit_code == ExitCode.CLEAN
+
+    as_html: ClassVar[Callable[[Report], str] | None] = None
+    """How Jupyter shows it; set by the interface above, since results know no renderer."""
+
+    def _repr_html_(self) -> str | None:
+        return None if Report.as_html is None else Report.as_html(self)
+
+    def __repr__(self) -> str:
+        """The verdict, and not a page of fields."""
+        judged = len(self.tensors) + sum(sum(group.files.values()) for group in self.healthy)
+        counts = Counter(finding.severity for finding in self.findings)
+        parts = [
+            f"{counts[each]:,} {each}{'s' * (counts[each] != 1)}"
+            for each in reversed(Severity)
+            if counts[each]
+        ]
+        parts += [f"{len(self.errors):,} not read"] * bool(self.errors)
+        told = ", ".join(parts) or "no finding"
+        tensors = f"{judged:,} judged tensor{'s' * (judged != 1)}"
+        return f"<nanhunt.Report: {told} in {tensors}, exit code {int(self.exit_code)}>"
 
     def __add__(self, other: Report) -> Report:
         """Both reports in one. Associative and order-free: tensors and errors are kept in one total order."""

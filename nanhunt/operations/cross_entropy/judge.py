@@ -18,12 +18,14 @@ from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Pairing, choose
+from nanhunt.operations.cross_entropy.rules import RULES
 from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
 from nanhunt.operations.registry import OperationOptions
 from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.operations.values.judge import judge_values
 from nanhunt.options import one_of
+from nanhunt.results.report import Severity
 
 NO_NOTES: Mapping[str, tuple[str, ...]] = {}
 
@@ -71,6 +73,14 @@ def with_roles(options: OperationOptions) -> OperationOptions:
     )
 
 
+def _codes(run: Run) -> frozenset[str]:
+    """The rules to look for; who calls the fused loss need not hear of what breaks the others."""
+    codes = run.codes("cross-entropy")
+    if run.options.loss != "fused":
+        return codes
+    return codes - {rule.code for rule in RULES if rule.severity is Severity.WARNING}
+
+
 def _chosen(container: Container, given: Mapping[str, Tensor], options: CrossEntropyOptions) -> Chosen:
     """What is what: as it is given, and in the container as ``choose`` finds it."""
     if LOGITS.name in given:
@@ -115,7 +125,7 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
         seen = recognise(pairing, run.options)
         if seen.softmax:
             for dtype in run.dtypes(tensor):
-                job = _job(tensor, dtype, seen, weights, run.codes("cross-entropy"))
+                job = _job(tensor, dtype, seen, weights, _codes(run))
                 table = run.table(tensor, dtype)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)

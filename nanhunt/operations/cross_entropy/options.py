@@ -48,3 +48,9 @@ class CrossEntropyOptions(LossTerms, LossOptions, JudgeOptions, ReadOptions):
         "Default: where that is recognised.",
         is_flag=True,
     )
+    loss: str | None = option(
+        None,
+        help="How you write it: fused, by calling F.cross_entropy, drops the warnings, which are about code written "
+        "by hand. Default: they stay, since logits do not say who computes what with them.",
+        choices=("fused", "naive"),
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from nanhunt.errors import NanhuntError
+import importlib
+
 from nanhunt.literal import literal_lines
+from nanhunt.options import one_of
 from nanhunt.results.difference import Difference
 
-DIFFERENCE_FORMATS = ("text", "json", "github", "junit", "markdown", "html")
+DIFFERENCE_FORMATS = ("text", "json", "jsonl", "github", "junit", "sarif", "markdown", "html")
 
 
 def render_difference(
@@ -22,29 +24,12 @@ def render_difference(
 
     Raises NanhuntError for an unknown format.
     """
-    match format:
-        case "text":
-            from nanhunt.render.difference import text
+    one_of("The format", format, DIFFERENCE_FORMATS)
+    if format == "text":
+        from nanhunt.render.difference import text
 
-            return text.render(found, width=width, color=color, verbosity=verbosity, ascii=ascii)
-        case "json":
-            return found.to_json(verbose=verbosity > 0)
-        case "github":
-            from nanhunt.render.difference import github
-
-            return literal_lines(github.render(found))
-        case "junit":
-            from nanhunt.render.difference import junit
-
-            return literal_lines(junit.render(found))
-        case "markdown":
-            from nanhunt.render.difference import markdown
-
-            return literal_lines(markdown.render(found))
-        case "html":
-            from nanhunt.render.difference import html
-
-            return literal_lines(html.render(found))
-        case _:
-            known = ", ".join(DIFFERENCE_FORMATS)
-            raise NanhuntError(f"unknown format {format!r}", f"Formats: {known}.")
+        return text.render(found, width=width, color=color, verbosity=verbosity, ascii=ascii)
+    if format in ("json", "jsonl"):
+        return found.to_json(2 if format == "json" else None, verbose=verbosity > 0)
+    module = importlib.import_module(f"{__name__}.{format}")
+    return literal_lines(module.render(found))

@@ -1,0 +1,62 @@
+"""What Jupyter shows of a Report or a Difference: the verdict and the worst, the text report folded beneath.
+
+Text takes the page's own colour, so that it is readable on light and dark ones; only edges and words are coloured, in
+tones that both bear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from nanhunt.literal import literal, literal_lines
+from nanhunt.render import overview, phrases, render
+from nanhunt.render.difference import render_difference, wording
+from nanhunt.results.difference import Difference
+from nanhunt.results.report import Report, Severity
+
+WORST = 5
+"""Lines of the table."""
+COLORS = {Severity.ERROR: "#d9534f", Severity.WARNING: "#c98200", Severity.NOTE: "#2a93a8", None: "#2e9e55"}
+COLUMNS = 100
+"""Of the folded text."""
+
+
+def report_html(report: Report) -> str:
+    """A few hundred bytes to a few kB."""
+    worst = overview.worst_first(report)
+    severity = overview.worst_word(worst) or (Severity.ERROR if report.errors else None)
+    lines = [
+        (
+            phrases.verdict(tensor).word,
+            f"{phrases.place(tensor)} {tensor.dtype}",
+            phrases.verdict(tensor).sentence,
+        )
+        for tensor in worst[:WORST]
+    ]
+    lines += [("NOT READ", error.file, error.message) for error in report.errors[:WORST]]
+    return _block(severity, phrases.summary(report), lines, render(report, "text", width=COLUMNS))
+
+
+def difference_html(found: Difference) -> str:
+    """The same of two dumps compared."""
+    told = [tensor for tensor in found.tensors if wording.worst(tensor) not in (None, Severity.NOTE)]
+    lines = [(str(wording.worst(tensor)), wording.name(tensor), tensor.verdict) for tensor in told[:WORST]]
+    lines += [("not read", error.file, error.message) for error in found.errors[:WORST]]
+    head = ". ".join(filter(None, (wording.headline(found), wording.first(found), wording.tally(found))))
+    return _block(wording.severity(found), head, lines, render_difference(found, "text", width=COLUMNS))
+
+
+def _block(severity: Severity | None, head: str, lines: Iterable[tuple[str, str, str]], text: str) -> str:
+    color = COLORS[severity]
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td style="text-align:left">{escape(literal(cell))}</td>' for cell in line)
+        + "</tr>"
+        for line in lines
+    )
+    table = f"<table>{rows}</table>" if rows else ""
+    return (
+        f'<div style="border-left:4px solid {color};padding:.2em .8em"><b>{escape(literal(head))}</b>{table}'
+        f"<details><summary>The report</summary><pre>{escape(literal_lines(text))}</pre></details></div>"
+    )
