@@ -101,7 +101,7 @@ def is_proven(problem: Problem, first: int, last: int) -> bool:
     """Whether the operation's own bound shows that these groups are healthy, without any form being run."""
     stored = {each.dtype for each in problem.tensors.values() if each.dtype in FLOATING}
     screen = problem.operation.screen
-    if screen is None or problem.dtype not in ("float32", "float64") or stored != {problem.dtype}:
+    if screen is None or FORMATS[problem.dtype].is_narrow or stored != {problem.dtype}:
         return False
     return screen({name: problem.part(name, first, last) for name in problem.tensors}, problem.options)
 
