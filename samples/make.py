@@ -91,6 +91,15 @@ def policy_batch() -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
+def preference_batch() -> dict[str, torch.Tensor]:
+    """Four pairs of a DPO step under TRL's names; with beta 0.1 the margin of pair 2 is -95.5, of pair 3 170."""
+    zero = torch.tensor([-20.0, -31.5, -45.0, -40.0])
+    return {
+        "chosen_logps": torch.tensor([-18.0, -32.0, -1000.0, -36.0]), "ref_chosen_logps": zero.clone(),
+        "rejected_logps": torch.tensor([-25.0, -31.0, -45.0, -1736.0]), "ref_rejected_logps": zero.clone(),
+    }  # fmt: skip
+
+
 def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
     """A Lightning-like checkpoint: weights, one of them NaN, and Adam moments too small for float16."""
 
@@ -109,6 +118,22 @@ def checkpoint(rng: np.random.Generator) -> dict[str, Any]:
         "global_step": 300,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
         "optimizer_states": [{"state": moments}],
+    }
+
+
+def optimizer_state() -> dict[str, Any]:
+    """Adam's state of two weights: one second moment is negative, and those of the other were saved as float16."""
+    first = torch.arange(1, 9).reshape(2, 4) / 4096
+    second = first.square()
+    broken = second.clone()
+    broken[1, 2] = -broken[1, 2]
+    small = first / 64
+    return {
+        "state": {
+            0: {"step": torch.tensor(900.0), "exp_avg": first, "exp_avg_sq": broken},
+            1: {"step": torch.tensor(900.0), "exp_avg": small, "exp_avg_sq": small.square().half().float()},
+        },
+        "param_groups": [{"lr": 1e-3, "eps": 1e-8, "params": [0, 1]}],
     }
 
 
@@ -168,10 +193,12 @@ def write(folder: Path) -> None:
     np.savez_compressed(folder / "batch.npz", logits=logits, labels=labels)
     save_file({"layers.0.attn.scores": attention_scores(rng)}, folder / "attention.safetensors")
     save_file(policy_batch(), folder / "policy.safetensors")
+    save_file(preference_batch(), folder / "preference.safetensors")
     torch.save(checkpoint(rng), folder / "checkpoint.pt")
     (folder / "operations").mkdir(exist_ok=True)
     for name, tensors in operations(np.random.default_rng(SEED)).items():
         save_file(tensors, folder / "operations" / f"{name}.safetensors")
+    torch.save(optimizer_state(), folder / "optimizer.pt")
     for step in range(1, STEPS + 1):
         logits, labels = dump_of_step(step, rng)
         np.savez(folder / "steps" / f"step-{step}.npz", logits=logits, labels=labels)

@@ -131,10 +131,14 @@ def write_rows(path: str, tables: Tables) -> None:
 def _csv(stream: io.BufferedWriter, tables: Tables) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    names = list(next(iter(tables.values())).columns) if tables else []
+    names = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
     writer.writerow(["tensor", "dtype", "row", *names])
     for (label, dtype), table in tables.items():
-        for row, values in enumerate(zip(*(table.columns[name].tolist() for name in names), strict=True)):
-            writer.writerow([label, dtype, row, *values])
+        columns = {name: column.tolist() for name, column in table.columns.items()}
+        rows = len(next(iter(columns.values()), []))
+        for row in range(rows):  # what another operation has is left empty
+            writer.writerow(
+                [label, dtype, row, *(columns[name][row] if name in columns else "" for name in names)]
+            )
     text.flush()
     text.detach()

@@ -6,6 +6,7 @@ single name says too little (hidden_states is in every dump of a model), and log
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,6 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import listed
 from nanhunt.operations import registry
 from nanhunt.operations.assignment import Assignment, parted, spoken_name
-from nanhunt.operations.cross_entropy.operation import CROSS_ENTROPY
 from nanhunt.operations.cross_entropy.tensors import LOGITS
 from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.registry import OperationOptions
@@ -95,14 +95,14 @@ def asked(options: OperationOptions) -> Described:
     if options.function:
         return of_code(options.function, options.stable)
     if options.op is not None or not options.role:
-        return BY_NAME if options.op is None else registry.find(options.op)
+        return by_name() if options.op is None else registry.find(options.op)
     names = {parted(text)[0] for text in options.role}
     roles = {each.name: {spoken_name(role) for role in each.roles} for each in registry.OPERATIONS.values()}
     for name in names:
         one_of("--role", name, tuple(sorted(set().union(*roles.values()))))
     having = [each for each, known in roles.items() if names <= known]
     if registry.DEFAULT in having:
-        return BY_NAME
+        return by_name()
     if len(having) != 1:
         told = f"{' and '.join(having)} have" if having else "No operation has"
         raise NanhuntError(
@@ -141,7 +141,11 @@ class ByName(Described):
         yield from judge(container, given, run, frozenset(used), said)
 
 
-BY_NAME = ByName(
-    name=CROSS_ENTROPY.name, what=CROSS_ENTROPY.what, roles=CROSS_ENTROPY.roles, options=CROSS_ENTROPY.options,
-    forms=CROSS_ENTROPY.forms, rules=CROSS_ENTROPY.rules, looks_at_everything=True, batch=CROSS_ENTROPY.batch,
-)  # fmt: skip
+@functools.cache
+def by_name() -> ByName:
+    """What is judged where nothing says which operation; loaded when it is asked for, as the operations are."""
+    default = registry.OPERATIONS[registry.DEFAULT]
+    return ByName(
+        name=default.name, what=default.what, roles=default.roles, options=default.options, forms=default.forms,
+        rules=default.rules, looks_at_everything=True, batch=default.batch,
+    )  # fmt: skip

@@ -13,35 +13,42 @@ import numpy as np
 from nanhunt.dtypes.formats import compute_format
 from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
 from nanhunt.operations.exact import Exact
-from nanhunt.operations.judge import ranges, tally
+from nanhunt.operations.judge import Columns, ranges, tally
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
 from nanhunt.operations.problem import Problem, read_block
 from nanhunt.operations.prove import prove
 from nanhunt.operations.rule import Rule
+from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
 
 
 def judged(
-    problem: Problem, executor: Executor, advance: Callable[[int], None], *, compares: bool
+    problem: Problem,
+    executor: Executor,
+    advance: Callable[[int], None],
+    *,
+    compares: bool,
+    table: RowTable | None = None,
 ) -> TensorReport:
-    """Judges the problem block by block; ``advance`` is told bytes done."""
+    """Judges the problem block by block; ``advance`` is told bytes done, ``table`` filled in with an entry a unit."""
     found, size = Tally(), problem.main.nbytes // max(1, problem.plan.group_count)
     blocks = list(ranges(problem))
     with one_torch_thread():
-        for (first, last), part in zip(
-            blocks, executor.map(functools.partial(_tally, problem, compares), blocks), strict=True
-        ):
+        work = functools.partial(_tally, problem, compares, table is not None)
+        for (first, last), (part, columns) in zip(blocks, executor.map(work, blocks), strict=True):
             found += part
+            if table is not None:
+                table.fill(first * problem.plan.units_of_group, problem.plan.unit_count, columns)
             advance((last - first) * size)
     return report(problem, found, compares=compares)
 
 
-def _tally(problem: Problem, compares: bool, groups: tuple[int, int]) -> Tally:
+def _tally(problem: Problem, compares: bool, columns: bool, groups: tuple[int, int]) -> tuple[Tally, Columns]:
     # One thread: how torch splits a sum over threads decides its last bits.
     with defaults_of_libraries(), one_torch_thread():
-        return tally(problem, *groups, compares=compares)
+        return tally(problem, *groups, compares=compares, columns=columns)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ from nanhunt.operations.tally import Tally, tally_rules
 from nanhunt.operations.values import health
 
 Bools = npt.NDArray[np.bool_]
+Columns = Mapping[str, npt.NDArray[Any]]
+"""By name, one entry a unit."""
+NAME = "<U48"
+"""Holds every rule's name."""
 BLOCK_VALUES = 1 << 18
 """Values in a block: what the forms make of them stays in cache."""
 LOSS_BOUND = 64.0
@@ -74,12 +79,17 @@ def _largest_error(values: torch.Tensor, true: torch.Tensor) -> float | None:
     return float((values - true).abs()[comparable].max()) if bool(comparable.any()) else None
 
 
-def tally(problem: Problem, first: int, last: int, *, compares: bool = True) -> Tally:
-    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; sums of values only to compare."""
+def tally(
+    problem: Problem, first: int, last: int, *, compares: bool = True, columns: bool = False
+) -> tuple[Tally, Columns]:
+    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; sums of values only to compare.
+
+    With a column for each fact of the units if asked.
+    """
     counted = health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
-    if not compares and is_proven(problem, first, last):
+    if not compares and not columns and is_proven(problem, first, last):
         nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
-        return Tally(behaviour=dict.fromkeys(problem.operation.forms, nothing), health=counted)
+        return Tally(behaviour=dict.fromkeys(problem.operation.forms, nothing), health=counted), {}
     block = read_block(problem, first, last)
     observed = observe(problem, block)
     facts = observed.facts
@@ -89,19 +99,36 @@ def tally(problem: Problem, first: int, last: int, *, compares: bool = True) -> 
         name: np.array([np.count_nonzero(getattr(item, each)) for each in BEHAVIOUR_FIELDS])
         for name, item in facts.by.items()
     }
-    return replace(
+    added = replace(
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, errors=dict(observed.errors),
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
         health=counted,
     )  # fmt: skip
+    return added, _columns(problem, facts, block.count) if columns else {}
+
+
+def _columns(problem: Problem, facts: Facts, count: int) -> Columns:
+    """What --save-rows has of each unit: whether each form's value and gradient are finite, and the first rule."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, item in facts.by.items():
+        found[f"{name}_value_finite"] = ~item.bad_value
+        found[f"{name}_gradient_finite"] = ~item.bad_gradient
+    cause = np.full(count, "", NAME)
+    for rule in reversed(problem.judged):
+        if rule.holds is not None:
+            cause[rule.holds(facts)] = rule.name
+    return {**found, "cause": cause}
 
 
 def is_proven(problem: Problem, first: int, last: int) -> bool:
     """Whether the operation's own bound shows that these groups are healthy, without any form being run."""
     stored = {each.dtype for each in problem.tensors.values() if each.dtype in FLOATING}
     screen = problem.operation.screen
-    if screen is None or problem.dtype not in ("float32", "float64") or stored != {problem.dtype}:
+    wide = (
+        FORMATS[problem.dtype].in_numpy and not problem.narrow
+    )  # float32 and float64: a bound is NumPy's arithmetic
+    if screen is None or not wide or stored != {problem.dtype}:
         return False
     return screen({name: problem.part(name, first, last) for name in problem.tensors}, problem.options)
 

@@ -60,9 +60,14 @@ class Plan:
         return math.prod(self.groups)
 
     @property
+    def units_of_group(self) -> int:
+        """How many units a group has."""
+        return math.prod(self.units)
+
+    @property
     def unit_count(self) -> int:
         """How many units there are, N of a mean."""
-        return self.group_count * math.prod(self.units)
+        return self.group_count * self.units_of_group
 
 
 @dataclass
@@ -239,7 +244,8 @@ class Operation(Described):
         for tensors in assignments(container, self, given, run.options):
             for dtype in run.dtypes(self.main(tensors)):
                 problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
-                yield judged(problem, run.executor, run.advance, compares=run.compares)
+                table = run.table(self.main(tensors), dtype)
+                yield judged(problem, run.executor, run.advance, compares=run.compares, table=table)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has the operation itself; it needs the name."""

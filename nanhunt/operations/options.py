@@ -81,7 +81,9 @@ class MaskOptions:
 class BetaOptions:
     """Weights of a reference policy."""
 
-    beta: float = option(0.1, help="Weight of the KL term of ppo.", at_least=0.0)
+    beta: float = option(
+        0.1, help="Weight of ppo's KL term, and of the margin of a preference (bce).", at_least=0.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

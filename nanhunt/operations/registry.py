@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from nanhunt.operations.attention_options import AttentionOptions
+from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.distance_options import DistanceOptions
 from nanhunt.operations.function.options import FunctionOptions
@@ -22,7 +23,7 @@ _HOMES = {
     "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
     "values": "nanhunt.operations.values.operation:VALUES",
     "difference": "nanhunt.difference.operation:DIFFERENCE",
-    "bce": "nanhunt.operations.bce:BCE",
+    "bce": "nanhunt.operations.bce.operation:BCE",
     "attention": "nanhunt.operations.attention:ATTENTION",
     "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
@@ -37,13 +38,16 @@ _HOMES = {
     "contrastive": "nanhunt.operations.contrastive:CONTRASTIVE",
     "gumbel-softmax": "nanhunt.operations.gumbel_softmax:GUMBEL_SOFTMAX",
 }
-"""By the name that --op takes: module and attribute. In this order their rules are listed."""
+"""By the name that --op takes: module and attribute. In this order their rules are listed.
+
+Names, and no imports: an operation may live in a room above, as the comparison of two dumps does."""
 DEFAULT = "cross-entropy"
 """Judged without --op as well: where there are logits, and all other numbers as values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperationOptions(
+    BceOptions,
     FunctionOptions,
     GumbelOptions,
     DistanceOptions,

@@ -233,12 +233,16 @@ def _operation_verdict(tensor: TensorReport, severity: Severity) -> str:
 
 
 def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
-    share = _share(tensor, severity)
-    if severity is Severity.ERROR:
-        return f"{share} {_verb(tensor, severity, 'is', 'are')} NaN or infinite."
+    share, health = _share(tensor, severity), tensor.health
+    not_finite = (health.nan or 0) + (health.posinf or 0) + (health.neginf or 0)
+    if severity is not Severity.WARNING and not_finite:
+        said = "NaN or infinite" if severity is Severity.ERROR else "NaN, beside the weights"
+        return f"{share} {_verb(tensor, severity, 'is', 'are')} {said}."
     if severity is Severity.NOTE:
-        return f"{share} {_verb(tensor, severity, 'is', 'are')} NaN, beside the weights."
-    return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.dtype}."
+        return f"{share} {_verb(tensor, severity, 'is', 'are')} worth a look."
+    if tensor.dtype != tensor.stored_dtype:
+        return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.dtype}."
+    return f"{share} {_verb(tensor, severity, 'is', 'are')} finite, and wrong."
 
 
 def _share(tensor: TensorReport, severity: Severity) -> str:

@@ -12,37 +12,50 @@ import torch
 from .numbers import checkable
 
 KEPT = 6
-"""Steps."""
+"""Notes."""
+EVERY = 10
+"""Steps between two notes while the loss does not grow."""
 BLOWN_UP = 10.0
-"""Growth of the parameters' norm over the kept steps that no training in good health shows."""
+"""Growth of the parameters' norm over the kept notes that no training in good health shows."""
 
 
 class RunUp:
-    """The norm of each parameter before the last steps: a few floats a step, not waited for until they are asked."""
+    """The norm of each parameter before some of the last steps: it is not waited for until it is asked for."""
 
     def __init__(self) -> None:
-        self.norms: deque[Sequence[torch.Tensor]] = deque(maxlen=KEPT)
+        self.notes: deque[tuple[int, Sequence[torch.Tensor]]] = deque(maxlen=KEPT)
+        self.step = 0
+        self.loss = math.inf
 
-    def note(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Before an update. A kind of tensor that has no norm is left out."""
+    def stepping(self, parameters: Iterable[torch.Tensor], loss: float) -> None:
+        """Before an update: note how large the parameters are, now and then, and whenever the loss has doubled."""
+        if self.step % EVERY == 0 or abs(loss) > 2 * self.loss:
+            self._note(parameters)
+        self.step += 1
+        self.loss = abs(loss)
+
+    def _note(self, parameters: Iterable[torch.Tensor]) -> None:
         known = [one.detach() for one in parameters if isinstance(one, torch.nn.Parameter)]
+        # A kind of tensor that has no norm (sparse, of a subclass) is no reason to break the script.
         with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
-            self.norms.append(torch._foreach_norm(known) if known else [])
-
-    def sizes(self) -> list[float]:
-        """The norm of all parameters together, oldest step first."""
-        return [math.sqrt(sum(float(one) ** 2 for one in norms)) for norms in self.norms if norms]
+            self.notes.append((self.step, torch._foreach_norm(known) if known else []))
 
     def sentence(self, now: Iterable[torch.Tensor], losses: Sequence[float]) -> str:
         """What has blown up, with its numbers; "" where the parameters did not."""
-        self.note(one for one in now if checkable(one))
-        sizes = [one for one in self.sizes() if math.isfinite(one)]
-        if len(sizes) < 2 or sizes[-1] < BLOWN_UP * sizes[0] or not sizes[0]:
+        self._note(one for one in now if checkable(one))
+        sizes = [(step, _size(norms)) for step, norms in self.notes if norms]
+        sizes = [(step, size) for step, size in sizes if math.isfinite(size)]
+        if len(sizes) < 2 or sizes[-1][1] < BLOWN_UP * sizes[0][1] or not sizes[0][1]:
             return ""
-        steps = len(sizes) - 1
+        (first, before), (last, after) = sizes[0], sizes[-1]
         known = f"; loss {', '.join(f'{one:.3g}' for one in losses)}" if losses else ""
         return (
-            f"the parameters grew {sizes[-1] / sizes[0]:.3g}-fold in {steps} step{'s' if steps > 1 else ''} "
-            f"(norm {sizes[0]:.3g} to {sizes[-1]:.3g}{known}): lower the learning rate or warm it up; no rewrite "
-            "of this line would have helped"
+            f"the parameters grew {after / before:.3g}-fold in {last - first} step{'s' if last - first > 1 else ''} "
+            f"(norm {before:.3g} to {after:.3g}{known}): lower the learning rate or warm it up; no rewrite of this "
+            "line would have helped"
         )
+
+
+def _size(norms: Sequence[torch.Tensor]) -> float:
+    """The norm of all parameters together."""
+    return math.sqrt(sum(float(one) ** 2 for one in norms))

@@ -122,7 +122,7 @@ class Session:
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorders.threads_followed())
-        self._stack.enter_context(self.batches.followed())
+        self._stack.enter_context(self.batches.followed(self.recorders))
         self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
@@ -249,9 +249,9 @@ class Session:
     def healthy(self, roots: Roots) -> None:
         """A backward pass is over."""
         self.suspect = None
-        self.run_up.note(self.wire.leaves)
         if len(roots) == 1 and roots[0][0].numel() == 1:
             self.losses.append(float(roots[0][0].detach()))
+            self.run_up.stepping(self.wire.leaves, self.losses[-1])
         self.backwards += 1
         if not self._counts:
             self.step = self.backwards + 1

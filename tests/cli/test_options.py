@@ -62,6 +62,27 @@ def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
     assert [line["cause"] for line in lines] == rows["cause"].tolist()
 
 
+def test_rows_of_other_operations_are_saved_too(run: Run, tmp_path: Path) -> None:
+    values = np.array([[1.0, 17.0], [-90.0, 2.0]], np.float32)
+    heads = {"query": np.ones((2, 3), np.float32), "key": np.ones((2, 3), np.float32)}
+    np.savez(tmp_path / "a.npz", logits=values, targets=np.array([[1.0, 0.0], [1.0, 1.0]], np.float32))
+    np.savez(tmp_path / "b.npz", logits=values, labels=np.array([0, 1]), **heads)
+    run("compare", "a.npz", "--op", "bce", "--save-rows", "rows.npz")
+    with np.load(tmp_path / "rows.npz") as saved:
+        rows = dict(saved)
+    assert rows["cause"].tolist() == ["", "saturated-sigmoid", "saturated-sigmoid", ""]
+    assert rows["naive_value_finite"].tolist() == [True, False, False, True]
+    assert rows["fused_gradient_finite"].tolist() == [True] * 4
+    done = run("check", "b.npz", "--save-rows", "rows.csv", "--format", "json")
+    with (tmp_path / "rows.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [(line["tensor"], line["naive_value_finite"] != "") for line in lines] == [
+        ("b.npz:query", True), ("b.npz:query", True), ("b.npz:logits", False), ("b.npz:logits", False)
+    ]  # fmt: skip
+    report = json.loads(done.out)
+    assert report["healthy"] or report["tensors"]
+
+
 def test_several_outputs_and_nothing_left_behind(run: Run, bad: Path, tmp_path: Path) -> None:
     names = ["a.json", "a.md", "a.xml", "a.html", "a.txt"]
     done = run("check", bad, *(part for name in names for part in ("--output", name)))

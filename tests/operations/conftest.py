@@ -20,7 +20,7 @@ def judged(
 ) -> TensorReport:
     """The report on tensors given by role."""
     given = {name: tensor_of(tensor, name) for name, tensor in tensors.items()}
-    dtype = dtype or given[operation.roles[0].name].dtype
+    dtype = dtype or operation.main(given).dtype
     codes = frozenset(rule.code for rule in operation.rules)
     problem = problem_of(operation, given, dtype, options, codes, max_rows=10_000)
     return judge_all(problem, Fastest(), lambda _: None, compares=True)

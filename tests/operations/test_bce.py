@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nanhunt
 from nanhunt.errors import NanhuntError
-from nanhunt.operations.bce import BCE, BceOptions
+from nanhunt.operations.bce.operation import BCE
+from nanhunt.operations.bce.options import BceOptions
 from nanhunt.results.report import Severity
 
 CLIFFS = (
@@ -145,3 +147,91 @@ def test_a_missing_role_is_named_with_what_is_there(judged):
     with pytest.raises(NanhuntError, match="needs targets") as caught:
         judged(BCE, BceOptions(), logits=torch.zeros(3))
     assert "--role targets=" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("dtype", "below", "above"),
+    [("float32", 16.6, 16.64), ("bfloat16", 6.1875, 6.25), ("float16", 8.3125, 8.3203125)],
+)
+def test_one_minus_sigmoid_is_zero_from_here_up(judged, dtype, below, above):
+    x = torch.tensor([below, above], dtype=torch.float64)
+    report = judged(BCE, BceOptions(), dtype, logits=x, targets=torch.zeros(2))
+    (finding,) = [each for each in report.findings if each.code == "NH705"]
+    assert finding.rows == (1,)
+
+
+def focal(x, y, gamma, weight):
+    s = torch.sigmoid(x)
+    return -(weight * y * (1 - s) ** gamma * s.log() + (1 - y) * s**gamma * (1 - s).log())
+
+
+def modulated(x, y, gamma):
+    s = torch.sigmoid(x)
+    return (
+        F.binary_cross_entropy_with_logits(x, y, reduction="none")
+        * (1 - (y * s + (1 - y) * (1 - s))) ** gamma
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_focal_loss_is_what_pytorch_does(judged, dtype, data):
+    count = data.draw(st.integers(1, 8))
+    x = torch.tensor(
+        [data.draw(st.sampled_from(CLIFFS)) * data.draw(st.sampled_from((1, -1))) for _ in range(count)]
+    ).to(dtype)
+    y = torch.tensor([data.draw(st.sampled_from((0.0, 1.0))) for _ in range(count)]).to(dtype)
+    gamma, weight = data.draw(st.sampled_from((0.5, 2.0))), data.draw(st.sampled_from((1.0, 3.0)))
+    report = judged(BCE, BceOptions(gamma=gamma, pos_weight=weight, reduction="sum"), logits=x, targets=y)
+    for name, loss in (
+        ("naive", lambda x, y: focal(x, y, gamma, weight)),
+        ("modulated", lambda x, y: modulated(x, y, gamma)),
+    ):
+        value, gradient = seen(x, y, loss, 1.0)
+        found = report.implementations[name]
+        assert found.bad_value_rows == np.count_nonzero(~np.isfinite(value))
+        assert found.bad_gradient_rows == np.count_nonzero(~np.isfinite(gradient))
+    assert (
+        report.implementations["fused"].bad_value_rows
+        == report.implementations["fused"].bad_gradient_rows
+        == 0
+    )
+
+
+def test_the_root_of_one_minus_p_has_no_gradient_where_p_is_one(judged):
+    report = judged(BCE, BceOptions(gamma=0.5), logits=torch.tensor([40.0]), targets=torch.tensor([1.0]))
+    assert report.implementations["modulated"].bad_value_rows == 0
+    assert report.implementations["modulated"].bad_gradient_rows == 1
+    (finding,) = report.findings
+    fixed, tempting = finding.remedies[:2]
+    assert (fixed.title, fixed.works) == ("raise the probability with exp(gamma * F.logsigmoid)", True)
+    assert tempting.outcome == "right loss, gradient still NaN"
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_preference_is_its_margin(judged, dtype):
+    margins = torch.tensor([0.0, 5.0, 160.0, -8.0, -87.0, -90.0, -110.0], dtype=torch.float64)
+    zero = torch.zeros_like(margins)
+    t = {"chosen": margins.to(dtype), "rejected": zero.to(dtype)}
+    with_reference = {**t, "ref_chosen": zero.to(dtype), "ref_rejected": zero.to(dtype)}
+    for tensors in (t, with_reference):
+        report = judged(BCE, BceOptions(beta=1.0, reduction="sum"), **tensors)
+        value, _ = seen(margins.to(dtype), zero, lambda x, _: -torch.sigmoid(x).log(), 1.0)
+        assert report.implementations["naive"].bad_value_rows == np.count_nonzero(~np.isfinite(value))
+        assert report.implementations["fused"].bad_value_rows == 0
+        for finding in report.findings:
+            for remedy in finding.remedies:
+                assert remedy.works == remedy.title.startswith(("call F.logsigmoid", "compute the loss")), (
+                    remedy
+                )
+
+
+def test_a_preference_is_known_by_its_names():
+    t = torch.tensor([-3.0, -2000.0])
+    names = ("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps")
+    (tensor,) = nanhunt.check(dict(zip(names, (t, t * 0, t * 0, t * 0), strict=True)), beta=0.1).tensors
+    assert tensor.operation == "bce"
+    assert "margin -200 (beta 0.1; chosen -2000, rejected -0" in tensor.findings[0].message
+    with pytest.raises(NanhuntError, match="a preference has two sides"):
+        nanhunt.check({"chosen_logps": t}, op="bce")

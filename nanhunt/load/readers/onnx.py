@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
@@ -106,7 +107,8 @@ def _open(source: Source, reading: Reading) -> Container:
 
 def _is_fill(tensor: Tensor) -> bool:
     """Whether this is the number that an exported masked_fill writes."""
-    if math.prod(tensor.shape) != 1 or tensor.dtype not in ("float16", "float32", "float64"):
+    format_ = FORMATS.get(tensor.dtype)
+    if math.prod(tensor.shape) != 1 or format_ is None or not format_.in_numpy:
         return False
     return bool(np.isneginf(tensor.data).all())
 

@@ -166,9 +166,12 @@ def judged(
         way = _way(code, other, arrays, plain)
         operation = operation_of(way, arrays)
         problem = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
-        found = Tally()
+        found, table = Tally(), run.table(problem.main, dtype)
         for first, last in ranges(problem):
-            found += tally(problem, first, last)
+            part, columns = tally(problem, first, last, columns=table is not None)
+            found += part
+            if table is not None:
+                table.fill(first, problem.plan.unit_count, columns)
         made = report(problem, found, compares=run.compares)
         together = _together(problem, made) if "NH916" in codes else ()
     notes = (_ran(way), *made.notes)

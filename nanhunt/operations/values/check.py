@@ -21,7 +21,7 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rule import Rule
-from nanhunt.operations.values import health, legal
+from nanhunt.operations.values import health, legal, training
 from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE, VALUE_OVERFLOW
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -51,12 +51,19 @@ def check_values(
     One that cannot be read comes with the reason, a NanhuntError, OSError or MemoryError.
     """
     asked = bool(options.select)  # optimizer state is judged for a cast only on request
+    beside = {tensor.name: tensor for tensor in tensors}
     for tensor, found in _measured(tensors, dtypes, options.max_rows, advance, executor):
         if isinstance(found, Exception):
             yield tensor, found
         else:
             names = dtypes(tensor)
-            yield tensor, [_report(tensor, *each, codes, asked) for each in zip(names, found, strict=True)]
+            try:
+                faults = list(training.findings(tensor, beside, found[0].counts))
+            except (NanhuntError, OSError, MemoryError) as error:  # what stands beside it may not be readable
+                yield tensor, error
+                continue
+            reports = zip(names, found, strict=True)
+            yield tensor, [_report(tensor, *each, faults, codes, asked) for each in reports]
 
 
 _KEPT_WIDE = (
@@ -65,15 +72,20 @@ _KEPT_WIDE = (
 
 
 def _report(
-    tensor: Tensor, dtype: str, found: health.Measured, codes: frozenset[str], asked: bool
+    tensor: Tensor,
+    dtype: str,
+    found: health.Measured,
+    faults: list[Finding],
+    codes: frozenset[str],
+    asked: bool,
 ) -> TensorReport:
     counts, casting = found.counts, found.casting
     excuse = legal.excuse(tensor, counts) if counts.nan + counts.posinf + counts.neginf else ""
-    findings = list(_nonfinite(tensor, counts, found.first_nonfinite, excuse))
+    findings = [*_nonfinite(tensor, counts, found.first_nonfinite, excuse), *faults]
     kept_wide = not asked and dtype != tensor.dtype and legal.is_moment(tensor)
     if not kept_wide and not legal.lowest_mask(tensor, counts, casting):
         findings += _lossy(tensor, dtype, counts, casting)
-    findings = [finding for finding in findings if finding.code in codes]
+    findings = sorted((each for each in findings if each.code in codes), key=lambda each: each.code)
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role="values", operation="values", stored_dtype=tensor.dtype, dtype=dtype,
         shape=tensor.shape, rows=0, classes=0, targets=None, health=as_health(counts), implementations={},

@@ -45,4 +45,58 @@ VALUE_OVERFLOW = Rule[Any, Any, Any](
     "Keep this tensor in float32, or in bfloat16, which has float32's range and fewer digits.",
     operation="values", fixes=CAST_LOSS.fixes,
 )  # fmt: skip
-RULES = (NON_FINITE, CAST_LOSS, BOOKKEEPING, VALUE_OVERFLOW)
+NEGATIVE_MOMENT = Rule[Any, Any, Any](
+    "NH505", "negative-second-moment", Severity.ERROR,
+    "A second moment of an optimizer (exp_avg_sq) is negative.",
+    "It is an average of squares; Adam takes its square root, so the weight is NaN after the next step.",
+    "Go back to an earlier checkpoint, or set the moments of this parameter to 0; find who wrote it (a cast, an "
+    "average of checkpoints).",
+    operation="values",
+)  # fmt: skip
+FLUSHED_MOMENT = Rule[Any, Any, Any](
+    "NH506", "flushed-second-moment", Severity.WARNING,
+    "A second moment is 0 where the first is not, and the next update is out of all proportion.",
+    "Adam divides by sqrt(exp_avg_sq) + eps: with a second moment saved as float16, which ends at 6e-8, that is eps.",
+    "Save optimizer state in float32; of this file drop the state, and warm the learning rate up again.",
+    operation="values",
+)  # fmt: skip
+NO_EPS = Rule[Any, Any, Any](
+    "NH507", "eps-is-zero", Severity.WARNING,
+    "Second moments are 0 in a dtype in which Adam's eps is 0 as well.",
+    "1e-8 is below half of float16's smallest number: the step divides by 0, and 0 / 0 is NaN.",
+    "Keep the optimizer's state in float32, or use an eps of 1e-4 with float16.",
+    operation="values",
+)  # fmt: skip
+FORGOTTEN_STEP = Rule[Any, Any, Any](
+    "NH508", "step-zero-beside-moments", Severity.NOTE,
+    "The optimizer's step is 0 though its moments have been updated.",
+    "Bias correction takes the next step for the first: the averages, which are complete, are divided by 1 - beta.",
+    "Restore the step together with the moments, or drop both.",
+    operation="values",
+)  # fmt: skip
+NEGATIVE_VARIANCE = Rule[Any, Any, Any](
+    "NH509", "negative-variance", Severity.ERROR,
+    "A running variance is negative.",
+    "Batch normalisation takes sqrt(var + eps): NaN in evaluation, while training goes on.",
+    "Estimate the statistics again (a pass in train mode), and find who wrote them.",
+    operation="values",
+)  # fmt: skip
+BAD_SCALE = Rule[Any, Any, Any](
+    "NH510", "quantisation-scale-not-positive", Severity.NOTE,
+    "A quantisation scale is 0 or negative.",
+    "What it scales becomes 0 or changes its sign; where it divides, the result is infinite. A block of zeros has a "
+    "scale of 0 in some formats.",
+    "Quantise these blocks again, and compare them with the original weights.",
+    operation="values",
+)  # fmt: skip
+DEAD_ADAPTER = Rule[Any, Any, Any](
+    "NH511", "adapter-is-zero", Severity.NOTE,
+    "lora_B is 0 everywhere: the adapter changes nothing.",
+    "So it starts; after training it says that no gradient reached it.",
+    "Look whether its parameters were in the optimizer, and whether lora_A is 0 too.",
+    operation="values",
+)  # fmt: skip
+RULES = (
+    NON_FINITE, CAST_LOSS, BOOKKEEPING, VALUE_OVERFLOW, NEGATIVE_MOMENT, FLUSHED_MOMENT, NO_EPS, FORGOTTEN_STEP,
+    NEGATIVE_VARIANCE, BAD_SCALE, DEAD_ADAPTER,
+)  # fmt: skip

@@ -1,0 +1,154 @@
+"""Ways of writing binary cross entropy, focal loss (Lin et al. 2017, arXiv:1708.02002) and preference losses.
+
+A preference (DPO, arXiv:2305.18290, eq. 7; reward models) is the binary cross entropy of one margin with the label 1:
+-log sigmoid(beta ((chosen - ref_chosen) - (rejected - ref_rejected))). Values and units are those of the first tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nanhunt.errors import NanhuntError
+from nanhunt.operations.bce.options import BceOptions
+from nanhunt.operations.operation import Plan, Sliced
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanhunt.operations.operation import Tensors
+
+PREFERENCE = ("chosen", "rejected", "ref_chosen", "ref_rejected")
+
+
+def plan(shapes: Mapping[str, tuple[int, ...]], options: BceOptions) -> Plan:
+    """Every logit, or every pair, is a unit of its own. Raises NanhuntError unless all have the same shape."""
+    first = next(iter(shapes.values()))
+    told = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    if any(shape != first for shape in shapes.values()):
+        raise NanhuntError(
+            f"--op bce: {told} do not fit.",
+            "They hold one number a label (or pair): F.binary_cross_entropy_with_logits refuses other shapes as well.",
+        )
+    if ("chosen" in shapes and "rejected" not in shapes) or ("ref_chosen" in shapes) != (
+        "ref_rejected" in shapes
+    ):
+        raise NanhuntError(
+            f"--op bce: a preference has two sides, and here is {told}.",
+            "Name the other: --role rejected=NAME.",
+        )
+    return Plan(first, (), {name: Sliced(first, 0) for name in shapes})
+
+
+def logits(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """The logits, or the margin of a preference."""
+    if "logits" in t:
+        return t["logits"]
+    margin = t["chosen"] - t["rejected"]
+    if "ref_chosen" in t:
+        margin = margin - (t["ref_chosen"] - t["ref_rejected"])
+    return options.beta * margin
+
+
+def targets(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """The targets; of a preference the chosen one."""
+    import torch
+
+    return t["targets"] if "logits" in t else torch.ones_like(t["chosen"])
+
+
+def naive(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """s = sigmoid(x); -(y log s + (1 - y) log(1 - s)), of a preference -log s; focal: times (1 - p)**gamma."""
+    import torch
+
+    x, y = logits(t, options), targets(t, options)
+    s = torch.sigmoid(x)
+    if "logits" not in t:
+        return -torch.log(s)
+    positive, negative = options.pos_weight * torch.log(s), torch.log(1 - s)
+    if options.gamma:
+        positive, negative = (1 - s) ** options.gamma * positive, s**options.gamma * negative
+    return -(y * positive + (1 - y) * negative)
+
+
+def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """F.binary_cross_entropy(sigmoid(x), y), whose logarithms are clamped at -100."""
+    import torch
+    import torch.nn.functional as F
+
+    if "logits" not in t:
+        return fused(t, options)  # nobody has probabilities of margins
+    x, y = t["logits"], t["targets"]
+    valid = (
+        (y >= 0) & (y <= 1) & ~x.isnan()
+    )  # for a single other one PyTorch raises, and there is no loss at all
+    losses = F.binary_cross_entropy(torch.sigmoid(x.where(valid, 0.0)), y.where(valid, 0.0), reduction="none")
+    losses = losses * (1 + (options.pos_weight - 1) * y) * _modulation(x, y, options)
+    return losses.where(valid, math.nan)
+
+
+def logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """F.logsigmoid for both logarithms: log s = logsigmoid of x, log(1 - s) of -x; focal: exp of them."""
+    return _by_logsigmoid(t, options)
+
+
+def modulated(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """F.binary_cross_entropy_with_logits(x, y) * (1 - p_t)**gamma, as torchvision.ops.sigmoid_focal_loss has it."""
+    x, y = logits(t, options), targets(t, options)
+    losses = _with_logits(x, y, options)
+    return losses * _modulation(x, y, options) if "logits" in t else losses
+
+
+def fused(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """F.binary_cross_entropy_with_logits(x, y); focal: exp(gamma logsigmoid(-x)) for (1 - p)**gamma."""
+    if options.gamma and "logits" in t:
+        return _by_logsigmoid(t, options)
+    return _with_logits(logits(t, options), targets(t, options), options)
+
+
+def _with_logits(x: torch.Tensor, y: torch.Tensor, options: BceOptions) -> torch.Tensor:
+    import torch
+    import torch.nn.functional as F
+
+    weight = None if options.pos_weight == 1.0 else torch.tensor(options.pos_weight, dtype=x.dtype)
+    return F.binary_cross_entropy_with_logits(x, y.to(x.dtype), reduction="none", pos_weight=weight)
+
+
+def _modulation(x: torch.Tensor, y: torch.Tensor, options: BceOptions) -> torch.Tensor:
+    """(1 - p_t)**gamma with p_t the probability of the label."""
+    import torch
+
+    if not options.gamma:
+        return torch.ones_like(x)
+    s = torch.sigmoid(x)
+    probability: torch.Tensor = (1 - (y * s + (1 - y) * (1 - s))) ** options.gamma
+    return probability
+
+
+def _by_logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
+    import torch
+    import torch.nn.functional as F
+
+    x, y = logits(t, options), targets(t, options)
+    positive, negative = F.logsigmoid(x), F.logsigmoid(-x)
+    up = down = torch.ones_like(x)
+    if options.gamma and "logits" in t:
+        up, down = (options.gamma * negative).exp(), (options.gamma * positive).exp()
+    weight = options.pos_weight if "logits" in t else 1.0
+    return -(weight * y * (up * positive) + (1 - y) * (down * negative))
+
+
+def truth(t: Tensors, options: BceOptions) -> torch.Tensor:
+    """y softplus(-x) + (1 - y) softplus(x): two terms that are never negative, so nothing cancels."""
+    import torch
+
+    x, y = logits(t, options), targets(t, options)
+    rest = torch.log1p(torch.exp(-x.abs()))
+    up, down = (-x).clamp_min(0.0) + rest, x.clamp_min(0.0) + rest
+    if options.gamma and "logits" in t:
+        up, down = up * (-options.gamma * down).exp(), down * (-options.gamma * up).exp()
+    if "logits" in t:
+        up = up * options.pos_weight
+    positive = torch.where(y == 0, 0.0, y * up)  # 0 * inf is 0 in truth
+    return positive + torch.where(y == 1, 0.0, (1 - y) * down)

@@ -1,0 +1,162 @@
+"""What goes wrong with a sigmoid and its logarithm, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.operations.bce import forms
+from nanhunt.operations.bce.fixes import BCE_LOSS, FLOAT32, RIGHT, WAYS_OUT
+from nanhunt.operations.operation import Block, Facts, Unit
+from nanhunt.operations.rule import Rule
+from nanhunt.results.report import Severity
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from nanhunt.operations.bce.options import BceOptions
+    from nanhunt.operations.operation import Bools
+
+
+def facts(block: Block) -> dict[str, Bools]:
+    """not_finite, cast_overflow, bad_target, saturated: each bool (units,)."""
+    import torch
+
+    options = block.options
+    names = [name for name in ("logits", *forms.PREFERENCE) if name in block.cast]
+    stored = torch.stack([block.stored[name].isfinite() for name in names]).all(0)
+    cast = torch.stack([block.cast[name].isfinite() for name in names]).all(0)
+    y = forms.targets(block.cast, options)
+    s = torch.sigmoid(forms.logits(block.cast, options))
+    found = {
+        "not_finite": ~stored,
+        "cast_overflow": stored & ~cast,
+        "bad_target": ~((y >= 0) & (y <= 1)),
+        "saturated": (s == 0) | (1 - s == 0),
+    }
+    return {name: each.reshape(-1).numpy() for name, each in found.items()}
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
+    """Whether every |x| is at most 5 and every target 0 or 1, and the loss a plain one.
+
+    1 - sigmoid(x) is then at least e^-5.01, off by less than 1.5 u of 1, so log(1 - s) is off by 1.5 u e^5.01 = 225 u,
+    which is less than 64 u max(1, loss) = 320 u at |x| = 5 and stays so below: the loss of the wrong label is |x|.
+    """
+    if "logits" not in stored or options.gamma or options.pos_weight != 1.0:
+        return False
+    x, y = stored["logits"], stored["targets"]
+    return bool(x.size and x.min() >= -5 and x.max() <= 5 and ((y == 0) | (y == 1)).all())
+
+
+def _logit(unit: Unit) -> str:
+    if "logits" in unit.cast:
+        return f"logit {unit.number('logits')}, target {unit.number('targets')}"
+    margin = float(forms.logits(unit.cast, unit.options).reshape(-1)[0])
+    said = ", ".join(f"{name} {unit.number(name)}" for name in forms.PREFERENCE if name in unit.cast)
+    return f"margin {margin:.6g} (beta {unit.options.beta:g}; {said})"
+
+
+def _naive_arithmetic(unit: Unit) -> str:
+    return f"{_logit(unit)}: {unit.first_bad('naive')}; the true loss is {unit.value('truth'):.6g}"
+
+
+def _fused_arithmetic(unit: Unit) -> str:
+    return f"{_logit(unit)}: {unit.first_bad('fused') or 'the loss is ' + format(unit.value('fused'), '.6g')}"
+
+
+def _overflow(unit: Unit) -> str:
+    for name, each in unit.cast.items():
+        if bool((~each.isfinite()).any()):
+            return f"{name} {unit.number(name, stored=True)} becomes {unit.number(name)} in {unit.dtype}"
+    return ""
+
+
+def _clamped(unit: Unit) -> str:
+    given, true = unit.value("bce-of-sigmoid"), unit.value("truth")
+    return f"{_logit(unit)}: F.binary_cross_entropy gives {given:.6g}, the truth is {true:.6g}"
+
+
+def _input(f: Facts) -> Bools:
+    """Values whose input is at fault, which has a finding of its own."""
+    return f.own["not_finite"] | f.own["cast_overflow"] | f.own["bad_target"]
+
+
+_E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
+RULES: tuple[Rule[Facts, Unit, Any], ...] = (
+    Rule(
+        "NH701", "bce-input-not-finite", _E,
+        "A logit is NaN or infinite.",
+        "max(x, 0) - x y is inf - inf for x = inf, and NaN stays NaN.",
+        "Find what produced it (nanhunt run names the operation); nothing after the logits can repair it.",
+        operation="bce", holds=lambda f: f.own["not_finite"], arithmetic=_logit, input_at_fault=True,
+    ),
+    Rule(
+        "NH702", "bce-cast-overflow", _E,
+        "A logit that is finite in the file is infinite in the chosen dtype.",
+        "The value is beyond the format's largest number, so the cast destroys it before any sigmoid runs.",
+        "Keep the logits in float32 or bfloat16 for the loss.",
+        operation="bce", holds=lambda f: f.own["cast_overflow"],
+        arithmetic=_overflow,
+        input_at_fault=True,
+    ),
+    Rule(
+        "NH703", "bce-target-out-of-range", _W,
+        "A target lies outside 0..1.",
+        "F.binary_cross_entropy raises; with logits the loss is computed, and falls without bound.",
+        "Give probabilities or 0 and 1; a padding value such as -1 or -100 must be left out before the loss.",
+        operation="bce", holds=lambda f: f.own["bad_target"], arithmetic=_logit, input_at_fault=True,
+    ),
+    Rule(
+        "NH704", "bce-not-finite", _E,
+        "Even F.binary_cross_entropy_with_logits is not finite, or its gradient is not.",
+        "The logits and targets of this value leave no finite loss in the dtype.",
+        "Look at the numbers of the value; compute the loss in a wider dtype.",
+        operation="bce", holds=lambda f: (f.fused.bad_value | f.fused.bad_gradient) & ~_input(f),
+        arithmetic=_fused_arithmetic,
+        fixes=FLOAT32,
+    ),
+    Rule(
+        "NH705", "saturated-sigmoid", _W,
+        "The handwritten loss is infinite or NaN.",
+        "sigmoid(x) rounds to 1 (or to 0), so log(1 - s) is -inf, and 0 * -inf is NaN where the label is right.",
+        "Call F.binary_cross_entropy_with_logits on the raw logits: it never forms the probability.",
+        operation="bce", holds=lambda f: f.naive.bad_value & ~_input(f), arithmetic=_naive_arithmetic, fixes=WAYS_OUT,
+    ),
+    Rule(
+        "NH706", "bce-reciprocal-overflow", _W,
+        "The handwritten loss is finite, its gradient is not.",
+        "The backward pass of log s multiplies by 1/s, which overflows while s itself is still above 0.",
+        "Call F.binary_cross_entropy_with_logits on the raw logits: its gradient is s - y, no reciprocal.",
+        operation="bce", holds=lambda f: f.naive.bad_gradient & ~f.naive.bad_value & ~_input(f),
+        arithmetic=_naive_arithmetic,
+        fixes=WAYS_OUT,
+    ),
+    Rule(
+        "NH707", "clamped-bce", _N,
+        "F.binary_cross_entropy(sigmoid(x)) is finite, and wrong or without a gradient.",
+        "It clamps its logarithms at -100: the loss stops there, and the gradient is exactly 0.",
+        "Call F.binary_cross_entropy_with_logits on the raw logits.",
+        operation="bce",
+        holds=lambda f: f.by["bce-of-sigmoid"].wrong | f.by["bce-of-sigmoid"].silent,
+        arithmetic=_clamped, fixes=(*RIGHT, BCE_LOSS),
+    ),
+    Rule(
+        "NH708", "bce-cancellation", _N,
+        "The handwritten loss is finite, and off by more than its rounding.",
+        "1 - s loses the digits of s near 1; a margin of large log-probabilities is rounded before anything else.",
+        "Call F.binary_cross_entropy_with_logits on the raw logits.",
+        operation="bce", holds=lambda f: f.naive.wrong,
+        arithmetic=lambda u: f"{_logit(u)}: the loss is {u.value('naive'):.6g}, the truth {u.value('truth'):.6g}",
+        fixes=(*RIGHT, *FLOAT32),
+    ),
+    Rule(
+        "NH709", "bce-vanished-gradient", _N,
+        "The gradient of F.binary_cross_entropy_with_logits is exactly 0, the truth is not.",
+        "s - y rounds to 0 in the dtype, or does after the mean divides it by N: the value no longer trains.",
+        "Compute the loss in float32, or scale it up before backward (GradScaler).",
+        operation="bce", holds=lambda f: f.fused.silent,
+        arithmetic=lambda u: f"{_logit(u)}: the loss is {u.value('fused'):.6g}, the truth {u.value('truth'):.6g}",
+        fixes=FLOAT32,
+    ),
+)  # fmt: skip

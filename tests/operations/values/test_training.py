@@ -1,0 +1,111 @@
+"""Finite numbers that ruin the next step: told with what torch's own Adam then does, and silent on fresh models."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import nanhunt
+
+
+def next_update(m: torch.Tensor, v: torch.Tensor, step: float = 1000.0) -> torch.Tensor:
+    """What torch.optim.Adam with lr 1 does to weights of 0 from that state, in the dtype of ``v``."""
+    weight = torch.nn.Parameter(torch.zeros_like(v))
+    optimizer = torch.optim.Adam([weight], lr=1.0, foreach=False)
+    weight.grad = torch.zeros_like(v)
+    optimizer.step()
+    optimizer.state[weight] |= {"exp_avg": m.clone(), "exp_avg_sq": v.clone(), "step": torch.tensor(step)}
+    weight.data.zero_()
+    optimizer.step()
+    return weight.detach()
+
+
+def codes(tensors, **options) -> dict[str, str]:
+    """Code to message."""
+    return {finding.code: finding.message for finding in nanhunt.check(tensors, **options).findings}
+
+
+def state(m: torch.Tensor, v: torch.Tensor, step: float = 1000.0):
+    return {"optimizer": {"state": {"0": {"step": torch.tensor(step), "exp_avg": m, "exp_avg_sq": v}}}}
+
+
+def test_a_negative_second_moment_is_nan_at_the_next_step():
+    m, v = torch.tensor([1e-3, 1e-3]), torch.tensor([1e-6, -1e-6])
+    assert next_update(m, v).isnan().tolist() == [False, True]
+    assert codes(state(m, v)) == {
+        "NH505": "1 of 2 values are negative: sqrt of it is NaN, as is the weight after the next step "
+        "(the first is -1e-06)"
+    }
+
+
+def test_a_flushed_second_moment_makes_the_update_it_says():
+    m = torch.tensor([1e-4, 1e-4, 0.0])
+    v = torch.tensor([1e-8, 1e-8, 0.0])
+    v[1] = v[1].half().float()  # saved as float16
+    assert v[1] == 0
+    update = next_update(m, v)
+    said = codes(state(m, v))
+    assert list(said) == ["NH506"]
+    assert (
+        "1 of 3 values are 0 where exp_avg is not: the next update is 0.0001 / (0 + eps 1e-08) = 1e+04"
+        in said["NH506"]
+    )
+    assert 1e3 < abs(update[1].item()) < 1e5 < 1e6 * abs(update[0].item())
+
+
+def test_eps_is_zero_in_float16():
+    m, v = torch.zeros(2, dtype=torch.float16), torch.tensor([1e-3, 0.0], dtype=torch.float16)
+    assert next_update(m, v).isnan().tolist() == [False, True]
+    assert list(codes(state(m, v))) == ["NH507"]
+    assert not codes(state(m.bfloat16(), v.bfloat16()))  # bfloat16 holds 1e-8
+    assert next_update(m.bfloat16(), v.bfloat16()).isfinite().all()
+
+
+def test_a_step_of_zero_beside_moments():
+    m, v = torch.full((2,), 1e-3), torch.full((2,), 1e-6)
+    assert list(codes(state(m, v, step=0.0))) == ["NH508"]
+    assert (
+        abs(next_update(m, v, step=0.0)[0]) > 0.2 > 0
+    )  # of the first step's 1, though m / sqrt(v) was 1 all along
+    assert list(codes(state(m, v, step=math.inf))) == ["NH501"]
+
+
+def test_variances_and_scales():
+    assert list(codes({"bn": {"running_var": torch.tensor([1.0, -0.5])}})) == ["NH509"]
+    assert torch.nn.functional.batch_norm(
+        torch.ones(1, 2), torch.zeros(2), torch.tensor([1.0, -0.5])
+    ).isnan().tolist() == [[False, True]]
+    block = {"weight": torch.ones(3)}
+    (note,) = nanhunt.check({"layer": {**block, "weight_scale": torch.tensor([0.5, 0.0, 0.1])}}).findings
+    assert (note.code, note.severity, note.rows) == ("NH510", "note", (1,))
+    assert list(codes({"layer": {**block, "weight_scale": torch.tensor([math.nan, 0.5])}})) == ["NH501"]
+
+
+def test_an_adapter_of_zero_is_a_note():
+    lora = {
+        "q_proj.lora_A.default.weight": torch.randn(4, 8),
+        "q_proj.lora_B.default.weight": torch.zeros(8, 4),
+    }
+    (note,) = nanhunt.check(lora).findings
+    assert (note.code, note.severity) == ("NH511", "note")
+    assert nanhunt.check(lora).ok
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_fresh_trained_tied_and_pruned_models_are_healthy(optimizer):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(4, 8, 1), torch.nn.BatchNorm1d(8), torch.nn.Flatten(), torch.nn.Linear(16, 8),
+        torch.nn.LayerNorm(8), torch.nn.Linear(8, 8, bias=False),
+    )  # fmt: skip
+    model[5].weight.data[:4] = 0  # pruned
+    model.register_parameter("tied", model[5].weight)
+    used = optimizer(model.parameters(), lr=1e-3)
+    assert nanhunt.check(model).ok
+    for _ in range(3):
+        used.zero_grad()
+        model(torch.randn(3, 4, 2)).square().mean().backward()
+        used.step()
+        assert not nanhunt.check({"model": model.state_dict(), "optimizer": used.state_dict()}).findings
