@@ -11,7 +11,8 @@ from pathlib import Path
 from nanhunt.errors import NanhuntError
 from nanhunt.load.foreign import UnknownContent, refusal
 from nanhunt.load.reader import Reader, reader_of, readers
-from nanhunt.load.source import STDIN, Folder, is_folder, open_source
+from nanhunt.load.remote import is_url, urls_below
+from nanhunt.load.source import STDIN, Folder, beside, is_folder, open_source
 from nanhunt.load.wording import READABLE, printable
 from nanhunt.results.report import natural_key
 
@@ -36,11 +37,13 @@ def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
     """
     found = Found()
     for path in paths:
-        if path in ("", STDIN) or not is_folder(path):
+        urls = urls_below(path) if is_url(path) else None
+        if urls is None and (path in ("", STDIN) or not is_folder(path)):
             found.files.append(path)
             continue
         before = len(found.files)
-        _search(path, _Search(path, tuple(exclude), found))
+        search = _Search(path, tuple(exclude), found)
+        _search(path, search) if urls is None else _search_urls(urls, search)
         if len(found.files) == before:
             raise _nothing_in(path, found, exclude)
     found.files = list(dict.fromkeys(found.files))
@@ -97,6 +100,19 @@ def _search(folder: str, search: _Search) -> None:
                 search.found.files.append(entry.path)
 
 
+def _search_urls(urls: Sequence[str], search: _Search) -> None:
+    """Files of all folders below one; a folder that is a format is not one here: its files are."""
+    kept = [url for url in urls if not url.rpartition("/")[2].startswith(".") and not search.excludes(url)]
+    recognised = dict(_recognised(kept, search))
+    covered = {
+        beside(url, name)
+        for url, reader in recognised.items()
+        if reader
+        for name in reader.parts(open_source(url))
+    }
+    search.found.files += [url for url in recognised if url not in covered]
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     return sorted(entries, key=lambda entry: (natural_key(entry.name), entry.name))
@@ -107,7 +123,7 @@ def _recognised(files: Iterable[str], search: _Search) -> Iterator[tuple[str, Re
     for path in files:
         named = path.lower()
         # Only regular files are opened: a search must not wait for a pipe.
-        if not Path(path).is_file():
+        if not is_url(path) and not Path(path).is_file():
             # Links that lead nowhere deserve an error.
             if Path(path).is_symlink() and not Path(path).exists() and named.endswith(_suffixes(loose=True)):
                 yield path, None

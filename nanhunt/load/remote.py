@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.wording import printable
+from nanhunt.results.report import natural_key
 
 if TYPE_CHECKING:
     from nanhunt.load.source import Unnamed
@@ -106,19 +107,37 @@ class _Stream(io.RawIOBase):
 
 def open_url(url: str) -> Remote:
     """Raises NanhuntError for what is missing or forbidden, and where fsspec or its backend is not installed."""
-    try:
-        fsspec = importlib.import_module("fsspec")
-        files, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        hint = f"pip install 'nanhunt[remote]' ({printable(str(error))[:80]})"
-        raise NanhuntError(f"{printable(url)} needs fsspec and the backend of its scheme.", hint) from None
-    except (ValueError, OSError) as error:
-        raise _failed(url, error) from None
+    files, path = _file_system(url)
     size = _tried(url, lambda: files.info(path)).get("size")
     if not isinstance(size, int):
         hint = f"Pipe it: curl -L {printable(url)} | nanhunt check -"
         raise NanhuntError(f"The server of {printable(url)} does not say how large it is.", hint)
     return Remote(url, files, path, size)
+
+
+def urls_below(url: str) -> list[str] | None:
+    """The files in a folder and in those below it, in natural order; None for what is no folder.
+
+    A web server has folders only where the URL ends in a slash: to ask it for others would be to fetch them.
+    Raises NanhuntError as ``open_url`` does.
+    """
+    files, path = _file_system(url)
+    if not url.endswith("/") and (url.startswith("http") or not _tried(url, partial(files.isdir, path))):
+        return None
+    found = _tried(url, partial(files.find, path))
+    return sorted(map(files.unstrip_protocol, found), key=lambda each: (natural_key(each), each))
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path in it."""
+    try:
+        files, path = importlib.import_module("fsspec.core").url_to_fs(url)
+    except ImportError as error:
+        hint = f"pip install 'nanhunt[remote]' ({printable(str(error))[:80]})"
+        raise NanhuntError(f"{printable(url)} needs fsspec and the backend of its scheme.", hint) from None
+    except (ValueError, OSError) as error:
+        raise _failed(url, error) from None
+    return files, path
 
 
 def _tried(url: str, call: Callable[[], Result]) -> Result:

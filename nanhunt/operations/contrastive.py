@@ -90,9 +90,21 @@ def _scores(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
     return sim_of(t) / options.temperature
 
 
+def _has_positive(t: Tensors) -> torch.Tensor:
+    """Whether the label is a column, and of features not the row itself."""
+    import torch
+
+    given, labels = _given_labels(t), labels_of(t)
+    if "sim" in t:
+        return given == labels
+    return (given == labels) & (labels != torch.arange(labels.shape[-1]))
+
+
 def _picked(t: Tensors, rows: torch.Tensor) -> torch.Tensor:
-    """The entry of each row's positive."""
-    return rows.gather(-1, labels_of(t)[..., None])[..., 0]
+    """The entry of each row's positive; NaN for a row without one, which then has itself to blame, not the others."""
+    import torch
+
+    return torch.where(_has_positive(t), rows.gather(-1, labels_of(t)[..., None])[..., 0], math.nan)
 
 
 def naive(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
@@ -147,11 +159,11 @@ def facts(block: Block) -> dict[str, Bools]:
     masks = main == "sim"  # there -inf leaves a pair out
     bad = stored[main].isnan() | (stored[main].isposinf() if masks else stored[main].isinf())
     lost = stored[main].isfinite() & (t[main].isposinf() if masks else t[main].isinf())
-    given, sim = _given_labels(t), sim_of(t)
+    sim = sim_of(t)
     return numpy_of({
         "not_finite": _touched(bad, masks),
         "cast_overflow": _touched(lost, masks) & ~_touched(bad, masks),
-        "no_positive": (given != labels_of(t)) | (_picked(t, sim) == -math.inf),
+        "no_positive": ~_has_positive(t) | (_picked(t, sim) == -math.inf),
         "scaled_overflow": (_scores(t, options).isinf() & ~sim.isneginf()).any(-1),
         "exp_overflow": _scores(t, options).exp().sum(-1).isinf(),
     })  # fmt: skip

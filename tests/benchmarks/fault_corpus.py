@@ -54,6 +54,7 @@ def judge(script: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
         copy = copied(script, Path(name))
         os.chdir(copy.parent)
+        sys.path.insert(0, str(copy.parent))
         found, _ = hunt(copy, Path(name) / "capture")
         if not found:
             return Outcome(title(script))

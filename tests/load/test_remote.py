@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from seeds import onnx
 
 import nanhunt
-from nanhunt.load import open_path, remote
+from nanhunt.load import find, open_path, remote
 
 pytest.importorskip("fsspec")
 WHOLE = torch.arange(300_000.0).reshape(300, 1000)
@@ -82,10 +82,10 @@ def test_a_checkpoint_with_its_index_and_a_missing_shard(tmp_path, server):
     url, _ = server
     bad = WHOLE.clone()
     bad[7, 3] = torch.nan
-    torch.save({"w": bad}, tmp_path / "1.bin")
-    (tmp_path / "x.index.json").write_text('{"weight_map": {"w": "1.bin", "v": "2.bin"}}')
+    torch.save({"a.weight": bad}, tmp_path / "1.bin")
+    (tmp_path / "x.index.json").write_text('{"weight_map": {"a.weight": "1.bin", "v": "2.bin"}}')
     report = nanhunt.check(f"{url}/x.index.json")
-    assert [(each.tensor, each.findings[0].rows) for each in report.tensors] == [("w", (7003,))]
+    assert [(each.tensor, each.findings[0].rows) for each in report.tensors] == [("a.weight", (7003,))]
     assert "2.bin does not exist" in report.errors[0].message
 
 
@@ -116,6 +116,22 @@ def test_any_file_system_of_fsspec(tmp_path):
         np.save(stream, np.array([[1.0, np.nan]], np.float32))
     (report,) = nanhunt.check("memory://dumps/x.npy").tensors
     assert report.findings[0].code == "NH001"
+
+
+def test_a_folder_is_searched(tmp_path):
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for name in ("step-2/x.npy", "step-10/x.npy", "notes.txt", ".hidden.npy", "skipped/x.npy"):
+        with files.open(f"/run/{name}", "wb") as stream:
+            if name.endswith(".npy"):
+                np.save(stream, np.ones((2, 3), np.float32))
+            else:
+                stream.write(b"hello")
+    found = find(["memory://run"], ["skipped*"])
+    assert found.files == ["memory:///run/step-2/x.npy", "memory:///run/step-10/x.npy"]
+    assert [what for _, what in found.passed_over] == ["text"]
+    assert len(nanhunt.check("memory://run").tensors) == 3
 
 
 def test_a_scheme_that_nobody_serves(refusal: object, tmp_path: Path) -> None:

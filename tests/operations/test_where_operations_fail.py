@@ -263,3 +263,30 @@ def test_shapes_that_do_not_fit_are_refused(judged, op, tensors, said):
     with pytest.raises(NanhuntError) as raised:
         told(judged, op, SINGLE, **tensors)
     assert said in raised.value.message + raised.value.hint
+
+
+def test_noise_is_drawn_where_no_file_holds_it_and_is_the_same_each_time(judged):
+    logits = torch.zeros(1, 4)
+    found = told(judged, "gumbel-softmax", HALF, {"draws": 4000}, logits=logits)
+    assert found == told(judged, "gumbel-softmax", HALF, {"draws": 4000}, logits=logits)
+    assert found == {"uniform-zero": (0,)}  # torch.rand in float16 gives 0, once in 2,048 draws
+    assert not told(judged, "gumbel-softmax", SINGLE, {"draws": 4000, "seed": 3}, logits=logits)
+
+
+def test_features_are_compared_with_each_other_and_never_with_themselves(judged):
+    found = told(judged, "contrastive", SINGLE, {"temperature": 0.005}, features=torch.eye(4))
+    assert found == {"maximum-of-self": (0, 1, 2, 3)}
+    labels = torch.tensor([1, 0, 3, 9])
+    assert told(judged, "contrastive", SINGLE, features=torch.eye(4), labels=labels) == {
+        "contrastive-without-positive": (3,)
+    }
+
+
+def test_a_deviation_of_two_moments_is_told_from_that_of_torch(judged):
+    values, mask = torch.tensor([[4096.0, 4097.0, 4098.0]]), torch.ones(1, 3)
+    assert told(judged, "masked-mean", SINGLE, {"std": True}, values=values, mask=mask) == {
+        "two-moment-deviation": (0,)
+    }
+    assert told(
+        judged, "masked-mean", SINGLE, {"std": True}, values=values, mask=torch.tensor([[1, 0, 0]])
+    ) == {"deviation-of-one": (0,)}
