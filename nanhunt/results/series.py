@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, cells_of, natural_key
+from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, natural_key
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
 PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2}
@@ -160,10 +160,13 @@ def runs(report: Report) -> list[Run]:
     found: dict[tuple[str, str], _Parts] = {}
     unread = tuple(error.file for error in report.errors)
     for tensor in report.tensors:
-        if "run" in tensor.coordinates:
-            key = (tensor.origin, str(tensor.coordinates["run"]))
-            found.setdefault(key, _Parts(*key, unread)).tensors.append(tensor)
-    for cell in (*report.cells, *cells_of(report.tensors)):
+        at = tensor.coordinates
+        if "run" in at:
+            key = (tensor.origin, str(at["run"]))
+            parts = found.setdefault(key, _Parts(*key, unread))
+            parts.tensors.append(tensor)
+            parts.count(at, tensor.stored_dtype, tensor.dtype, 1)
+    for cell in report.cells:
         key = (cell.origin, str(cell.at["run"]))
         found.setdefault(key, _Parts(*key, unread)).count(
             cell.at, cell.stored_dtype, cell.dtype, cell.tensors
@@ -195,10 +198,11 @@ class _Parts:
         """So many tensors at one place. Those of one dtype judged in several are counted once for each."""
         step, phase = at.get("step", at.get("epoch")), at.get("phase", "")
         self._epochs = self._epochs and "step" not in at
-        key = (step, phase, rank_of(at), at.get("layer"), stored, dtype)
+        rank = rank_of(at)
+        key = (step, phase, rank, at.get("layer"), stored, dtype)
         self._counts[key] = self._counts.get(key, 0) + tensors
         self._places.setdefault(_number(step), set()).add(str(at.get("path", "")))
-        self._ranks.update(filter(None, [rank_of(at)]))
+        self._ranks.update(filter(None, [rank]))
         self._layers.update({at.get("layer")} - {None})
 
     def run(self) -> Run:

@@ -265,7 +265,7 @@ def drawn(data, case: Case, count: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=3, deadline=None, phases=[Phase.generate])
 def test_a_verdict_is_what_pytorch_does(judged, case, dtype, data):
     count = data.draw(st.integers(1, 6))
     stored = {**drawn(data, case, count), **case.whole(count)}
@@ -383,7 +383,7 @@ SCREENED = (
 
 @pytest.mark.parametrize(("op", "options", "numbers", "width"), SCREENED)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, phases=[Phase.generate])
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
 def test_what_a_bound_proves_healthy_has_no_finding(judged, op, options, numbers, width, data):
     operation = OPERATIONS[op]
     stored = drawn(data, Case(op, entropy, entropy, numbers, width), data.draw(st.integers(1, 4)))
