@@ -183,7 +183,7 @@ def beside(file: str, name: str) -> str:
 
 
 def bytes_at(path: str) -> int | None:
-    """Of a file, or of all files in a folder that is a format; None where only opening it tells, 0 for none."""
+    """Of a file, or of all files in a folder that is a format; None where only opening tells, 0 for what is missing."""
     if path == STDIN or is_url(path):
         return None
     try:

@@ -172,7 +172,7 @@ def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterato
     sign = SIGNS[finding.severity].split()[0]
     yield f"**{sign} {plain(phrases.heading(finding, tensor))}**  \n{plain(phrases.message(finding, tensor))}"
     named = phrases.rows_named(finding, tensor)
-    if len(finding.rows) > FOLD_ABOVE:
+    if named and len(finding.rows) > FOLD_ABOVE:
         yield _details(phrases.plural(finding.count, phrases.unit(tensor)), plain(named))
     elif finding.count > 1 and named:
         yield plain(named)

@@ -110,9 +110,9 @@ def row_name(tensor: TensorReport, row: int) -> str:
 
 
 def rows_named(finding: Finding, tensor: TensorReport) -> str:
-    """E.g. "rows 3, 7 and 461 more"; "" when none is named."""
+    """E.g. "rows 3, 7 and 461 more"; "" when none is named, or all of many are meant."""
     names = [row_name(tensor, row) for row in finding.rows]
-    if not names:
+    if not names or finding.count == units(tensor) > len(names):  # all of them, as their count says
         return ""
     more = finding.count - len(names)
     tail = f" and {count(more)} more" if more > 0 else ""

@@ -191,7 +191,7 @@ def _numbers(page: Page, group: Sequence[TensorReport], verbosity: int) -> None:
     histogram = next((tensor.histogram for tensor in group if tensor.histogram), None)
     if histogram and (verbosity > 0 or any(tensor.findings for tensor in group)):
         page.gap()
-        dtypes = [tensor.dtype for tensor in group]
+        dtypes = list(dict.fromkeys(tensor.dtype for tensor in group))  # merged reports may share one
         for line in blocks.histogram(histogram, dtypes, first.role, page.width - 4, page.ascii):
             page.line((line, ""), indent=2)
 
@@ -221,7 +221,7 @@ def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, 
     style = STYLES[finding.severity]
     where = f" in {tensor.dtype}" if several else ""
     page.line((phrases.heading(finding, tensor) + where, style), indent=2)
-    if len(finding.rows) > 1 or finding.count > 1:
+    if phrases.rows_named(finding, tensor) and finding.count > 1:
         page.line((phrases.rows_named(finding, tensor), ""), indent=4)
     page.line((phrases.message(finding, tensor), ""), indent=4)
     working = [remedy for remedy in finding.remedies if remedy.works]

@@ -154,10 +154,14 @@ def _patch_lines(patch: Patch, step: int) -> list[str]:
 
 
 def _others(proof: Proof) -> str:
+    """Of the repaired piece alone: what is computed from it was not compared."""
+    if not proof.compared:
+        return "nothing of it was finite before"
     if not proof.changed:
-        return "nothing else changed"
+        return f"all {proof.compared:,} values of it that were finite before are the same"
     return (
-        f"{proof.changed:,} of {proof.compared:,} finite values changed by up to {proof.largest_change:.2g}"
+        f"{proof.changed:,} of {proof.compared:,} values of it that were finite before changed, "
+        f"by up to {proof.largest_change:.2g}"
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.load import NotNumbers, open_path
 from nanhunt.load.readers import objects
@@ -301,8 +302,6 @@ def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
     dense = torch.eye(3)
     content = {
         "fine": dense,
-        "sparse": dense.to_sparse(),
-        "csr": dense.to_sparse_csr(),
         "meta": torch.empty(2, 2, device="meta"),
         "quantized": torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
         "other": torch.zeros(2, dtype=torch.float8_e4m3fnuz),
@@ -311,12 +310,23 @@ def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
     container = open_path(save(tmp_path / "x.pt", content))
     assert list(container.tensors) == ["fine"]
     words = {name: error.message for name, error in container.refused.items()}
-    assert "not dense" in words["sparse"]
-    assert "not dense" in words["csr"]
     assert "meta" in words["meta"]
     assert "quantized" in words["quantized"]
     assert "float8_e4m3fnuz" in words["other"]
     assert "complex32" in words["half_complex"]
+
+
+@FORMS
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own sparse tensors
+def test_the_stored_values_of_sparse_tensors_are_checked(tmp_path, options):
+    bad = torch.diag(torch.tensor([1.0, torch.nan, 2.0]))
+    content = {"logits": bad.to_sparse(), "csr": bad.to_sparse_csr(), "csc": bad.to_sparse_csc()}
+    report = nanhunt.check(save(tmp_path / "x.pt", content, **options))
+    assert not report.errors
+    assert {each.tensor: each.findings[0].message for each in report.tensors} == dict.fromkeys(
+        content, "1 NaN of 3 values, the first at [1]"
+    )
+    assert {each.notes for each in report.tensors} == {("sparse: the values that are stored",)}
 
 
 @FORMS

@@ -85,3 +85,12 @@ def test_the_window_shows_every_value(golden, first, counts, dtype):
     view = scales.window(found, [dtype], "logits")
     assert sum(scales.total(found, found.positive, e, e + 1) for e in view) == sum(counts)
     assert len(view) >= scales.LEAST
+
+
+def test_rows_are_not_listed_where_all_are_meant() -> None:
+    import numpy as np
+
+    import nanhunt
+
+    (finding, *_), tensor = (report := nanhunt.check(np.full((3, 20, 4), np.nan))).findings, report.tensors[0]
+    assert (finding.count, phrases.rows_named(finding, tensor)) == (60, "")

@@ -52,12 +52,13 @@ _WRAPPERS = (
 """Calls whose first argument is the tensor itself."""
 _TYPED = ("_rebuild_from_type", "_rebuild_from_type_v2")
 """Calls of subclasses: a function, the subclass, the function's arguments."""
+_SPARSE = "_rebuild_sparse_tensor"
+"""Call of a layout and its parts: indices (of one or two kinds), then the values that are stored, then the shape."""
 _NO_VALUES = {
     "_rebuild_meta_tensor_no_storage": (
         "is a meta tensor: it has a shape and no values", "Save the model after its weights are loaded.",
     ),
     "_rebuild_qtensor": ("is quantized", "Save tensor.dequantize() instead."),
-    "_rebuild_sparse_tensor": ("is not dense (sparse)", "Save tensor.to_dense() instead."),
     "_rebuild_nested_tensor": ("is not dense (nested)", "Save tensor.to_padded_tensor(0.0) instead."),
 }  # fmt: skip
 """Calls of tensors that have no plain array of values: what they are, and the way to one."""
@@ -191,6 +192,8 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
     for name, owner in owners(content, tensors).items():
         tensors[name] = replace(tensors[name], owner=owner)
     numbers = plain_numbers(source, found.numbers)
+    for name in [name for name, tensor in tensors.items() if tensor.note]:
+        numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
     unread = {".".join(path): what for path, what in found.unread}
     return Container(source.file, tensors, form, refused, numbers, unread)
 
@@ -208,6 +211,8 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
     if value.made_by.module.startswith("numpy"):
         dtype, array = numpy_array(value, label)
         return Tensor(source.file, name, dtype, array.shape, lambda: array)
+    if value.made_by.name == _SPARSE:
+        return replace(_value(source, name, _stored_values(value), storage), note=_STORED)
     if value.made_by.name in _NO_VALUES:
         what, hint = _NO_VALUES[value.made_by.name]
         raise RefusedTensor(f"{label} {what}.", hint)
@@ -217,6 +222,19 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
         raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
     view.check()
     return Tensor(source.file, name, view.dtype, view.shape, view.read)
+
+
+_STORED = "sparse: the values that are stored"
+
+
+def _stored_values(value: Instance) -> Instance:
+    """The values of a sparse tensor, the last of its parts that is a tensor."""
+    match value.args:
+        case (_, tuple(parts), *_):
+            tensors = [part for part in parts if isinstance(part, Instance) and part.made_by.name != "Size"]
+            if tensors and tensors[-1].made_by.name != _SPARSE:
+                return tensors[-1]
+    raise Damaged("it holds a sparse tensor without values")
 
 
 def _unwrapped(value: Instance) -> Instance:
