@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
-from nanhunt.operations.attention_options import AttentionOptions
+from nanhunt.operations.attention.options import AttentionOptions
 from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.distance_options import DistanceOptions
@@ -24,7 +24,7 @@ _HOMES = {
     "values": "nanhunt.operations.values.operation:VALUES",
     "difference": "nanhunt.difference.operation:DIFFERENCE",
     "bce": "nanhunt.operations.bce.operation:BCE",
-    "attention": "nanhunt.operations.attention:ATTENTION",
+    "attention": "nanhunt.operations.attention.operation:ATTENTION",
     "function": "nanhunt.operations.function.operation:FUNCTION",
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from nanhunt.errors import NanhuntError
-from nanhunt.operations.attention import ATTENTION, AttentionOptions
+from nanhunt.operations.attention.operation import ATTENTION
+from nanhunt.operations.attention.options import AttentionOptions
 from nanhunt.results.report import Severity
 
 INF = math.inf

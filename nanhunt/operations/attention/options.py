@@ -1,4 +1,4 @@
-"""Attention's own options, beside its file: every command's flags are made from them before it starts."""
+"""Attention's own options: every command's flags are made from them before it starts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""The operation: what its tensors are called, and everything that is known of it in one object."""
+
+from __future__ import annotations
+
+from nanhunt.load.roles import Role
+from nanhunt.load.tensor import FLOATING, INTEGER
+from nanhunt.operations.attention import forms, plan
+from nanhunt.operations.attention.fixes import slots
+from nanhunt.operations.attention.options import AttentionOptions
+from nanhunt.operations.attention.rules import RULES
+from nanhunt.operations.operation import Operation
+
+ATTENTION = Operation(
+    name="attention",
+    what="Scaled dot-product attention: softmax(q k^T / sqrt(d) + mask) v, query by query.",
+    unit="row",
+    fused_call="F.scaled_dot_product_attention",
+    roles=(
+        Role(
+            "query", r"(.*[_-])?(q|query|queries)([_-]states?)?", FLOATING,
+            what="(..., heads, L, D) float", gradient="unit",
+        ),
+        Role(
+            "key", r"(.*[_-])?(k|keys?)([_-]states?)?", FLOATING,
+            what="(..., heads or fewer, S, D) float", gradient="group",
+        ),
+        Role(
+            "value", r"(.*[_-])?(v|values?)([_-]states?)?", FLOATING, required=False,
+            what="(..., heads or fewer, S, Dv) float", gradient="group",
+        ),
+        Role(
+            "attn_mask", r"((attn|attention|causal)[_-]?)?mask|attn[_-]?bias", FLOATING + INTEGER, required=False,
+            what="broadcast to (..., heads, L, S): bool, or float that is added to the scores",
+        ),
+    ),
+    options=AttentionOptions,
+    plan=plan.plan,
+    forms={
+        "naive": forms.naive, "scale-first": forms.scale_first, "exp-by-hand": forms.exp_by_hand,
+        "finite-mask": forms.finite_mask, "fused": forms.fused,
+    },
+    truth=forms.truth,
+    facts=plan.facts,
+    rules=RULES,
+    slots=slots,
+    scale=forms.scale,
+    isolate=plan.isolate,
+    shapes={"query": (8, 128, 64), "key": (8, 128, 64), "value": (8, 128, 64), "attn_mask": (128, 128)},
+)  # fmt: skip

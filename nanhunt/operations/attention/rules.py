@@ -1,0 +1,159 @@
+"""What goes wrong with a row of attention, from the input to the last digit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.dtypes.formats import FORMATS
+from nanhunt.operations.attention.fixes import FLOAT32, NAN_TO_NUM, OVERFLOWS, SDPA
+from nanhunt.operations.operation import Facts, Unit
+from nanhunt.operations.rule import Rule
+from nanhunt.results.report import Severity
+
+if TYPE_CHECKING:
+    from nanhunt.operations.operation import Behaviour, Bools
+
+
+def _says(form: str) -> Callable[[Unit], str]:
+    def text(unit: Unit) -> str:
+        return (
+            unit.first_bad(form)
+            or f"{form} gives {unit.value(form):.6g}, the truth is {unit.value('truth'):.6g}"
+        )
+
+    return text
+
+
+def _empty_row(unit: Unit) -> str:
+    return f"the mask leaves none of {unit.cast['key'].shape[-2]:,} keys: max = -inf, and -inf - -inf = NaN"
+
+
+def _product_overflows(unit: Unit) -> str:
+    exact = unit.cast["query"].double() @ unit.cast["key"].double().mT
+    largest = float(exact.abs().max())
+    limit = FORMATS[str(unit.cast["query"].dtype).removeprefix("torch.")].max
+    return f"q @ k.mT reaches {largest:.6g} > {limit:.6g} in {unit.dtype}, before it is scaled"
+
+
+def _mask_becomes_infinite(unit: Unit) -> str:
+    stored, cast = unit.stored["attn_mask"], unit.cast["attn_mask"]
+    changed = cast.isinf() & stored.isfinite()
+    return (
+        f"{int(changed.sum()):,} mask entries of {float(stored[changed][0]):.6g} become -inf in {unit.dtype}"
+    )
+
+
+def _not_finite(unit: Unit) -> str:
+    counts = {
+        name: int((~each.isfinite()).sum()) for name, each in unit.stored.items() if name != "attn_mask"
+    }
+    return ", ".join(
+        f"{count:,} values of {name} are NaN or infinite" for name, count in counts.items() if count
+    )
+
+
+def _overflows_in_cast(unit: Unit) -> str:
+    for name, each in unit.cast.items():
+        lost = (
+            each.isinf() & unit.stored[name].isfinite() if each.is_floating_point() else each.bool() & False
+        )
+        if bool(lost.any()):
+            return f"{name} {float(unit.stored[name][lost][0]):.6g} becomes infinite in {unit.dtype}"
+    return ""
+
+
+def _fails(behaviour: Behaviour) -> Bools:
+    return behaviour.bad_value | behaviour.bad_gradient
+
+
+def _input(f: Facts) -> Bools:
+    """Rows whose input is at fault, which has a finding of its own."""
+    return f.own["not_finite"] | f.own["cast_overflow"]
+
+
+def _naive_fails_otherwise(f: Facts) -> Bools:
+    """What no more telling rule explains."""
+    return _fails(f.naive) & ~f.own["empty"] & ~f.own["product_overflow"] & ~_input(f)
+
+
+_E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
+_OP = "attention"
+RULES: tuple[Rule[Facts, Unit, Any], ...] = (
+    Rule(
+        "NH601", "attention-input-not-finite", _E,
+        "A query, or a key or value of its head, is NaN or infinite.",
+        "Every score that it takes part in is NaN, and the softmax makes the whole row NaN.",
+        "Find what produced it (nanhunt run names the operation); no attention can repair it.",
+        operation=_OP, holds=lambda f: f.own["not_finite"], arithmetic=_not_finite, input_at_fault=True,
+    ),
+    Rule(
+        "NH602", "attention-cast-overflow", _E,
+        "A query, key or value that is finite in the file is infinite in the chosen dtype.",
+        "It is beyond the format's largest number, so the cast destroys it before any product.",
+        "Keep the projections in float32 or bfloat16.",
+        operation=_OP, holds=lambda f: f.own["cast_overflow"], arithmetic=_overflows_in_cast, input_at_fault=True,
+    ),
+    Rule(
+        "NH603", "attention-not-finite", _E,
+        "Even F.scaled_dot_product_attention is not finite, or its gradient is not.",
+        "The numbers of this row leave no finite result in the dtype.",
+        "Compute the attention in a wider dtype, or normalise query and key.",
+        operation=_OP, holds=lambda f: _fails(f.fused) & ~_input(f), arithmetic=_says("fused"), fixes=(FLOAT32,),
+    ),
+    Rule(
+        "NH604", "fully-masked-query", _W,
+        "The mask leaves no key to this query.",
+        "The softmax over nothing is 0/0: softmax gives NaN, PyTorch's own attention a row of 0.",
+        "Call F.scaled_dot_product_attention with the mask, or leave such queries (padding) out.",
+        operation=_OP, holds=lambda f: f.own["empty"] & _fails(f.naive),
+        arithmetic=_empty_row, fixes=(SDPA, NAN_TO_NUM),
+    ),
+    Rule(
+        "NH605", "score-overflow", _W,
+        "The product q @ k.mT overflows before it is scaled.",
+        "inf - inf in the softmax is NaN, although the scaled score would have been moderate.",
+        "Scale q first, or call F.scaled_dot_product_attention, which adds up in float32.",
+        operation=_OP, holds=lambda f: f.own["product_overflow"] & _fails(f.naive) & ~_input(f),
+        arithmetic=_product_overflows, fixes=OVERFLOWS,
+    ),
+    Rule(
+        "NH606", "naive-attention-not-finite", _W,
+        "softmax(q @ k.mT * scale + mask) @ v is not finite, or its gradient is not.",
+        "An operation on the way from the scores to the output leaves the format.",
+        "Call F.scaled_dot_product_attention.",
+        operation=_OP, holds=_naive_fails_otherwise, arithmetic=_says("naive"), fixes=OVERFLOWS,
+    ),
+    Rule(
+        "NH607", "mask-becomes-infinite", _N,
+        "A finite entry of the additive mask is -inf in the chosen dtype.",
+        "finfo(float32).min and -1e9 are beyond float16: a row of them, harmless before, is now masked everywhere.",
+        "Use a bool mask, or torch.finfo of the dtype that the scores have.",
+        operation=_OP, holds=lambda f: f.own["mask_cast"] & f.own["empty"], arithmetic=_mask_becomes_infinite,
+    ),
+    Rule(
+        "NH608", "exp-of-scores-overflow", _N,
+        "The exp of a score overflows: a softmax spelled by hand would be NaN.",
+        "exp(x) without the row maximum subtracted is inf beyond the format's limit.",
+        "Use softmax or F.scaled_dot_product_attention, which subtract it.",
+        operation=_OP, holds=lambda f: f.own["exp_overflow"] & ~_input(f),
+        arithmetic=_says("exp-by-hand"), fixes=(SDPA,),
+    ),
+    Rule(
+        "NH609", "mean-of-masked-values", _N,
+        "With a mask of large finite numbers this query gets an average of values that it must not see.",
+        "Where every score has the same large negative number added, the numbers themselves are rounded away and the "
+        "softmax is uniform.",
+        "Use a bool mask with F.scaled_dot_product_attention, which gives 0.",
+        operation=_OP, holds=lambda f: f.own["empty"] & f.by["finite-mask"].wrong, arithmetic=_says("finite-mask"),
+        fixes=(SDPA,),
+    ),
+    Rule(
+        "NH610", "attention-imprecise", _N,
+        "The handwritten output is finite, and off by more than the rounding of its scores.",
+        "Scores of large magnitude are rounded before their differences are taken.",
+        "Call F.scaled_dot_product_attention, or compute the scores in float32.",
+        operation=_OP, holds=lambda f: f.naive.wrong & ~f.fused.wrong, arithmetic=_says("naive"),
+        fixes=(SDPA, FLOAT32),
+    ),
+)  # fmt: skip
