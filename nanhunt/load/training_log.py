@@ -11,6 +11,8 @@ from typing import Any
 from nanhunt.load.tree import coordinates
 from nanhunt.results.report import Logged
 
+NAME = "trainer_state.json"
+"""As transformers' Trainer calls it."""
 _NAMES = ("loss", "grad_norm")
 _BEFORE = 2
 """Entries kept before the first that is not finite, or before the last."""
@@ -23,7 +25,7 @@ def logged(files: Iterable[str], layout: str | None = None) -> Iterator[Logged]:
     """
     newest: dict[str, tuple[int, str]] = {}
     for file in files:
-        if Path(file).name == "trainer_state.json":
+        if Path(file).name == NAME:
             at = coordinates(file, "", layout)
             run, step = str(at.get("run", "")), int(at.get("step", 0))
             newest[run] = max(newest.get(run, (-1, "")), (step, file))

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import PurePath
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path
+from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.source import bytes_at
 from nanhunt.load.tensor import Tensor
-from nanhunt.load.training_log import logged
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
 from nanhunt.operations.operation import Described
@@ -81,10 +81,9 @@ class Survey:
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
-        yield _not_looked_at(*found.passed_over)
         beside = [file for file, _ in found.passed_over]
-        calls = read_call_order(beside)
-        yield Report(logged=tuple(logged(beside, self.options.layout)))
+        calls, log = read_call_order(beside), tuple(training_log.logged(beside, self.options.layout))
+        yield replace(_not_looked_at(*_unread(found.passed_over, bool(log))), logged=log)
         judged = False
         for report in self._files(found.files):
             judged = judged or bool(report.tensors or report.errors)
@@ -189,6 +188,11 @@ def _alone(
     """One file, judged by whoever unpickles this; and why there is nothing to judge in it, if so."""
     survey = Survey(common, compares, lambda _: options, executor=Fastest(1), operation=operation)
     return survey.path(file), survey._empty.get(file)
+
+
+def _unread(passed_over: Iterable[tuple[str, str]], logs: bool) -> Iterator[tuple[str, str]]:
+    """Without the trainer's logs where those were read: the newest of a run holds what the older ones do."""
+    return (part for part in passed_over if not (logs and PurePath(part[0]).name == training_log.NAME))
 
 
 def _not_looked_at(*parts: tuple[str, str]) -> Report:

@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import nanhunt
 from nanhunt.load.training_log import logged
 
 
@@ -45,3 +47,14 @@ def test_a_damaged_log_says_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trainer_state.json"
     path.write_text(text)
     assert not list(logged([str(path), str(tmp_path / "gone" / "trainer_state.json")]))
+
+
+def test_what_was_read_is_not_among_what_was_not_looked_at(tmp_path: Path) -> None:
+    written(tmp_path, 1, [3.0])
+    written(tmp_path, 2, [3.0, 2.0])
+    (tmp_path / "checkpoint-2" / "config.json").write_text("{}")
+    for step in (1, 2):
+        np.save(tmp_path / f"checkpoint-{step}" / "weights.npy", np.ones((2, 2), np.float32))
+    report = nanhunt.check(tmp_path)
+    assert [Path(item.file).name for item in report.not_looked_at] == ["config.json"]
+    assert [line.values for line in report.logged if line.name == "loss"] == [(3.0, 2.0)]
