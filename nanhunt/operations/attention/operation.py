@@ -21,6 +21,11 @@ ATTENTION = Operation(
             what="(..., heads, L, D) float", gradient="unit",
         ),
         Role(
+            "scores", r"(.*[_-])?(attn|attention)[_-]?(scores?|logits)|scores", FLOATING, dimensions=2, required=False,
+            replaces=("query", "key"), gradient="unit",
+            what="(..., heads, L, S) float, scaled, before the softmax; used where query or key is not there",
+        ),
+        Role(
             "key", r"(.*[_-])?(k|keys?)([_-]states?)?", FLOATING,
             what="(..., heads or fewer, S, D) float", gradient="group",
         ),
