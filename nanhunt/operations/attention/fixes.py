@@ -49,17 +49,17 @@ def _slots_of_scores(problem: Any) -> Mapping[str, str]:
     valued, shared = "value" in tensors, problem.plan.groups and problem.plan.groups[-1] > 1
     lower = "torch.ones(scores.shape[-2:], dtype=torch.bool).tril()"
     masked = _masked_scores(options.causal, "attn_mask" in tensors, _keep(problem), lower)
-    keys = "*value.shape[:-1]" if valued else "*scores.shape[:-2], scores.shape[-1]"
-    eye = "torch.eye(scores.shape[-1], dtype=scores.dtype).expand(*scores.shape[:-2], -1, -1)"
+    identity = "v = torch.eye(scores.shape[-1]).to(scores{cast}).expand(*scores.shape[:-2], -1, -1)\n"
+    v = "value{cast}" if valued else "v"
+    zeros = f"q, k = {v}.new_zeros(*scores.shape[:-1], 1), {v}.new_zeros(*{v}.shape[:-1], 1)\n"
     return {
-        "query": "q", "key": "k", "value": "value{cast}" if valued else eye,
-        "before": f"scores = scores{{cast}}\n{masked}q = scores.new_zeros(*scores.shape[:-1], 1)\n"
-        f"k = scores.new_zeros({keys}, 1)\n",
-        "attn_mask": ", attn_mask=scores",
+        "query": "q", "key": "k", "value": v,
+        "before": masked + ("" if valued else identity) + "# Of 0, they add nothing to the scores.\n" + zeros,
+        "attn_mask": ", attn_mask=scores{cast}",
         "options": ", enable_gqa=True" if shared else "",
         "scores": "",
         "masked": masked,
-        "weighted": "scores.softmax(-1)" + (" @ value{cast}" if valued else ""),
+        "weighted": "scores.softmax(-1)" + (f" @ {v}" if valued else ""),
     }  # fmt: skip
 
 
@@ -84,7 +84,9 @@ def _mask_argument(causal: bool, has_mask: bool, keep: str) -> str:
 def _masked_scores(causal: bool, has_mask: bool, keep: str, lower: str) -> str:
     lines = []
     if has_mask:
-        lines.append(f"scores.masked_fill(~({keep}), -torch.inf)" if keep else "scores + attn_mask")
+        lines.append(
+            f"scores.masked_fill(~({keep}), -torch.inf)" if keep else "scores{cast} + attn_mask{cast}"
+        )
     if causal:
         lines.append(f"scores.masked_fill(~{lower}, -torch.inf)")
     return "".join(f"scores = {line}\n" for line in lines)
