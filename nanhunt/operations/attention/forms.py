@@ -137,19 +137,16 @@ def _fused_of_scores(scores: torch.Tensor, t: Tensors) -> torch.Tensor:
     import torch
     import torch.nn.functional as F
 
-    given = t.get("value")
-    v = (
-        torch.eye(scores.shape[-1], dtype=scores.dtype).expand(scores.shape[0], -1, -1)
-        if given is None
-        else given
-    )
+    v = t.get("value")
+    if v is None:
+        v = torch.eye(scores.shape[-1], dtype=scores.dtype).expand(len(scores), -1, -1)
     q, k = scores.new_zeros(*scores.shape[:-1], 1), scores.new_zeros(*v.shape[:-1], 1)
     return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=scores[None])[0]
 
 
 def _values(t: Tensors) -> torch.Tensor:
     """The values; where a file has none, the keys stand in: what goes wrong is decided by the scores."""
-    return t.get("value", t["key"])
+    return t["value"] if "value" in t else t["key"]
 
 
 def _true_scores(t: Tensors, options: AttentionOptions) -> torch.Tensor:
