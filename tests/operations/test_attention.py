@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.attention.operation import ATTENTION
 from nanhunt.operations.attention.options import AttentionOptions
@@ -222,3 +223,23 @@ def test_scores_beside_a_query_and_its_key_are_left_aside(judged):
 def test_scores_that_do_not_fit_are_refused(judged, shapes):
     with pytest.raises(NanhuntError, match="do not fit"):
         judged(ATTENTION, AttentionOptions(), **{name: torch.zeros(shape) for name, shape in shapes.items()})
+
+
+def test_scores_have_no_scale_any_more(judged):
+    with pytest.raises(NanhuntError, match=r"--scale 0\.5 multiplies"):
+        judged(ATTENTION, AttentionOptions(scale=0.5), scores=torch.zeros(2, 3, 4))
+
+
+def test_what_scores_are_taken_for_is_told(judged):
+    scores, q = torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4)
+    assert "as they enter the softmax" in str(judged(ATTENTION, AttentionOptions(), scores=scores))
+    both = str(judged(ATTENTION, AttentionOptions(), query=q, key=q, scores=scores))
+    assert "left aside" in both
+    assert "softmax: scaled" not in str(judged(ATTENTION, AttentionOptions(), query=q, key=q))
+
+
+def test_a_dump_of_scores_under_their_usual_name_is_found():
+    scores = torch.zeros(1, 2, 3, 3)
+    scores[0, 1, 2] = -INF
+    report = nanhunt.check({"layer.0.attn_scores": scores, "layer.1.attn_scores": scores + 1}, op="attention")
+    assert [each.rows for each in report.findings if each.name == "fully-masked-query"] == [(5,), (5,)]

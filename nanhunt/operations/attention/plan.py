@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.attention import forms
@@ -23,10 +23,11 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Pl
 
     query (..., H, L, D), key (..., H or fewer, S, D), value (..., H or fewer, S, Dv), attn_mask broadcast to
     (..., H, L, S). Scores (..., H, L, S) stand for query and key where these are not there. Raises NanhuntError for
-    shapes that F.scaled_dot_product_attention refuses as well, and for scores beside a query without a key.
+    shapes that F.scaled_dot_product_attention refuses as well, for scores beside a query without a key, and for a scale
+    of scores.
     """
     if forms.by_scores(shapes):
-        return _plan_of_scores(shapes)
+        return _plan_of_scores(shapes, options)
     query, key = shapes["query"], shapes["key"]
     value = shapes.get("value", key)
     if min(map(len, (query, key, value))) < 2 or len(query) != len(key) or key[:-1] != value[:-1]:
@@ -46,7 +47,12 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Pl
     return Plan(groups, (query[-2],), sliced)
 
 
-def _plan_of_scores(shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+def _plan_of_scores(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Plan:
+    if options.scale:
+        raise NanhuntError(
+            f"--scale {options.scale:g} multiplies q @ k.mT, and scores are taken as they enter the softmax.",
+            "Leave it out, or name the query and the key: --role query=NAME --role key=NAME.",
+        )
     scores = shapes["scores"]
     value = shapes.get("value", (*scores[:-2], scores[-1], 1))
     if "query" in shapes or len(value) != len(scores) or value[-2] != scores[-1]:
@@ -85,6 +91,15 @@ def _sliced_mask(
     heads = lead[-1]
     split = groups[-2:] if heads > 1 else (1, 1)
     return Sliced((*lead[:-1], *split, *mask[-2:]), 2)
+
+
+def assumes(problem: Any) -> str:
+    """What scores are taken for, or why they are left aside."""
+    if "scores" not in problem.tensors:
+        return ""
+    if forms.by_scores(problem.tensors):
+        return "scores are taken as they enter the softmax: scaled already, -inf where a key takes no part"
+    return "the scores are left aside: they are computed from query and key"
 
 
 def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:
