@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
@@ -23,7 +22,7 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.operations.caller import defaults_of_libraries
 from nanhunt.operations.choosing import asked, of_code
 from nanhunt.operations.operation import Described
-from nanhunt.options import Option, again, declared, make, one_of, option
+from nanhunt.options import again, declared, explained, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference
 from nanhunt.results.report import Report, merge
@@ -85,20 +84,10 @@ def _with_keywords(
             [first.replace(kind=first.POSITIONAL_ONLY), *rest], return_annotation="Report"
         )
         judge.__annotations__ = {each.name: each.annotation for each in (first, *rest)} | {"return": "Report"}
-        judge.__doc__ = f"{function.__doc__}\n    Keywords:\n{_explained(known.values())}"
+        judge.__doc__ = f"{function.__doc__}\n    Keywords:\n{explained(keywords)}"
         return judge
 
     return decorate
-
-
-def _explained(options: Iterable[Option]) -> str:
-    indent = " " * 8
-    return "\n".join(
-        textwrap.fill(
-            f"{option.name}: {option.full_help}", 100, initial_indent=indent, subsequent_indent=indent + "  "
-        )
-        for option in options
-    )
 
 
 @_with_keywords(Keywords)

@@ -1,15 +1,16 @@
 """How an option is declared: once, as a field of a frozen dataclass, in the room that reads it.
 
 To add one, write ``name: type = option(default, help=...)`` in the class of its room (``ReadOptions``,
-``JudgeOptions``, an operation's own, ``ReportOptions``, or ``OutputOptions`` for the command line alone), and read
-``options.name`` there. Its flag with help and completion, its key in pyproject.toml, its keyword of
-``nanhunt.check`` and the refusal of wrong values all come from that line.
+``JudgeOptions``, an operation's own, ``ReportOptions``, ``WatchOptions``, or ``OutputOptions`` for the command line
+alone), and read ``options.name`` there. Its flag with help and completion, its key in pyproject.toml, its keyword of
+``nanhunt.check`` or ``nanhunt.watch`` and the refusal of wrong values all come from that line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import numbers
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class Option:
     """What people type for a choice, to ask whether they meant it."""
     suggestions: Callable[[], Iterable[str]] | None = None
     """Values to complete, where there are more than the choices."""
+    spelled: str = ""
+    """What flag and key are called where Python has no such name: "continue"."""
     short: str = ""
     """A flag of one letter: "-q"."""
     at_least: float | None = None
@@ -60,7 +63,7 @@ class Option:
     @property
     def key(self) -> str:
         """As a configuration file spells it: "label-smoothing"."""
-        return self.name.replace("_", "-")
+        return self.spelled or self.name.replace("_", "-")
 
     @property
     def full_help(self) -> str:
@@ -92,6 +95,7 @@ def option(
     choices: Collection[str] = (),
     spellings: Mapping[str, str] | None = None,
     suggestions: Callable[[], Iterable[str]] | None = None,
+    spelled: str = "",
     short: str = "",
     at_least: float | None = None,
     at_most: float | None = None,
@@ -103,8 +107,8 @@ def option(
     """A dataclass field that is an option; what the arguments mean is told in ``Option``."""
     known = Option(
         default=default, help=help, metavar=metavar, choices=choices, spellings=spellings or {},
-        suggestions=suggestions, short=short, at_least=at_least, at_most=at_most, with_commas=with_commas,
-        is_setting=is_setting, is_flag=is_flag, is_number=is_number,
+        suggestions=suggestions, spelled=spelled, short=short, at_least=at_least, at_most=at_most,
+        with_commas=with_commas, is_setting=is_setting, is_flag=is_flag, is_number=is_number,
     )  # fmt: skip
     # To a type checker the field is its default; what dataclasses see is a Field.
     field: T = dataclasses.field(default=default, metadata={_METADATA: known})
@@ -165,6 +169,17 @@ def as_written(options: object) -> dict[str, object]:
     """Options by name, sorted, as reports hold them: JSON's own types."""
     values = {name: getattr(options, name) for name in sorted(declared(type(options)))}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def explained(kind: Any) -> str:
+    """The options of a class and what each means, as a docstring lists keywords."""
+    indent = " " * 8
+    return "\n".join(
+        textwrap.fill(
+            f"{option.name}: {option.full_help}", 100, initial_indent=indent, subsequent_indent=indent + "  "
+        )
+        for option in declared(kind).values()
+    )
 
 
 def _converted(option: Option, value: object, name: str) -> Any:

@@ -30,6 +30,7 @@ class WithPenalty(CrossEntropyOptions):
 
     z_loss: float = option(0.25, help="Times the squared log of the normaliser.", at_least=0.0)
     norm: str = option("rows", help="What the mean counts.", choices=("rows", "tokens"))
+    class_: str = option("all", spelled="class", help="Which one is judged.")
 
 
 def given(*arguments: str) -> WithPenalty:
@@ -66,6 +67,13 @@ def test_it_is_a_key_also_by_path(tmp_path: Path) -> None:
     with pytest.raises(NanhuntError) as raised:
         given("--config", str(settings))
     assert "Did you mean z-loss?" in raised.value.hint
+
+
+def test_flag_and_key_may_be_a_word_that_python_keeps_for_itself(tmp_path: Path) -> None:
+    assert given("--class", "cat").class_ == "cat"
+    settings = tmp_path / "settings.toml"
+    settings.write_text('class = "cat"\n')
+    assert given("--config", str(settings)).class_ == "cat"
 
 
 def test_it_is_a_keyword_with_help() -> None:

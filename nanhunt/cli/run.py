@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,14 @@ import typer
 from typer.core import TyperCommand
 
 from nanhunt.cli import output as files
+from nanhunt.cli.options import Given, command
 from nanhunt.errors import NanhuntError
+from nanhunt.watch.options import RunOptions, WatchOptions
 
 if TYPE_CHECKING:
-    from nanhunt.watch.family import Family
+    from nanhunt.watch.family import Family, Orders
     from nanhunt.watch.incident import Incident
+    from nanhunt.watch.runner import Script
     from nanhunt.watch.session import Session
 
 
@@ -48,38 +52,17 @@ def _marked(args: list[str], valued: set[str]) -> list[str]:
 
 def register(app: typer.Typer) -> None:
     """Add ``run`` to the application."""
-    app.command("run", cls=RunCommand, context_settings={"allow_extra_args": True})(run)
+    command(app, WatchOptions, RunOptions, cls=RunCommand)(run)
 
 
 def run(
-    context: typer.Context,
-    script: Annotated[
-        str, typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Script to run, - for standard input.")
-    ] = "",
+    given: Given,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Script to run, - for standard input."),
+    ] = None,
     module: Annotated[
         str, typer.Option("-m", metavar="MODULE", help="Run a module instead, as python -m does.")
-    ] = "",
-    keep_going: Annotated[
-        bool, typer.Option("--continue", help="Report and let the script run on instead of stopping it.")
-    ] = False,
-    max_reports: Annotated[int, typer.Option(min=1, help="Reports in all, with --continue.")] = 5,
-    every_op: Annotated[
-        bool,
-        typer.Option("--every-op", help="Look at every operation from the start, inference too; slower."),
-    ] = False,
-    format: Annotated[str, typer.Option(help="What to write to standard error: text or json.")] = "text",
-    output: Annotated[
-        list[str] | None, typer.Option(help="Also write the report to FILE; .json or text by its suffix.")
-    ] = None,
-    capture_dir: Annotated[
-        str, typer.Option(help="Where to put tensors of a failing step.")
-    ] = "nanhunt-capture",
-    patch: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="Write the proven fix there, as a diff for git apply."),
-    ] = "",
-    tensorboard: Annotated[
-        str, typer.Option(metavar="DIR", help="Log loss, gradient norm, largest logit and headroom per step.")
     ] = "",
 ) -> None:
     """Run a training script and, at its first NaN or infinity, name the operation and line that made it.
@@ -87,30 +70,44 @@ def run(
     The script behaves as always. It is stopped with exit code 1 at the first bad step, unless --continue is given;
     otherwise the exit code is its own.
     """
-    if not script and not module:
-        raise NanhuntError("no script was given", "Try: nanhunt run train.py [ARGUMENTS]...")
-    if format not in ("text", "json"):
-        raise NanhuntError(f"there is no format {format!r} here", "Use --format text or --format json.")
-    from nanhunt.watch.runner import Script, exit_code, prepare
+    options = given.part(RunOptions)
+    orders = _orders(given, options)
+    from nanhunt.watch.runner import exit_code, prepare
 
-    arguments = (script, *context.args) if module and script else tuple(context.args)
-    what = Script(module or script, tuple(arguments), bool(module))
+    what = _script(words or [], module)
     start = prepare(what)
-    from nanhunt.watch.family import Family, Orders
+    from nanhunt.watch.family import Family
     from nanhunt.watch.session import Session, Settings
 
-    settings = Settings(keep_going, max_reports, every_op, capture_dir)
-    session = Session(settings, report=_tell if format == "text" else _hold)
-    orders = Orders(keep_going, max_reports, every_op, str(Path(capture_dir).absolute()), format != "text")
+    session = Session(given.part(Settings), report=_tell if options.format == "text" else _hold)
     with Family(orders, session) as family:
-        with _logging(session, tensorboard), session:
+        with _logging(session, session.settings.tensorboard), session:
             code = exit_code(start, session.raised)
         code = code or family.found  # it went on (--continue), caught the stop, or a child found something
         if family.is_first:
-            _write(session, family, what.name, code, format, output or [])
-            if patch:
-                _write_patch(patch, [*session.incidents, *(item for _, item in family.reports())])
+            _write(session, family, what.name, code, options)
     raise typer.Exit(code)
+
+
+def _script(words: Sequence[str], module: str) -> Script:
+    """Raises NanhuntError where there is none."""
+    from nanhunt.watch.runner import Script
+
+    if module:
+        return Script(module, tuple(words), module=True)
+    if not words or not words[0]:
+        raise NanhuntError("no script was given", "Try: nanhunt run train.py [ARGUMENTS]...")
+    return Script(words[0], tuple(words[1:]))
+
+
+def _orders(given: Given, options: RunOptions) -> Orders:
+    """For child processes, which may work in other folders."""
+    from nanhunt.watch.family import Orders
+
+    orders = given.part(Orders)
+    return replace(
+        orders, capture_dir=str(Path(orders.capture_dir).absolute()), quiet=options.format != "text"
+    )
 
 
 def _write_patch(path: str, incidents: Sequence[Incident | dict[str, Any]]) -> None:
@@ -136,7 +133,7 @@ def _hold(incident: Incident) -> None:
     """With --format json everything is written at the end, as one document."""
 
 
-def _logging(session: Session, folder: str) -> AbstractContextManager[object]:
+def _logging(session: Session, folder: str | None) -> AbstractContextManager[object]:
     if not folder:
         return nullcontext()
     from nanhunt.watch.tensorboard import Log
@@ -153,9 +150,7 @@ def _for_rank(path: str) -> str:
     return str(file.with_name(f"{file.stem}-rank-{os.environ['RANK']}{file.suffix}"))
 
 
-def _write(
-    session: Session, family: Family, script: str, code: int, format: str, outputs: Sequence[str]
-) -> None:
+def _write(session: Session, family: Family, script: str, code: int, options: RunOptions) -> None:
     from nanhunt.watch.family import say
     from nanhunt.watch.message import all_clear, incident_text, run_json
 
@@ -167,9 +162,11 @@ def _write(
     every_op, processes = session.settings.every_op, sum(map(bool, steps))
     clear = all_clear(sum(steps), every_op, code, processes, session.unlooked)
     text = "".join([*map(incident_text, session.incidents), *(text for text, _ in children)]) or clear
-    for path in outputs:
+    for path in options.output:
         files.write(_for_rank(path), document if path.endswith(".json") else text)
-    if format == "json":
+    if options.format == "json":
         say(document)
     elif not family.found:
         say(clear)
+    if options.patch:
+        _write_patch(options.patch, incidents)

@@ -149,7 +149,12 @@ def _through_file(
             copy(stream)
             stream.flush()
         except OSError as error:
+            if error.errno is None:  # not the system's: what reads the format says so of damaged data
+                raise
             hint = "Set TMPDIR to a folder with room."
-            raise NanhuntError(f"{source.name} could not be unpacked into {folder}: {error}.", hint) from None
+            reason = error.strerror or "the system refused it"
+            raise NanhuntError(
+                f"{source.name} could not be unpacked into {folder}: {reason}.", hint
+            ) from None
         written = os.fstat(stream.fileno()).st_size // dtype.itemsize
         return _map(stream, dtype, written, 0) if written else np.empty(0, dtype)

@@ -13,9 +13,9 @@ def load_ipython_extension(shell: Any) -> None:
 
     def watched(line: str, cell: str) -> None:
         """Watch this cell: ``%%nanhunt [--every-op] [--continue]``."""
-        from nanhunt.watch.callbacks import Watch
+        from nanhunt.watch import watch
 
-        with Watch(**settings(line)):
+        with watch(**settings(line)):
             shell.run_cell(cell)
 
     shell.register_magic_function(watched, "cell", "nanhunt")

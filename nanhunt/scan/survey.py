@@ -78,13 +78,13 @@ class Survey:
         _check_layout(found.files, self.options.layout)
         if self.part:
             found.files = self.part.of_files(found.files)
+        sizes = [bytes_at(file) for file in found.files]
+        times = max(1, len(self.options.dtype))
+        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         yield _not_looked_at(*found.passed_over)
         beside = [file for file, _ in found.passed_over]
         calls = read_call_order(beside)
         yield Report(logged=tuple(logged(beside, self.options.layout)))
-        sizes = [bytes_at(file) for file in found.files]
-        times = max(1, len(self.options.dtype))
-        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
         judged = False
         for report in self._files(found.files):
             judged = judged or bool(report.tensors or report.errors)

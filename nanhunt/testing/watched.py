@@ -16,7 +16,6 @@ from nanhunt.errors import NanhuntError
 from nanhunt.render import render
 from nanhunt.results.report import Report, merge
 from nanhunt.testing.captured import Capture, Captured
-from nanhunt.watch.callbacks import Watch
 from nanhunt.watch.message import incident_text
 
 
@@ -24,7 +23,7 @@ def watched(item: pytest.Item, marker: pytest.Mark | None) -> Generator[None, ob
     """Runs the test between, as a hook wrapper does. Fails it where it passes with a bad number."""
     dtypes, op = _asked(marker)
     # One report a test: what comes after the first is its consequence.
-    watch = Watch(keep_going=True, max_reports=1, capture_dir=_folder(item), report=_kept)
+    watch = nanhunt.watch(keep_going=True, max_reports=1, capture_dir=_folder(item), report=_kept)
     captured = Captured() if dtypes else None
     try:
         with watch, captured or contextlib.nullcontext():

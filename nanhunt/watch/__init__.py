@@ -6,47 +6,59 @@ so the package has to be callable itself.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from nanhunt.options import declared, explained, one_of
+
+from .options import Keywords
 
 if TYPE_CHECKING:
     from .callbacks import Watch
     from .incident import Incident
 
 __all__ = ["Incident", "NanFoundError", "Watch", "watch"]
+P = ParamSpec("P")
 
 
-def watch(
-    *,
-    keep_going: bool = False,
-    max_reports: int = 5,
-    every_op: bool = False,
-    capture_dir: str = "nanhunt-capture",
-    tensorboard: str | None = None,
-    report: Callable[[Incident], None] | None = None,
-) -> Watch:
-    """Watch the block it is used on: ``with nanhunt.watch(): train()``.
+def _with_keywords(
+    keywords: Callable[P, Keywords],
+) -> Callable[[Callable[[Keywords], Watch]], Callable[P, Watch]]:
+    """Turns ``f(keywords)`` into ``f(*, keep_going=False, ...)``, whose help() says what they mean."""
 
-    Args:
-        keep_going: report and run on, rather than raise.
-        max_reports: incidents to report before it only counts, with ``keep_going``.
-        every_op: look at the result of every operation as it is made, which is slower.
-        capture_dir: the folder that the inputs of the bad step are written to.
-        tensorboard: a folder for the numbers of every step; None: none are written.
-        report: called with each Incident; by default it is printed to stderr.
+    def decorate(function: Callable[[Keywords], Watch]) -> Callable[P, Watch]:
+        @functools.wraps(function)
+        def made(*args: P.args, **kwargs: P.kwargs) -> Watch:
+            for name in kwargs:
+                one_of("The keyword", name, tuple(declared(keywords)))
+            return function(keywords(*args, **kwargs))
 
-    Raises:
-        NanFoundError: from the failing ``backward()`` or ``step()``, unless ``keep_going``; it holds the incident.
+        parameters = inspect.signature(keywords).parameters.values()
+        made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            list(parameters), return_annotation="Watch"
+        )
+        made.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": "Watch"}
+        made.__doc__ = f"{function.__doc__}\n    Keywords:\n{explained(keywords)}"
+        return made
 
+    return decorate
+
+
+@_with_keywords(Keywords)
+def watch(keywords: Keywords) -> Watch:
+    """Watches the block it is used on: ``with nanhunt.watch(): train()``.
+
+    Raises NanFoundError from the failing ``backward()`` or ``step()``, unless ``keep_going``. It holds the Incident,
+    whose ``patch.diff``, where an edit was proven, is what ``nanhunt run --patch FILE`` writes for git apply.
+    Raises NanhuntError for an unknown keyword, and for a value that it does not take.
     """
     from .callbacks import Watch
 
-    return Watch(
-        keep_going=keep_going, max_reports=max_reports, every_op=every_op, capture_dir=capture_dir,
-        tensorboard=tensorboard, report=report,
-    )  # fmt: skip
+    return Watch(keywords)
 
 
 def __getattr__(name: str) -> Any:
@@ -60,8 +72,6 @@ def __getattr__(name: str) -> Any:
 
         return Incident
     if name == "__signature__":  # what help() and editors show for the package as a function
-        import inspect
-
         return inspect.signature(watch)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
+
+from nanhunt.options import declared, make
 
 from .incident import Incident
 from .message import incident_text
+from .options import Keywords, WatchOptions
 from .session import Session, Settings
 
 
@@ -36,19 +40,9 @@ class Watch:
     they know by name, and any other hook does nothing here.
     """
 
-    def __init__(
-        self,
-        *,
-        keep_going: bool = False,
-        max_reports: int = 5,
-        every_op: bool = False,
-        capture_dir: str = "nanhunt-capture",
-        tensorboard: str | None = None,
-        report: Callable[[Incident], None] | None = None,
-    ) -> None:
-        self.settings = Settings(keep_going, max_reports, every_op, capture_dir, stop=_raise)
-        self.tensorboard = tensorboard
-        self.report = report or (_print if keep_going else _quiet)
+    def __init__(self, keywords: Keywords) -> None:
+        self.settings = _settings(keywords)
+        self.report = keywords.report or (_print if keywords.keep_going else _quiet)
         self.session: Session | None = None
         self._log: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self._incidents: list[Incident] = []
@@ -67,10 +61,10 @@ class Watch:
         if self.session is not None:
             return
         self.session = Session(self.settings, self._noted)
-        if self.tensorboard is not None:
+        if self.settings.tensorboard is not None:
             from .tensorboard import Log
 
-            self._log = Log(self.session, self.tensorboard)
+            self._log = Log(self.session, self.settings.tensorboard)
         self.session.__enter__()
 
     def stop(self, failed: bool = False) -> None:
@@ -131,6 +125,15 @@ class Watch:
         if name.startswith(("on_", "teardown")):
             return _nothing
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def _settings(keywords: Keywords) -> Settings:
+    """Raises NanhuntError for a value that its option does not take."""
+    given = {name: getattr(keywords, name) for name in declared(WatchOptions)}
+    values = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()
+    }
+    return replace(make(Settings, values, lambda option: f"{option.name} ="), stop=_raise)
 
 
 def _quiet(incident: Incident) -> None:

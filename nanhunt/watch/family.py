@@ -17,10 +17,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from nanhunt.options import as_written, make
+
+from .options import WatchOptions
 
 if TYPE_CHECKING:
     from .incident import Incident
@@ -40,15 +44,11 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-@dataclass(frozen=True)
-class Orders:
+@dataclass(frozen=True, kw_only=True)
+class Orders(WatchOptions):
     """How a child is to be watched: the first process's settings."""
 
-    keep_going: bool
-    max_reports: int
-    every_op: bool
-    capture_dir: str
-    quiet: bool
+    quiet: bool = False
     """Whether only the first process writes to standard error."""
 
 
@@ -65,7 +65,7 @@ class Family:
     def __enter__(self) -> Family:
         with contextlib.suppress(OSError):  # no temporary folder: children are not followed
             self.folder = Path(tempfile.mkdtemp(prefix="nanhunt-"))
-            (self.folder / "orders.json").write_text(json.dumps(self.orders.__dict__))
+            (self.folder / "orders.json").write_text(json.dumps(asdict(self.orders)))
             path = os.pathsep.join(filter(None, [_STARTUP, os.environ.get("PYTHONPATH")]))
             for name, value in ((VARIABLE, str(self.folder)), ("PYTHONPATH", path)):
                 self._before[name] = os.environ.get(name)
@@ -185,8 +185,7 @@ def _watch() -> None:
     from .session import Session, Settings
 
     orders = Orders(**json.loads((folder / "orders.json").read_text()))
-    settings = Settings(orders.keep_going, orders.max_reports, orders.every_op, orders.capture_dir)
-    session = Session(settings, lambda incident: None)
+    session = Session(make(Settings, as_written(orders)), lambda incident: None)
     session.__enter__()
     _ends(Member(session, folder, orders))
     follow_forks(session, folder, orders)

@@ -35,14 +35,14 @@ class RunUp:
         self.loss = abs(loss)
 
     def _note(self, parameters: Iterable[torch.Tensor]) -> None:
-        known = [one.detach() for one in parameters if isinstance(one, torch.nn.Parameter)]
+        known = [one.detach() for one in parameters if isinstance(one, torch.nn.Parameter) and checkable(one)]
         # A kind of tensor that has no norm (sparse, of a subclass) is no reason to break the script.
         with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
             self.notes.append((self.step, torch._foreach_norm(known) if known else []))
 
     def sentence(self, now: Iterable[torch.Tensor], losses: Sequence[float]) -> str:
         """What has blown up, with its numbers; "" where the parameters did not."""
-        self._note(one for one in now if checkable(one))
+        self._note(now)
         sizes = [(step, _size(norms)) for step, norms in self.notes if norms]
         sizes = [(step, size) for step, size in sizes if math.isfinite(size)]
         if len(sizes) < 2 or sizes[-1][1] < BLOWN_UP * sizes[0][1] or not sizes[0][1]:

@@ -27,6 +27,7 @@ from .investigation import Evidence, Solved, investigate, unexplained
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
+from .options import WatchOptions
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder, Recorders
 from .repair.mend import Failing, mend
@@ -63,17 +64,10 @@ class StoppedTaskError(ArithmeticError):
     """Ends a task of a ``multiprocessing.Pool``: a worker that exits leaves its parent waiting for ever."""
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(WatchOptions):
     """What the user asked for."""
 
-    keep_going: bool = False
-    """Report and let the script run on (``--continue``)."""
-    max_reports: int = 5
-    """Reports in all, when running on."""
-    every_op: bool = False
-    """Look at every operation from the start."""
-    capture_dir: str = "nanhunt-capture"
     stop: Callable[[Incident], None] | None = None
     """Called instead of raising ``Stopped``."""
 

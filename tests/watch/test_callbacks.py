@@ -11,7 +11,10 @@ import pytest
 import torch
 
 import nanhunt.watch
-from nanhunt.watch import NanFoundError, Watch
+from nanhunt.errors import NanhuntError
+from nanhunt.options import declared
+from nanhunt.watch import NanFoundError, Watch, watch
+from nanhunt.watch.options import WatchOptions
 
 OPTIMIZER = importlib.import_module("torch.optim.optimizer")
 
@@ -119,10 +122,22 @@ def test_tensorboard_logs_each_step(tmp_path: Path) -> None:
     assert log.Scalars("nanhunt/headroom")[0].value == pytest.approx(80.7228, abs=1e-4)
 
 
-def test_the_keywords_of_watch_are_spelled_out_and_are_those_of_the_context() -> None:
-    given = inspect.signature(nanhunt.watch)
-    own = inspect.signature(Watch.__init__).parameters
-    assert list(given.parameters.values()) == [each for name, each in own.items() if name != "self"]
-    assert nanhunt.watch(max_reports=3, every_op=True).settings.max_reports == 3
-    with pytest.raises(TypeError, match="max_report'"):
-        nanhunt.watch(max_report=3)
+def test_the_keywords_of_watch_are_the_options_of_run(tmp_path: Path) -> None:
+    given = inspect.signature(nanhunt.watch).parameters
+    assert set(given) == {*declared(WatchOptions), "report"}
+    assert all(f"\n        {name}: " in (watch.__doc__ or "") for name in given)
+    settings = nanhunt.watch(max_reports=3, every_op=True, capture_dir=tmp_path).settings
+    assert (settings.max_reports, settings.every_op, settings.capture_dir) == (3, True, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"max_report": 3}, "keyword max_report is not known"),
+        ({"max_reports": 0}, "max_reports = 0 is out of its range"),
+        ({"keep_going": 1}, "keep_going = 1 is not true or false"),
+    ],
+)
+def test_a_wrong_keyword_of_watch_is_said_as_python_spells_it(keywords: dict[str, Any], said: str) -> None:
+    with pytest.raises(NanhuntError, match=said):
+        nanhunt.watch(**keywords)

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
+from typer.testing import CliRunner
 
 import nanhunt
+from nanhunt.cli.app import app
+from nanhunt.errors import NanhuntError
+from nanhunt.options import declared
+from nanhunt.watch.options import RunOptions, WatchOptions
 
 RUN = [sys.executable, "-m", "nanhunt", "run"]
 FAULT = """
@@ -205,6 +211,30 @@ def test_a_missing_script_is_one_clear_message(tmp_path: Path) -> None:
     done = run(tmp_path, "nowhere.py")
     assert done.returncode == 2
     assert done.stderr.startswith("nanhunt: cannot read the script nowhere.py: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (("--format", "jason"), "--format jason is not known", "Did you mean json?"),
+        (("--max-reports", "0"), "--max-reports 0 is out of its range", "at least 1"),
+        (("--continue",), "no script was given", "nanhunt run train.py"),
+        (("",), "no script was given", "nanhunt run train.py"),
+    ],
+)
+def test_a_wrong_option_is_said_before_a_script_is_looked_for(
+    arguments: tuple[str, ...], said: str, hint: str
+) -> None:
+    done = CliRunner().invoke(app, ["run", *arguments])
+    assert isinstance(done.exception, NanhuntError)
+    assert said in done.exception.message
+    assert hint in done.exception.hint
+
+
+def test_every_option_of_run_is_declared() -> None:
+    taken = {option for each in get_command(app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
+    known = (*declared(WatchOptions).values(), *declared(RunOptions).values())
+    assert {each.flag for each in known} == taken - {"-m", "words"}
 
 
 def test_help_and_the_command_do_not_import_torch() -> None:
