@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.attention.operation import ATTENTION
 from nanhunt.operations.attention.options import AttentionOptions
@@ -76,7 +77,8 @@ def test_a_verdict_is_what_pytorch_does(judged, dtype, kind, causal, size):
 def follows(remedy, tensors, dtype) -> None:
     """The printed text runs on the user's tensors; where it works, what it gives is finite beside NaN input."""
     scope = {name: each.to(dtype) if each.is_floating_point() else each for name, each in tensors.items()}
-    scope["query"] = scope["query"].nan_to_num()  # of a row that has a finding of its own
+    if "query" in scope:
+        scope["query"] = scope["query"].nan_to_num()  # of a row that has a finding of its own
     exec(remedy.snippet, scope | {"torch": torch, "F": F}, scope)
     assert not remedy.works or bool(scope["output"].isfinite().all()), remedy
 
@@ -122,3 +124,122 @@ def test_shapes_that_do_not_fit_are_refused(judged, shapes):
     query, key = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(NanhuntError, match="do not fit"):
         judged(ATTENTION, AttentionOptions(), query=query, key=key)
+
+
+def by_hand(scores, v, mask, causal: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(bad value, bad gradient of the scores) per row of softmax(scores + mask) @ v in the user's own layout."""
+    leaf = scores.detach().clone().requires_grad_()
+    scores = leaf
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -INF) if mask.dtype == torch.bool else scores + mask
+    if causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -INF)
+    output = scores.softmax(-1)
+    output = output if v is None else output @ v.repeat_interleave(scores.shape[1] // v.shape[1], 1)
+    output.sum().backward()
+    return (~output.isfinite()).any(-1).numpy(), (~leaf.grad.isfinite()).any(-1).numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["none", "bool", "bool 2d", "-inf", "-1e9", "baked in"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("heads", [None, 4, 2])
+def test_scores_alone_are_judged_as_pytorch_does(judged, dtype, kind, causal, heads):
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.randn(2, 4, 6, 5, generator=generator) * 30
+    mask = masks(kind, 2, 6, 5, generator)
+    if kind == "baked in":
+        keep = masks("bool", 2, 6, 5, generator)
+        scores, mask = scores.masked_fill(~keep, -INF), None
+        scores[1, 2, 3, 0] = math.nan
+    tensors = {"scores": scores} | ({} if mask is None else {"attn_mask": mask})
+    v = None
+    if heads is not None:
+        tensors["value"] = v = torch.randn(2, heads, 5, 3, generator=generator)
+    report = judged(ATTENTION, AttentionOptions(causal=causal), str(dtype)[6:], **tensors)
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
+    bad_value, bad_gradient = by_hand(scores.to(dtype), None if v is None else v.to(dtype), mask, causal)
+    found = report.implementations["naive"]
+    assert found.bad_value_rows == bad_value.sum()
+    assert found.bad_gradient_rows >= bad_gradient.sum()
+    assert v is not None or found.bad_gradient_rows == bad_gradient.sum()
+    told = {row for each in report.findings if each.severity is not Severity.NOTE for row in each.rows}
+    assert told == {int(row) for row in np.flatnonzero(bad_value | bad_gradient)}
+    nan_rows = {int(row) for row in np.flatnonzero(scores.isnan().any(-1))}
+    assert {
+        row for each in report.findings if each.severity is Severity.ERROR for row in each.rows
+    } == nan_rows
+    for finding in report.findings:
+        for remedy in finding.remedies:
+            follows(remedy, {**tensors, "scores": scores.masked_fill(scores.isnan(), 0.0)}, dtype)
+
+
+def test_a_row_of_scores_that_are_all_masked_has_a_way_out_that_was_run(judged):
+    scores = torch.zeros(1, 2, 3)
+    scores[0, 1] = -INF
+    report = judged(ATTENTION, AttentionOptions(), scores=scores)
+    finding = next(each for each in report.findings if each.name == "fully-masked-query")
+    assert finding.rows == (1,)
+    remedy = finding.remedies[0]
+    assert remedy.works
+    scope = {"scores": scores}
+    exec(remedy.snippet, {"torch": torch, "F": F, **scope}, scope)
+    assert scope["output"].tolist() == [[[pytest.approx(1 / 3)] * 3, [0.0] * 3]]
+
+
+def test_scores_whose_mask_is_finite_become_minus_infinity_in_half_precision(judged):
+    scores = torch.full((1, 1, 4), -1e9)
+    report = judged(ATTENTION, AttentionOptions(), "float16", scores=scores)
+    told = {each.name: each.message for each in report.findings}
+    assert told["mask-becomes-infinite"].endswith("4 scores of -1e+09 become -inf in float16")
+    assert "fully-masked-query" in told
+
+
+def test_scores_that_overflow_in_the_cast_or_are_infinite_are_input_at_fault(judged):
+    scores = torch.tensor([[[1e6, 0.0], [INF, 0.0], [1.0, 0.0]]])
+    report = judged(ATTENTION, AttentionOptions(), "float16", scores=scores)
+    assert {each.name: each.rows for each in report.findings if each.severity is Severity.ERROR} == {
+        "attention-input-not-finite": (1,), "attention-cast-overflow": (0,)
+    }  # fmt: skip
+
+
+def test_scores_beside_a_query_and_its_key_are_left_aside(judged):
+    q = torch.randn(1, 2, 3, 4)
+    lost = torch.full((1, 2, 3, 3), math.nan)
+    assert not judged(ATTENTION, AttentionOptions(), query=q, key=q, scores=lost).findings
+    assert not judged(ATTENTION, AttentionOptions(), query=q, key=q, scores=lost.flatten()[None]).findings
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"scores": (2, 3, 4), "value": (2, 5, 4)},
+        {"scores": (4, 3, 4), "value": (3, 4, 4)},
+        {"scores": (2, 3, 4), "attn_mask": (3, 5)},
+        {"scores": (2, 3, 4), "query": (2, 3, 8)},
+        {"scores": (2, 3, 4), "value": (4, 8)},
+    ],
+)
+def test_scores_that_do_not_fit_are_refused(judged, shapes):
+    with pytest.raises(NanhuntError, match="do not fit"):
+        judged(ATTENTION, AttentionOptions(), **{name: torch.zeros(shape) for name, shape in shapes.items()})
+
+
+def test_scores_have_no_scale_any_more(judged):
+    with pytest.raises(NanhuntError, match=r"--scale 0\.5 multiplies"):
+        judged(ATTENTION, AttentionOptions(scale=0.5), scores=torch.zeros(2, 3, 4))
+
+
+def test_what_scores_are_taken_for_is_told(judged):
+    scores, q = torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4)
+    assert "as they enter the softmax" in str(judged(ATTENTION, AttentionOptions(), scores=scores))
+    both = str(judged(ATTENTION, AttentionOptions(), query=q, key=q, scores=scores))
+    assert "left aside" in both
+    assert "softmax: scaled" not in str(judged(ATTENTION, AttentionOptions(), query=q, key=q))
+
+
+def test_a_dump_of_scores_under_their_usual_name_is_found():
+    scores = torch.zeros(1, 2, 3, 3)
+    scores[0, 1, 2] = -INF
+    report = nanhunt.check({"layer.0.attn_scores": scores, "layer.1.attn_scores": scores + 1}, op="attention")
+    assert [each.rows for each in report.findings if each.name == "fully-masked-query"] == [(5,), (5,)]

@@ -6,28 +6,61 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanhunt.dtypes.formats import FORMATS
+from nanhunt.operations.attention.forms import by_scores
 from nanhunt.operations.fix import Fix
 
 
 def slots(problem: Any) -> Mapping[str, str]:
     """What the templates below hold for the user's tensors and options."""
     options, tensors = problem.options, problem.tensors
-    mask = tensors.get("attn_mask")
+    if by_scores(tensors):
+        return _slots_of_scores(problem)
+    mask, keep = tensors.get("attn_mask"), _keep(problem)
     size = tensors["query"].shape[-1]
-    boolean = mask is not None and mask.dtype not in FORMATS
-    shared = "query" in tensors and problem.plan.groups and problem.plan.groups[-1] > 1
-    keep = {False: "", True: "~attn_mask.bool()" if options.mask_drops else "attn_mask.bool()"}[boolean]
+    shared = problem.plan.groups and problem.plan.groups[-1] > 1
+    factor = repr(options.scale) if options.scale else f"{size} ** -0.5"
+    value = ("value" if "value" in tensors else "key") + "{cast}"
     return {
         "query": "query{cast}",
         "key": "key{cast}",
-        "value": ("value" if "value" in tensors else "key") + "{cast}",
-        "scale": repr(options.scale) if options.scale else f"{size} ** -0.5",
+        "value": value,
+        "scale": factor,
         "before": _joined_mask(options.causal, mask is not None, keep),
         "attn_mask": _mask_argument(options.causal, mask is not None, keep),
         "options": (f", scale={options.scale!r}" if options.scale else "")
         + (", enable_gqa=True" if shared else ""),
-        "masked": _masked_scores(options.causal, mask is not None, keep),
+        "scores": f"scores = query{{cast}} @ key{{cast}}.mT * {factor}\n",
+        "masked": _masked_scores(options.causal, mask is not None, keep, _LOWER),
+        "weighted": "scores.softmax(-1) @ " + value,
     }
+
+
+def _keep(problem: Any) -> str:
+    """An expression that is True where a bool mask lets a key take part; "" for a float mask, and without one."""
+    mask = problem.tensors.get("attn_mask")
+    if mask is None or mask.dtype in FORMATS:
+        return ""
+    return "~attn_mask.bool()" if problem.options.mask_drops else "attn_mask.bool()"
+
+
+def _slots_of_scores(problem: Any) -> Mapping[str, str]:
+    """Scores are the mask of a query and key of 0; without a value the output is the weights."""
+    tensors, options = problem.tensors, problem.options
+    valued, shared = "value" in tensors, problem.plan.groups and problem.plan.groups[-1] > 1
+    lower = "torch.ones(scores.shape[-2:], dtype=torch.bool).tril()"
+    masked = _masked_scores(options.causal, "attn_mask" in tensors, _keep(problem), lower)
+    identity = "v = torch.eye(scores.shape[-1]).to(scores{cast}).expand(*scores.shape[:-2], -1, -1)\n"
+    v = "value{cast}" if valued else "v"
+    zeros = f"q, k = {v}.new_zeros(*scores.shape[:-1], 1), {v}.new_zeros(*{v}.shape[:-1], 1)\n"
+    return {
+        "query": "q", "key": "k", "value": v,
+        "before": masked + ("" if valued else identity) + "# Of 0, they add nothing to the scores.\n" + zeros,
+        "attn_mask": ", attn_mask=scores{cast}",
+        "options": ", enable_gqa=True" if shared else "",
+        "scores": "",
+        "masked": masked,
+        "weighted": "scores.softmax(-1)" + (f" @ {v}" if valued else ""),
+    }  # fmt: skip
 
 
 _LOWER = "torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()"
@@ -48,12 +81,14 @@ def _mask_argument(causal: bool, has_mask: bool, keep: str) -> str:
     return f", attn_mask={keep}" if keep and not causal else ", attn_mask=attn_mask{cast}"
 
 
-def _masked_scores(causal: bool, has_mask: bool, keep: str) -> str:
+def _masked_scores(causal: bool, has_mask: bool, keep: str, lower: str) -> str:
     lines = []
     if has_mask:
-        lines.append(f"scores.masked_fill(~({keep}), -torch.inf)" if keep else "scores + attn_mask")
+        lines.append(
+            f"scores.masked_fill(~({keep}), -torch.inf)" if keep else "scores{cast} + attn_mask{cast}"
+        )
     if causal:
-        lines.append(f"scores.masked_fill(~{_LOWER}, -torch.inf)")
+        lines.append(f"scores.masked_fill(~{lower}, -torch.inf)")
     return "".join(f"scores = {line}\n" for line in lines)
 
 
@@ -70,12 +105,12 @@ FLOAT32: Fix[Any] = Fix(
 )  # fmt: skip
 SCALE_FIRST: Fix[Any] = Fix(
     "scale the query before the product",
-    "scores = ({query} * {scale}) @ {key}.mT\n{masked}output = scores.softmax(-1) @ {value}",
-    when=_hand_written,
+    "scores = ({query} * {scale}) @ {key}.mT\n{masked}output = {weighted}",
+    when=lambda problem: _hand_written(problem) and not by_scores(problem.tensors),
 )
 NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the output",
-    "scores = {query} @ {key}.mT * {scale}\n{masked}output = torch.nan_to_num(scores.softmax(-1) @ {value})",
+    "{scores}{masked}output = torch.nan_to_num({weighted})",
     when=_hand_written, tempting=True,
 )  # fmt: skip
 OVERFLOWS = (SDPA, SCALE_FIRST, FLOAT32, NAN_TO_NUM)

@@ -1,12 +1,15 @@
 """Ways of writing attention, and its truth.
 
 With query (heads, L, D), key (heads, S, D), value (heads, S, Dv) and a mask that is broadcast to (heads, L, S), each
-gives (heads, L, Dv). Key and value are repeated to the heads that share them before they come here.
+gives (heads, L, Dv). Key and value are repeated to the heads that share them before they come here. Scores
+(heads, L, S) stand for query and key where those are not there: they are scaled already, and -inf in them is a mask.
+Without a value their output is the weights, (heads, L, S).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from nanhunt.operations.attention.options import AttentionOptions
@@ -15,6 +18,24 @@ if TYPE_CHECKING:
     import torch
 
     from nanhunt.operations.operation import Tensors
+
+
+def by_scores(names: Container[str]) -> bool:
+    """Whether the scores are judged as they are, because there is no query and key that they come from."""
+    return not ("query" in names and "key" in names)
+
+
+def inputs(names: Container[str]) -> list[str]:
+    """The roles that take part, but for the mask."""
+    roles = ("scores", "value") if by_scores(names) else ("query", "key", "value")
+    return [name for name in roles if name in names]
+
+
+def lengths(t: Tensors) -> tuple[int, int]:
+    """Queries and keys: L, S."""
+    if by_scores(t):
+        return t["scores"].shape[-2], t["scores"].shape[-1]
+    return t["query"].shape[-2], t["key"].shape[-2]
 
 
 def scale_of(t: Tensors, options: AttentionOptions) -> float:
@@ -31,7 +52,7 @@ def allowed(t: Tensors, options: AttentionOptions) -> torch.Tensor | None:
     if mask is not None and not mask.is_floating_point():
         found = ~mask.bool() if options.mask_drops else mask.bool()
     if options.causal:
-        lower = torch.ones(t["query"].shape[-2], t["key"].shape[-2], dtype=torch.bool).tril()
+        lower = torch.ones(lengths(t), dtype=torch.bool).tril()
         found = lower if found is None else found & lower
     return found
 
@@ -49,40 +70,58 @@ def product(t: Tensors) -> torch.Tensor:
     return t["query"] @ t["key"].mT
 
 
+def scaled(t: Tensors, options: AttentionOptions) -> torch.Tensor:
+    """The scores before the mask: given, or the product times its scale."""
+    return t["scores"] if by_scores(t) else product(t) * scale_of(t, options)
+
+
+def bad(role: str, values: torch.Tensor) -> torch.Tensor:
+    """Where a number is not finite; -inf is legal in scores."""
+    return values.isnan() | values.isposinf() if role == "scores" else ~values.isfinite()
+
+
+def _output(weights: torch.Tensor, t: Tensors) -> torch.Tensor:
+    return weights @ _values(t) if "value" in t or not by_scores(t) else weights
+
+
 def naive(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     """softmax(q @ k.mT * scale + mask) @ v: the product is formed before it is scaled."""
-    scores = masked(product(t) * scale_of(t, options), t, options, -math.inf)
-    return scores.softmax(-1) @ _values(t)
+    return _output(masked(scaled(t, options), t, options, -math.inf).softmax(-1), t)
 
 
 def scale_first(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     """softmax((q * scale) @ k.mT + mask) @ v."""
-    scores = masked((t["query"] * scale_of(t, options)) @ t["key"].mT, t, options, -math.inf)
-    return scores.softmax(-1) @ _values(t)
+    return _output(_true_scores(t, options).softmax(-1), t)
 
 
 def exp_by_hand(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     """e = exp(scores); e / e.sum(-1) @ v."""
-    e = masked(product(t) * scale_of(t, options), t, options, -math.inf).exp()
-    return (e / e.sum(-1, keepdim=True)) @ _values(t)
+    e = masked(scaled(t, options), t, options, -math.inf).exp()
+    return _output(e / e.sum(-1, keepdim=True), t)
 
 
 def finite_mask(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     """softmax(q @ k.mT * scale + mask) @ v with finfo.min where the mask has -inf: a masked row gets the mean of v."""
     import torch
 
-    lowest = torch.finfo(t["query"].dtype).min
-    mask = t.get("attn_mask")
-    if mask is not None and mask.is_floating_point():
-        t = {**t, "attn_mask": mask.clamp(min=lowest)}
-    scores = masked(product(t) * scale_of(t, options), t, options, lowest)
-    return scores.softmax(-1) @ _values(t)
+    lowest = torch.finfo(t[inputs(t)[0]].dtype).min
+    added = {name: t[name].clamp(min=lowest) for name in additive(t)}
+    t = {**t, **added}
+    return _output(masked(scaled(t, options), t, options, lowest).softmax(-1), t)
+
+
+def additive(t: Tensors) -> list[str]:
+    """The tensors in which -inf says that a key takes no part: a float mask, scores that have one in them."""
+    found = ["scores"] if by_scores(t) else []
+    return [*found, "attn_mask"] if "attn_mask" in t and t["attn_mask"].is_floating_point() else found
 
 
 def fused(t: Tensors, options: AttentionOptions) -> torch.Tensor:
-    """F.scaled_dot_product_attention(q, k, v, mask)."""
+    """F.scaled_dot_product_attention(q, k, v, mask); scores alone are its mask, beside a query and key of 0."""
     import torch.nn.functional as F
 
+    if by_scores(t):
+        return _fused_of_scores(masked(t["scores"], t, options, -math.inf), t)
     mask, keep = t.get("attn_mask"), allowed(t, options)
     if mask is None or not mask.is_floating_point():
         mask = keep
@@ -94,13 +133,25 @@ def fused(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=options.scale or None)[0]
 
 
+def _fused_of_scores(scores: torch.Tensor, t: Tensors) -> torch.Tensor:
+    import torch
+    import torch.nn.functional as F
+
+    v = t.get("value")
+    if v is None:
+        v = torch.eye(scores.shape[-1], dtype=scores.dtype).expand(len(scores), -1, -1)
+    q, k = scores.new_zeros(*scores.shape[:-1], 1), scores.new_zeros(*v.shape[:-1], 1)
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=scores[None])[0]
+
+
 def _values(t: Tensors) -> torch.Tensor:
     """The values; where a file has none, the keys stand in: what goes wrong is decided by the scores."""
-    return t.get("value", t["key"])
+    return t["value"] if "value" in t else t["key"]
 
 
 def _true_scores(t: Tensors, options: AttentionOptions) -> torch.Tensor:
-    return masked((t["query"] * scale_of(t, options)) @ t["key"].mT, t, options, -math.inf)
+    scores = t["scores"] if by_scores(t) else (t["query"] * scale_of(t, options)) @ t["key"].mT
+    return masked(scores, t, options, -math.inf)
 
 
 def truth(t: Tensors, options: AttentionOptions) -> torch.Tensor:
@@ -110,11 +161,16 @@ def truth(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     scores = _true_scores(t, options)
     empty = (scores == -math.inf).all(-1, keepdim=True)
     p = torch.where(empty, 0.0, scores.masked_fill(empty, 0.0).softmax(-1))
-    return p @ _values(t)
+    return _output(p, t)
 
 
 def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
     """An error of a score is u times its terms, and moves the output by as much of the largest value."""
+    if by_scores(t):  # exact as they are: what is rounded is the sum with a mask
+        largest = t["value"].abs().amax((-1, -2))[..., None, None] if "value" in t else 1.0
+        return (largest * (1 + t["scores"].amax(-1, keepdim=True).nan_to_num(0, 0, 0).abs())).expand(
+            true.shape
+        )
     terms = t["query"].abs().amax(-1, keepdim=True) * t["key"].abs().amax((-1, -2))[..., None, None]
     largest = _values(t).abs().amax((-1, -2))[..., None, None]
     return largest * (1 + terms * math.sqrt(t["query"].shape[-1]))

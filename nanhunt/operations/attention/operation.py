@@ -21,6 +21,11 @@ ATTENTION = Operation(
             what="(..., heads, L, D) float", gradient="unit",
         ),
         Role(
+            "scores", r"(.*[_-])?(attn|attention)[_-]?(scores?|logits)|scores", FLOATING, dimensions=2, required=False,
+            replaces=("query", "key"), gradient="unit",
+            what="(..., heads, L, S) float, scaled, before the softmax; for dumps without query and key",
+        ),
+        Role(
             "key", r"(.*[_-])?(k|keys?)([_-]states?)?", FLOATING,
             what="(..., heads or fewer, S, D) float", gradient="group",
         ),
@@ -45,5 +50,6 @@ ATTENTION = Operation(
     slots=slots,
     scale=forms.scale,
     isolate=plan.isolate,
+    assumes=plan.assumes,
     shapes={"query": (8, 128, 64), "key": (8, 128, 64), "value": (8, 128, 64), "attn_mask": (128, 128)},
 )  # fmt: skip

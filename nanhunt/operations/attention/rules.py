@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.attention.fixes import FLOAT32, NAN_TO_NUM, OVERFLOWS, SDPA
+from nanhunt.operations.attention.forms import additive, bad, inputs, lengths
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
@@ -26,7 +27,7 @@ def _says(form: str) -> Callable[[Unit], str]:
 
 
 def _empty_row(unit: Unit) -> str:
-    return f"the mask leaves none of {unit.cast['key'].shape[-2]:,} keys: max = -inf, and -inf - -inf = NaN"
+    return f"the mask leaves none of {lengths(unit.cast)[1]:,} keys: max = -inf, and -inf - -inf = NaN"
 
 
 def _product_overflows(unit: Unit) -> str:
@@ -37,27 +38,26 @@ def _product_overflows(unit: Unit) -> str:
 
 
 def _mask_becomes_infinite(unit: Unit) -> str:
-    stored, cast = unit.stored["attn_mask"], unit.cast["attn_mask"]
-    changed = cast.isinf() & stored.isfinite()
-    return (
-        f"{int(changed.sum()):,} mask entries of {float(stored[changed][0]):.6g} become -inf in {unit.dtype}"
-    )
+    for name in additive(unit.cast):
+        stored = unit.stored[name]
+        changed = unit.cast[name].isneginf() & stored.isfinite()
+        if bool(changed.any()):
+            kind = "scores" if name == "scores" else "mask entries"
+            first = float(stored[changed][0])
+            return f"{int(changed.sum()):,} {kind} of {first:.6g} become -inf in {unit.dtype}"
+    return ""
 
 
 def _not_finite(unit: Unit) -> str:
-    counts = {
-        name: int((~each.isfinite()).sum()) for name, each in unit.stored.items() if name != "attn_mask"
-    }
+    counts = {name: int(bad(name, unit.stored[name]).sum()) for name in inputs(unit.stored)}
     return ", ".join(
         f"{count:,} values of {name} are NaN or infinite" for name, count in counts.items() if count
     )
 
 
 def _overflows_in_cast(unit: Unit) -> str:
-    for name, each in unit.cast.items():
-        lost = (
-            each.isinf() & unit.stored[name].isfinite() if each.is_floating_point() else each.bool() & False
-        )
+    for name in inputs(unit.cast):
+        lost = bad(name, unit.cast[name]) & unit.stored[name].isfinite()
         if bool(lost.any()):
             return f"{name} {float(unit.stored[name][lost][0]):.6g} becomes infinite in {unit.dtype}"
     return ""
@@ -82,14 +82,14 @@ _OP = "attention"
 RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     Rule(
         "NH601", "attention-input-not-finite", _E,
-        "A query, or a key or value of its head, is NaN or infinite.",
+        "A query or score, or a key or value of its head, is NaN or infinite (-inf in scores is a mask).",
         "Every score that it takes part in is NaN, and the softmax makes the whole row NaN.",
         "Find what produced it (nanhunt run names the operation); no attention can repair it.",
         operation=_OP, holds=lambda f: f.own["not_finite"], arithmetic=_not_finite, input_at_fault=True,
     ),
     Rule(
         "NH602", "attention-cast-overflow", _E,
-        "A query, key or value that is finite in the file is infinite in the chosen dtype.",
+        "A query, key, value or score that is finite in the file is infinite in the chosen dtype.",
         "It is beyond the format's largest number, so the cast destroys it before any product.",
         "Keep the projections in float32 or bfloat16.",
         operation=_OP, holds=lambda f: f.own["cast_overflow"], arithmetic=_overflows_in_cast, input_at_fault=True,
@@ -126,7 +126,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     ),
     Rule(
         "NH607", "mask-becomes-infinite", _N,
-        "A finite entry of the additive mask is -inf in the chosen dtype.",
+        "A finite entry of the additive mask, or of scores that have one in them, is -inf in the chosen dtype.",
         "finfo(float32).min and -1e9 are beyond float16: a row of them, harmless before, is now masked everywhere.",
         "Use a bool mask, or torch.finfo of the dtype that the scores have.",
         operation=_OP, holds=lambda f: f.own["mask_cast"] & f.own["empty"], arithmetic=_mask_becomes_infinite,
