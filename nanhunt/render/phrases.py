@@ -330,7 +330,7 @@ def explanation(finding: Finding) -> str:
         # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
         # would praise what has just been seen to fail.
         return (
-            "None of the known ways mends these rows; each was run."
+            "None of these ways mends all of these rows; each was run."
             if finding.remedies
             else "Mend the input of these rows first: each has a graver finding."
         )

@@ -64,7 +64,17 @@ def test_empty_cells_are_no_numbers(tmp_path):
     report = nanhunt.check(write(tmp_path / "metrics.csv", *lines))
     found = {each.tensor: (each.shape, len(each.findings)) for each in report.tensors}
     assert found == {"train_loss": ((2,), 0), "val_loss": ((1,), 1)}
-    assert "1 cells are empty" in report.tensors[0].notes[0]
+    assert "1 cell is empty" in report.tensors[0].notes[0]
+
+
+def test_a_row_of_logits_with_a_gap_is_judged_and_bad(tmp_path):
+    lines = ["logit_0,logit_1,logit_2,label", "1,2,3,0", "90,1,2,1", "900,,0,2"]
+    report = nanhunt.check(write(tmp_path / "logits.csv", *lines), dtype="float32")
+    (logits,) = report.tensors
+    assert (logits.rows, logits.targets is None) == (3, False)
+    assert {finding.code: finding.rows for finding in logits.findings}["NH001"] == (2,)
+    assert "1 cell is empty: NaN, as pandas reads it" in " ".join(logits.notes)
+    assert report.exit_code == 1
 
 
 def test_lines_of_unequal_length_are_said(tmp_path, refusal):

@@ -159,8 +159,12 @@ def _open(source: Source, reading: Reading) -> Container:
         part = (
             found.values[:, columns[0] : columns[-1] + 1] if len(columns) > 1 else found.values[:, columns[0]]
         )
-        if found.empty[columns].any():
-            numbers[name] = _without_empty(source, name, part, int(found.empty[columns].sum()))
+        empty = int(found.empty[columns].sum())
+        if empty and len(columns) == 1:
+            numbers[name] = _without_empty(source, name, part, empty)
+        elif empty:  # a matrix keeps its rows, and a row with a gap is not healthy
+            note = f"{_cells(empty)} empty: NaN, as pandas reads {'it' if empty == 1 else 'them'}"
+            tensors[name] = Tensor(source.file, name, "float64", part.shape, _as_is(part), note=note)
         elif len(columns) == 1 and form.header and found.whole[columns].all():
             tensors[name] = Tensor(source.file, name, "int64", part.shape, _as_integers(part))
         else:
@@ -176,10 +180,14 @@ def _as_integers(values: npt.NDArray[np.float64]) -> Any:
     return lambda: values.astype(np.int64)
 
 
+def _cells(count: int) -> str:
+    return "1 cell is" if count == 1 else f"{count:,} cells are"
+
+
 def _without_empty(source: Source, name: str, values: npt.NDArray[np.float64], empty: int) -> Tensor:
     flat = np.ascontiguousarray(values).reshape(-1)
     kept = flat[flat.view(np.uint64) != _EMPTY]
-    note = f"{empty:,} cells are empty: the others were checked, no more"
+    note = f"{_cells(empty)} empty: the others were checked, no more"
     return Tensor(source.file, name, "float64", kept.shape, lambda: kept, note=note)
 
 

@@ -73,6 +73,7 @@ def recognise(pairing: Pairing, options: CrossEntropyOptions) -> Recognised:
     else:
         notes += _unseen_axis(pairing, options)
     notes += _second_softmax(pairing.logits, axis)
+    notes += filter(None, [pairing.logits.note])
     return Recognised(True, options, found, tuple(notes))
 
 

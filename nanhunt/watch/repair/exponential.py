@@ -159,5 +159,5 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     rewrite = spot.argument(clamp)
     if rewrite is not None:
         beyond = (given.abs() if difference else given) > bound
-        many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded and get no gradient"
+        many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded there, with no gradient through it"
         yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)

@@ -44,7 +44,7 @@ def divisor_floor(spot: Spot) -> Iterator[Proposal]:
     many = f"{int((value.abs() < eps).sum()):,} of {value.numel():,} divisors"
     if bool((value >= 0).all()):
         rewrite = spot.argument(f"{{x}}.clamp(min={eps:g})", place)
-        bends = f"{many} are raised to {eps:g} and get no gradient"
+        bends = f"{many} are raised to {eps:g} there, with no gradient through it"
     else:
         rewrite = spot.argument(f"{{torch}}.where({{x}} == 0, {eps:g}, {{x}})", place)
         bends = f"{many} are replaced by {eps:g}"
@@ -67,9 +67,8 @@ def argument_floor(spot: Spot) -> Iterator[Proposal]:
     for floor in floors:
         rewrite = spot.argument(f"{{x}}.clamp(min={floor})")
         limit = -1 + _INSIDE[value.dtype] if name == "log1p" else float(floor)
-        many = (
-            f"{int((value < limit).sum()):,} of {value.numel():,} values are raised to it and get no gradient"
-        )
+        below = f"{int((value < limit).sum()):,} of {value.numel():,} values"
+        many = f"{below} are raised to it, with no gradient through it"
         if rewrite is not None:
             yield Proposal(f"raise the argument of {name} to at least {floor}", (rewrite,), many)
 
@@ -83,7 +82,7 @@ def domain_clamp(spot: Spot) -> Iterator[Proposal]:
     low, high = ("0", "1") if spot.name == "logit" else ("-1", "1")
     rewrite = spot.argument(f"{{x}}.clamp({low} + {eps:g}, {high} - {eps:g})")
     outside = (value < float(low) + eps) | (value > float(high) - eps)
-    many = f"{int(outside.sum()):,} of {value.numel():,} values are moved inside and get no gradient"
+    many = f"{int(outside.sum()):,} of {value.numel():,} values are moved inside there, with no gradient through it"
     if rewrite is not None:
         yield Proposal(f"clamp the argument of {spot.name} {eps:g} inside its domain", (rewrite,), many)
 
