@@ -45,6 +45,8 @@ CLOSE_STEPS = 100
 """Steps to watch closely for a fault to show again."""
 LOSSES = 4
 """Of the steps before that a report may quote."""
+LEAVING = 5.0
+"""Seconds that a thread which has stopped the script has for its own end."""
 PATIENCE = 2.0
 """Seconds a rank without a fault of its own waits for the others to say that they had one."""
 
@@ -81,6 +83,8 @@ class Session:
         self.unlooked = Unlooked(settings.every_op)
         self.recorders = Recorders(self.value_read, self.unlooked)
         self.first_thread = threading.get_ident()
+        self.stopper: int | None = None
+        """The thread that has stopped the first one, and is about to end."""
         self.observer = Observer(self.recorder.tape.entry_of) if settings.every_op else None
         self.wire = TripWire(self.recorders, self, self.observer)
         self.incidents: list[Incident] = []
@@ -139,6 +143,8 @@ class Session:
     def raised(self, error: BaseException) -> bool:
         """The script has ended by an exception, perhaps over a NaN; whether it is our own interrupt."""
         if isinstance(error, KeyboardInterrupt):
+            if self.stopper is not None:
+                _await_end(self.stopper)
             return bool(self.stopped)
         self._examine(error)
         return False
@@ -421,6 +427,7 @@ class Session:
         if _is_pool_worker():
             raise StoppedTaskError(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
         if threading.current_thread() is not threading.main_thread():
+            self.stopper = threading.get_ident()
             _interrupt_main()
             raise SystemExit(1)  # of its very class: a thread ends by it without a word
         if self.stopped > 2:
@@ -435,6 +442,16 @@ def _interrupt_main() -> None:
     """Stop the script from another of its threads: as Ctrl-C would, unless it sees to that itself."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def _await_end(thread: int) -> None:
+    """Until that thread has left: Python ends one that is still in the engine's C++ by aborting the process.
+
+    Not by Thread.join, which believes after an interrupted join that the thread has ended.
+    """
+    deadline = time.monotonic() + LEAVING
+    while thread in sys._current_frames() and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def _is_pool_worker() -> bool:

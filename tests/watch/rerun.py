@@ -41,7 +41,7 @@ def faults(script: Path) -> list[str]:
 def _forget(folder: Path) -> None:
     """Let the files beside the script be imported anew."""
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(folder)):
+        if name != "__main__" and str(getattr(module, "__file__", "")).startswith(str(folder)):
             del sys.modules[name]
 
 
