@@ -66,7 +66,9 @@ def imports(code: str, package: tuple[str, ...] = ("nanhunt",)) -> set[str]:
         texts = [
             node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]
-        named = [re.fullmatch(r"((?:nanhunt|torch|numpy|typer|rich)(?:\.\w+)*)(:\w+)?", text) for text in texts]
+        named = [
+            re.fullmatch(r"((?:nanhunt|torch|numpy|typer|rich)(?:\.\w+)*)(:\w+)?", text) for text in texts
+        ]
         found |= {name[1] for name in named if name}
     return found
 
@@ -110,7 +112,11 @@ def _imported(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
             (),
             "nanhunt.cli",
         ),
-        ("from importlib import import_module\nHOME = 'nanhunt.cli.app:app'", ("nanhunt",), "nanhunt.cli.app"),
+        (
+            "from importlib import import_module\nHOME = 'nanhunt.cli.app:app'",
+            ("nanhunt",),
+            "nanhunt.cli.app",
+        ),
         ("__import__('torch')", ("nanhunt",), "torch"),
         ("if TYPE_CHECKING:\n    import json\nelse:\n    import nanhunt.cli", (), "nanhunt.cli"),
     ],
