@@ -59,9 +59,12 @@ def test_tensorboard_shows_the_report_as_text(tmp_path: Path, report: nanhunt.Re
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_keeps_the_report_as_an_artifact(tmp_path: Path, report: nanhunt.Report) -> None:
+def test_mlflow_keeps_the_report_as_an_artifact(
+    tmp_path: Path, report: nanhunt.Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow = pytest.importorskip("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     run(lines_for("MLflow"), report=report)
     (found,) = mlflow.search_runs(output_format="list")
     assert found.data.tags["nanhunt"].startswith("the loss is")
