@@ -5,7 +5,6 @@ What a form does to a unit is observed, never predicted. A unit of work is a pro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,6 @@ import numpy.typing as npt
 import torch
 
 from nanhunt.dtypes.formats import FORMATS
-from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Behaviour, Block, Facts, Form, Operation, Tensors
 from nanhunt.operations.problem import Problem, read_block
@@ -27,8 +25,6 @@ Columns = Mapping[str, npt.NDArray[Any]]
 """By name, one entry a unit."""
 NAME = "<U48"
 """Holds every rule's name."""
-BLOCK_VALUES = 1 << 18
-"""Values in a block: what the forms make of them stays in cache."""
 LOSS_BOUND = 64.0
 """A value is right while its error is below LOSS_BOUND u times its scale: six bits more than one rounding, room for
 the order of a sum (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021)."""
@@ -80,16 +76,13 @@ def _largest_error(values: torch.Tensor, true: torch.Tensor) -> float | None:
 
 
 def tally(
-    problem: Problem, first: int, last: int, *, compares: bool = True, columns: bool = False
+    problem: Problem, first: int, last: int, *, counts: bool = True, columns: bool = False
 ) -> tuple[Tally, Columns]:
-    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged; sums of values only to compare.
+    """One unit of work: groups ``first`` to ``last`` - 1 of the problem, judged.
 
-    With a column for each fact of the units if asked.
+    With the counts of the main tensor's numbers where these are wanted, and a column for each fact of the units if
+    asked.
     """
-    counted = health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
-    if not compares and not columns and is_proven(problem, first, last):
-        nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
-        return Tally(behaviour=dict.fromkeys(problem.forms, nothing), health=counted), {}
     block = read_block(problem, first, last)
     observed = observe(problem, block)
     facts = observed.facts
@@ -103,9 +96,13 @@ def tally(
         tally_rules(holds, numbers, problem.plan.unit_count),
         behaviour=behaviour, errors=dict(observed.errors),
         sums={name: Exact.of(value) for name, value in observed.sums.items()},
-        health=counted,
+        health=_counted(problem, first, last) if counts else health.Counts(),
     )  # fmt: skip
     return added, _columns(problem, facts, block.count) if columns else {}
+
+
+def _counted(problem: Problem, first: int, last: int) -> health.Counts:
+    return health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
 
 
 def _columns(problem: Problem, facts: Facts, count: int) -> Columns:
@@ -119,27 +116,6 @@ def _columns(problem: Problem, facts: Facts, count: int) -> Columns:
         if rule.holds is not None:
             cause[rule.holds(facts)] = rule.name
     return {**found, "cause": cause}
-
-
-def is_proven(problem: Problem, first: int, last: int) -> bool:
-    """Whether the operation's own bound shows that these groups are healthy, without any form being run."""
-    stored = {each.dtype for each in problem.tensors.values() if each.dtype in FLOATING}
-    screen = problem.operation.screen
-    wide = (
-        FORMATS[problem.dtype].in_numpy and not problem.narrow
-    )  # float32 and float64: a bound is NumPy's arithmetic
-    if screen is None or not wide or stored != {problem.dtype}:
-        return False
-    return screen({name: problem.part(name, first, last) for name in problem.tensors}, problem.options)
-
-
-def ranges(problem: Problem) -> Iterator[tuple[int, int]]:
-    """Groups in blocks of about BLOCK_VALUES values; what a form makes of them stays in cache."""
-    size = sum(math.prod(tensor.shape) for tensor in problem.tensors.values())
-    groups = problem.plan.group_count
-    step = max(1, BLOCK_VALUES * groups // max(1, size))
-    for first in range(0, groups, step):
-        yield first, min(first + step, groups)
 
 
 def run_form(operation: Operation, form: Form, tensors: Tensors, block: Block, upstream: float) -> Ran:

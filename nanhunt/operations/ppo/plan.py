@@ -12,6 +12,7 @@ from nanhunt.operations.ppo import forms
 from nanhunt.operations.ppo.options import PpoOptions
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from nanhunt.operations.operation import Bools, Tensors
@@ -132,3 +133,28 @@ def _explodes(t: Tensors, options: PpoOptions) -> torch.Tensor:
     if k is not None and options.kl != "none":
         bad = bad | ~forms.penalty(k, options).isfinite()
     return bad
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: PpoOptions) -> bool:
+    """Whether every log-ratio lies within +-19, or +-4 beside a ref - new within +-2 and a beta of at most 1.
+
+    Tokens only, advantages up to 1e6 in size. The ratio is then a normal number and off by 12 u of itself (4 u), and
+    the clamps at +-20 change nothing. exp(k) - k - 1 is off by less than 25 u, of a number below 5.4, which is less
+    than 64 u of the sum of both, and of 1.
+    """
+    import numpy as np
+
+    if options.level != "token":
+        return False
+    new, limit = stored["log_probs"], 19.0
+    if "ref_log_probs" in stored and options.kl != "none":
+        if options.beta > 1 or not _within(stored["ref_log_probs"] - new, 2.0):
+            return False
+        limit = 4.0
+    advantages = stored["advantages"]
+    return _within(new - stored["old_log_probs"], limit) and bool(np.abs(advantages).max(initial=0.0) <= 1e6)
+
+
+def _within(values: npt.NDArray[Any], limit: float) -> bool:
+    """Of NaN nothing is true."""
+    return bool(values.size and values.min() >= -limit and values.max() <= limit)
