@@ -15,7 +15,7 @@ from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
+from nanhunt.operations.judge import Bools, Ran, behaviour, error_of, observe, run_truth, scale_of
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
 from nanhunt.operations.problem import Problem, groups_of, picked_of, read_block
 from nanhunt.operations.rule import Rule
@@ -259,4 +259,6 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
     value = truth.value.to(operation.main(block.cast).dtype)  # a reduced loss says nothing of single units
     if ran.result is not None and ran.result.dim():
         value = ran.result.reshape(value.shape)
-    return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)
+    seen = Ran(value, lambda: cut)
+    scale = scale_of(operation, block, truth)
+    return behaviour(operation, block, seen, truth, problem.upstream, scale, error_of(seen, truth))
