@@ -25,9 +25,14 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
     """A token is a unit, or a sequence at the level of sequences.
 
     Log-probabilities (..., T), mask alike, advantages (..., T) or (...): (B, T) and (B,) in most dumps. Raises
-    NanhuntError for shapes that do not fit, and for a level of sequences without an axis of tokens.
+    NanhuntError for shapes that do not fit, a level of sequences without an axis of tokens, and a dual clip up to 1.
     """
     whole = shapes["log_probs"]
+    if 0 < options.clip_dual <= 1:
+        raise NanhuntError(
+            f"--clip-dual {options.clip_dual:g} would clip ratios that have not grown.",
+            "Give a number above 1 (3 is usual), or leave it out.",
+        )
     for name, shape in shapes.items():
         if shape != whole and not (name == "advantages" and shape == whole[:-1] and len(whole) > 1):
             raise _unfit(shapes)
