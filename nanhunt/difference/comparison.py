@@ -12,15 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nanhunt.difference.judge import Pair, finding, judged
-from nanhunt.difference.measure import (
-    Measured,
-    Sums,
-    Tolerance,
-    measure,
-    narrower,
-    rounding,
-    sums_of_equal,
-)
+from nanhunt.difference.measure import measure, sums_of_equal
+from nanhunt.difference.measured import Measured, Sums, Tolerance, narrower, rounding
 from nanhunt.difference.options import DiffOptions
 from nanhunt.difference.pairing import Item, pair, place_of, renaming
 from nanhunt.difference.rows import RowsMeasured, measure_rows

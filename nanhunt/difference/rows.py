@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.difference.measure import NOWHERE, Doubles, Places, to_doubles
+from nanhunt.difference.measure import to_doubles
+from nanhunt.difference.measured import NOWHERE, Doubles, Places
 from nanhunt.dtypes.convert import Array
 
 TOP = 5
