@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from nanhunt.difference.measured import (
     KINDS,
-    NOWHERE,
     Doubles,
     Floats,
     Largest,
@@ -39,7 +38,9 @@ CHUNK = 1 << 15
 FEW = 8
 """Where at most one value in that many differs, those are taken out of the chunk."""
 DOUBLE_BIAS = 1022
-"""The exponent field of a float64 less this is the exponent of ``math.frexp``."""
+"""The exponent's field of a float64 less this is the exponent of ``math.frexp``."""
+FIELDS = 2 + 2047
+"""0 for nothing, and 1 + each exponent's field of a float64."""
 
 
 def measure(
@@ -47,7 +48,7 @@ def measure(
 ) -> Measured:
     """Two blocks of values, shape (n,) each, as stored in the two dtypes; ``start`` is their flat position."""
     work = _format_of_work(dtypes, tolerance)
-    chunks = _Chunks(tolerance, Measured(most))
+    chunks = _Chunks(tolerance, Measured(most), _ByExponent(most))
     for first in range(0, a.size, CHUNK):
         some, other = a[first : first + CHUNK], b[first : first + CHUNK]
         at = start + first
@@ -55,7 +56,7 @@ def measure(
             chunks.found += Measured(most, some.size, equal=((at, at + some.size),))
         else:
             chunks.add(_numbers(some, dtypes[0], work), _numbers(other, dtypes[1], work), at)
-    return chunks.found
+    return replace(chunks.found, outside=chunks.outside.found())
 
 
 def sums_of_equal(values: Array, dtype: str) -> Sums:
@@ -148,7 +149,8 @@ class _Chunks:
 
     tolerance: Tolerance
     found: Measured
-    """Of the chunks so far."""
+    """Of the chunks so far, without ``outside``."""
+    outside: _ByExponent
     buffers: _Buffers = field(default_factory=_Buffers)
 
     def add(self, a: Floats, b: Floats, start: int) -> None:
@@ -219,28 +221,49 @@ class _Chunks:
                 np.greater(ulps, dtype.type(self.tolerance.max_ulp * 2.0**-form.mantissa_bits), out=outside)
         if self.tolerance.elementwise:
             outside &= part.distance > self.tolerance.allowed(part.a)
-        return found | {"outside": self._by_exponent(part, outside)}
+        self._count_outside(part, outside)
+        return found
 
-    def _by_exponent(self, part: _Part, outside: npt.NDArray[np.bool_]) -> dict[int, Places]:
+    def _count_outside(self, part: _Part, outside: npt.NDArray[np.bool_]) -> None:
         """The values outside, by the exponent of their distance."""
         count = int(np.count_nonzero(outside))
         if count * FEW <= outside.size:
             part, outside = part.those(np.flatnonzero(outside)), outside[outside]
         bits = self.buffers.get("bits", outside.size, np.int64)
         np.copyto(bits.view(np.float64), part.distance)
-        keys = np.right_shift(
-            bits, 52, out=bits
-        )  # the exponent's field: of float64 even float32's least is normal
-        keys += 1
+        fields = np.right_shift(bits, 52, out=bits)
+        fields += 1
         if count < outside.size:
-            np.multiply(keys, outside, out=keys)
-        found = {}
-        for key, number in enumerate(np.bincount(keys).tolist()):
-            if key and number:
-                exponent = key - 1 - DOUBLE_BIAS
-                wanted = self._wanted(self.found.outside.get(exponent, NOWHERE))
-                found[exponent] = Places(number, part.first(keys == key, wanted))
-        return found
+            np.multiply(fields, outside, out=fields)
+        self.outside.add(fields, part)
+
+
+class _ByExponent:
+    """Values by the exponent of their distance: how many, and the positions of the first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts = np.zeros(FIELDS, np.int64)
+        self._lacking = np.ones(FIELDS, np.bool_)
+        """Where there is still room for a position."""
+        self._first: dict[int, tuple[int, ...]] = {}
+
+    def add(self, fields: npt.NDArray[np.int64], part: _Part) -> None:
+        """Values of a part, by 1 + the exponent's field of the distance in float64; 0 for those that do not count."""
+        counts = np.bincount(fields, minlength=FIELDS)
+        counts[0] = 0
+        self._counts += counts
+        for number in np.flatnonzero((counts > 0) & self._lacking).tolist():
+            known = self._first.get(number, ())
+            self._first[number] = known + part.first(fields == number, self._most - len(known))
+            self._lacking[number] = len(self._first[number]) < self._most
+
+    def found(self) -> dict[int, Places]:
+        """By exponents as those of ``math.frexp``."""
+        return {
+            number - 1 - DOUBLE_BIAS: Places(int(self._counts[number]), self._first.get(number, ()))
+            for number in np.flatnonzero(self._counts).tolist()
+        }
 
 
 def _absolute(a: float, b: float) -> float:

@@ -77,6 +77,8 @@ class Places:
 
     def plus(self, other: Places, most: int) -> Places:
         """Both together."""
+        if not (self.first and other.first):
+            return Places(self.count + other.count, self.first or other.first)
         return Places(self.count + other.count, tuple(sorted((*self.first, *other.first)))[:most])
 
 
