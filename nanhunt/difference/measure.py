@@ -1,7 +1,7 @@
 """Stored values of two tensors against each other, chunk by chunk.
 
-Pure NumPy. What is equal bit for bit costs one comparison. The rest goes through buffers that are used again and stay
-in a core's cache: a temporary of 256 KiB is fresh memory for every operation, whose pages cost more than the arithmetic.
+Pure NumPy. What is equal bit for bit costs one comparison. The rest goes through buffers that are used again: a
+temporary of 256 KiB is fresh memory for every operation, and its pages cost more than the arithmetic.
 
 Formats of up to 32 bits are subtracted in float32. Two numbers within a factor of two of each other have an exact
 difference (Sterbenz, "Floating-Point Computation", 1974); any other is rounded by 2**-24 of itself, and is far beyond
@@ -33,7 +33,7 @@ from nanhunt.dtypes.convert import Array, to_floats
 from nanhunt.dtypes.formats import FORMATS
 
 Indices = npt.NDArray[np.intp]
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 """Values measured at once."""
 FEW = 8
 """Where at most one value in that many differs, those are taken out of the chunk."""
@@ -227,6 +227,8 @@ class _Chunks:
     def _count_outside(self, part: _Part, outside: npt.NDArray[np.bool_]) -> None:
         """The values outside, by the exponent of their distance."""
         count = int(np.count_nonzero(outside))
+        if count == 0:
+            return
         if count * FEW <= outside.size:
             part, outside = part.those(np.flatnonzero(outside)), outside[outside]
         bits = self.buffers.get("bits", outside.size, np.int64)
