@@ -33,8 +33,8 @@ from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, natural_key
 
 BLOCK = 1 << 22
 """Values of a unit of work: 16 MiB of float32 on each side."""
-ROW_VALUES = 1 << 18
-"""Logits of a unit of work: in float64, with their softmax, some tens of MiB."""
+ROW_VALUES = 1 << 20
+"""Logits of a unit of work, of which a few rows at a time are taken in float64."""
 ORDERED = ("pt", "pt-legacy", "npz", "memory")
 """Formats that keep the order in which a program wrote tensors, which is the order in which it computed them."""
 T = TypeVar("T")
