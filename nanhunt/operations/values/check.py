@@ -204,7 +204,7 @@ def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Ca
     """What a cast would destroy: an overflow always counts, a few values that become 0 hardly ever."""
     target, total = FORMATS[dtype], math.prod(tensor.shape)
     if casting.zero:
-        slight = not carries_weight(casting.zero, counts, total, target)
+        slight = legal.is_bias(tensor) or not carries_weight(casting.zero, counts, total, target)
         yield Finding(
             CAST_LOSS.code, CAST_LOSS.name, CAST_LOSS.minor if slight and CAST_LOSS.minor else CAST_LOSS.severity,
             casting.zero, casting.first_zero,
