@@ -77,14 +77,14 @@ Make = Callable[[Any], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {
     "AdamW": lambda weights: torch.optim.AdamW(weights, lr=1e-3),
     "SGD with momentum": lambda weights: torch.optim.SGD(weights, lr=1e-2, momentum=0.9),
-    "Adafactor": lambda weights: torch.optim.Adafactor(weights),
+    "Adafactor": torch.optim.Adafactor,
     "Adam, amsgrad": lambda weights: torch.optim.Adam(weights, amsgrad=True),
     "RMSprop": lambda weights: torch.optim.RMSprop(weights, lr=1e-3, momentum=0.9, centered=True),
-    "Adagrad": lambda weights: torch.optim.Adagrad(weights),
-    "Adadelta": lambda weights: torch.optim.Adadelta(weights),
-    "NAdam": lambda weights: torch.optim.NAdam(weights),
-    "Adamax": lambda weights: torch.optim.Adamax(weights),
-    "Rprop": lambda weights: torch.optim.Rprop(weights),
+    "Adagrad": torch.optim.Adagrad,
+    "Adadelta": torch.optim.Adadelta,
+    "NAdam": torch.optim.NAdam,
+    "Adamax": torch.optim.Adamax,
+    "Rprop": torch.optim.Rprop,
 }
 
 

@@ -326,7 +326,7 @@ RULES: tuple[_Rule, ...] = (
     _Rule(
         "NH402", "uniform-row", _N,
         "Every logit of the row is the same number, so that its softmax is uniform.",
-        "A head that starts at 0 gives such rows, and padding; so does a NaN that was replaced (nan_to_num makes it 0).",
+        "A head that starts at 0 gives such rows, and padding; so does NaN that was replaced (nan_to_num: by 0).",
         "Where other rows differ, look at what these held before (nanhunt run); give padding the ignored index.",
         holds=lambda facts: facts.constant & ~_blank(facts) & ~facts.ignored,
         arithmetic=arithmetic.constant_row,
