@@ -101,6 +101,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.nan_logits,
         fixes=fixes.TEMPTING_FUSED,
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH002", "inf-logits", _E,
@@ -111,6 +112,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.inf_logits,
         fixes=fixes.TEMPTING_FUSED,
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH003", "fully-masked-row", _E,
@@ -121,6 +123,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.fully_masked_row,
         fixes=(fixes.DROP, *fixes.MASK, *fixes.TEMPTING_FUSED),
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH004", "cast-overflow", _E,
@@ -131,6 +134,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.cast_overflow,
         fixes=(*fixes.UNCAST, fixes.TEMPTING_FUSED[0]),
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH005", "target-out-of-range", _E,
@@ -142,6 +146,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.target_out_of_range,
         fixes=(fixes.VALIDATE,),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH006", "masked-target", _E,
@@ -154,6 +159,7 @@ RULES: tuple[_Rule, ...] = (
         input_at_fault=True,
         sound=_largest_is_finite,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH007", "all-targets-ignored", _E,
@@ -164,6 +170,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.all_targets_ignored,
         fixes=(fixes.GUARD, fixes.GUARD_WEIGHTS),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH008", "ignored-row-poisons-gradient", _E,
@@ -176,6 +183,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SELECT, *fixes.TEMPTING_FUSED),
         input_at_fault=True,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH009", "bad-loss-options", _E,
@@ -190,6 +198,7 @@ RULES: tuple[_Rule, ...] = (
             fixes.GUARD_WEIGHTS, fixes.IGNORE_MASKED, fixes.MASK_OTHERS, fixes.MASK[1], fixes.TEMPTING_FUSED[0],
         ),
         sound=_largest_is_finite,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH010", "half-reduction-overflow", _E,
@@ -201,6 +210,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.half_reduction_overflow,
         fixes=(*fixes.FLOAT32, fixes.NONE_THEN_FLOAT),
         mended=_has_gradient,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH011", "loss-overflow", _E,
@@ -211,6 +221,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.loss_overflow,
         fixes=fixes.WIDER,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH012", "constant-row", _E,
@@ -232,6 +243,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.exp_inf & ~_blank(facts),
         arithmetic=arithmetic.exp_overflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH102", "sum-overflow", _W,
@@ -241,6 +253,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_inf & ~_blank(facts),
         arithmetic=arithmetic.sum_overflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH103", "sum-underflow", _W,
@@ -250,6 +263,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_zero & ~_blank(facts),
         arithmetic=arithmetic.sum_underflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH104", "subnormal-sum", _N,
@@ -259,6 +273,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_subnormal,
         arithmetic=arithmetic.subnormal_sum,
         fixes=fixes.CALL,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH201", "probability-underflow", _W,
@@ -270,6 +285,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.probability_underflow,
         fixes=(*fixes.CALL_LOG, *fixes.CROWDED, *fixes.TEMPTING),
         targetless=_N,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH202", "collapsed-loss", _N,
@@ -281,6 +297,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SOFTPLUS, *fixes.WIDER),
         mended=_trains,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH203", "absorbed-log-sum", _N,
@@ -291,6 +308,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.absorbed_log_sum,
         fixes=(*fixes.CALL, fixes.SUBTRACT, *fixes.WIDER),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH301", "reciprocal-overflow", _W,
@@ -302,6 +320,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.reciprocal_overflow,
         fixes=(*fixes.CALL, *fixes.WIDER, *fixes.TEMPTING),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH302", "vanishing-gradient", _N,
@@ -313,6 +332,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SCALE, *fixes.UNCAST, *fixes.WIDER),
         mended=_reaches_others,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH401", "low-headroom", _N,
@@ -322,6 +342,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.low_headroom & ~_blank(facts),
         arithmetic=arithmetic.low_headroom,
         fixes=(*fixes.CALL, *fixes.WIDER),
+        operation="cross-entropy",
     ),
     _Rule(
         "NH402", "uniform-row", _N,
