@@ -230,6 +230,7 @@ RULES: tuple[_Rule, ...] = (
         "is uniform, the loss is log(classes) whatever the label, and looks healthy.",
         "Find what was replaced (nanhunt run names the operation that made it), and leave such rows out. That "
         "F.cross_entropy is finite here mends nothing.",
+        operation="cross-entropy",
         holds=_blank,
         arithmetic=arithmetic.constant_row,
         fixes=(fixes.DROP_CONSTANT,),
@@ -349,6 +350,7 @@ RULES: tuple[_Rule, ...] = (
         "Every logit of the row is the same number, so that its softmax is uniform.",
         "A head that starts at 0 gives such rows, and padding; so does NaN that was replaced (nan_to_num: by 0).",
         "Where other rows differ, look at what these held before (nanhunt run); give padding the ignored index.",
+        operation="cross-entropy",
         holds=lambda facts: facts.constant & ~_blank(facts) & ~facts.ignored,
         arithmetic=arithmetic.constant_row,
     ),
