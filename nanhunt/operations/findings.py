@@ -99,7 +99,8 @@ def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Fi
     unit = unit_of(problem, numbers[0])
     said = rule.arithmetic(unit) if rule.arithmetic else ""
     return Finding(
-        rule.code, rule.name, rule.severity, found.counts[rule.code], numbers[: problem.max_rows],
+        rule.code, rule.name, rule.severity, found.counts[rule.code],
+        tuple(map(problem.number, numbers[: problem.max_rows])),
         f"{unit.name}: {said}", prove(problem, rule, numbers),
     )  # fmt: skip
 
@@ -122,5 +123,5 @@ def unit_name(problem: Problem, number: int) -> str:
     """Says "row 7", or "row (0, 7)" where units are numbered over several dimensions."""
     shape = (*problem.plan.groups, *problem.plan.units)
     if len(shape) < 2:
-        return f"{problem.operation.unit} {number}"
+        return f"{problem.operation.unit} {problem.number(number)}"
     return f"{problem.operation.unit} ({', '.join(str(int(at)) for at in np.unravel_index(number, shape))})"

@@ -231,6 +231,8 @@ class Operation(Described):
     """(Problem) -> what a mean divides by, where that is not the number of units: tokens that a mask keeps."""
     assumes: Callable[[Any], str] | None = None
     """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
+    names: Callable[[Any], Mapping[str, Any]] | None = None
+    """(Problem) -> what the code of its fixes calls beside torch and F, by name: functions of the user's."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 

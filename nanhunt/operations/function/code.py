@@ -28,6 +28,14 @@ class Code:
     """Those that take one value each, in order."""
     required: frozenset[str]
     """Those without a default."""
+    by_name: frozenset[str]
+    """Those that take their value by name only."""
+
+    @property
+    def word(self) -> str:
+        """What code calls it; "" for a lambda, which has no name."""
+        word = self.name.rpartition(":")[2].rpartition(".")[2]
+        return word if word.isidentifier() else ""
 
 
 def code_of(function: Callable[..., Any] | str, option: str) -> Code:
@@ -57,7 +65,8 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
             "Tensors are given to parameters by name: def f(logits, targets): ...",
         )
     required = frozenset(each.name for each in taken if each.default is each.empty)
-    return Code(name, call, tuple(each.name for each in taken), required)
+    by_name = frozenset(each.name for each in taken if each.kind is each.KEYWORD_ONLY)
+    return Code(name, call, tuple(each.name for each in taken), required, by_name)
 
 
 def _name_of(function: Callable[..., Any]) -> str:
