@@ -52,6 +52,16 @@ def fails(x):
 def nothing(x):
     x.sum()
 
+def detached(x):
+    return (x * 2).detach().sum()
+
+def through_data(x):
+    x.data.mul_(2)
+    return x.sum()
+
+def exits(x):
+    raise SystemExit("no")
+
 def whole(x):
     return (x @ x.mT).exp().sum(-1).log().mean()
 
@@ -210,6 +220,11 @@ def test_many_rows_one_by_one_are_those_that_matter():
     assert calls < 10_000
 
 
+def test_a_module_is_a_function_of_what_forward_takes():
+    (tensor,) = nanhunt.check({"input": torch.ones(3, 4)}, function=torch.nn.Softplus()).tensors
+    assert (tensor.rows, tensor.findings) == (3, ())
+
+
 def test_two_functions_that_differ_are_told():
     report = nanhunt.compare(
         {"x": torch.tensor([[0.5], [1e-9]])},
@@ -235,6 +250,9 @@ def test_masks_and_healthy_rows_are_no_finding(code):
         ("losses.py:in_place", "losses.py:in_place changes its input x in place"),
         ("losses.py:pair", "losses.py:pair returns 2 values (tuple)"),
         ("losses.py:nothing", "losses.py:nothing returns None"),
+        ("losses.py:detached", "losses.py:detached returns a tensor that no gradient reaches"),
+        ("losses.py:through_data", "losses.py:through_data changes its input x in place"),
+        ("losses.py:exits", "losses.py:exits raises SystemExit: no."),
         (
             "losses.py:fails",
             "losses.py:fails raises ValueError: x must be a probability. It was given x float64 (2, 2)",

@@ -53,7 +53,8 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
             f"{option} is a {type(function).__name__}, no function.", "Give a function, or FILE.py:NAME."
         )
     try:
-        known = inspect.signature(call).parameters.values()
+        # A torch.nn.Module hands its arguments on to forward.
+        known = inspect.signature(getattr(call, "forward", call)).parameters.values()
     except (ValueError, TypeError):
         raise NanhuntError(
             f"{name} ({option}) does not say which parameters it has.", "Wrap it: def f(x): return ..."
