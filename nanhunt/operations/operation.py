@@ -204,8 +204,8 @@ class Operation(Described):
 
     unit: str
     """What is counted: "row", "value"."""
-    fused_call: str
-    """How users call the fused form: "F.cross_entropy"."""
+    fused_call: str | Callable[[Any], str]
+    """How users call the fused form: "F.cross_entropy"; of the Problem, where its options make that another call."""
     plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
     """(shapes by role, options) -> Plan. Raises NanhuntError for shapes that do not fit."""
     forms: Mapping[str, Form]

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations.judge import ranges, run_form
+from nanhunt.operations.bounds import ranges
+from nanhunt.operations.judge import run_form
 from nanhunt.operations.problem import Problem, read_block
 
 if TYPE_CHECKING:
