@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import nanhunt
 from nanhunt.load.memory import tensor_of
 from nanhunt.operations.judge import LOSS_BOUND
 from nanhunt.operations.problem import problem_of, read_block
