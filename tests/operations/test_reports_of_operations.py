@@ -51,13 +51,11 @@ def test_an_entry_says_operation_roles_rows_and_implementations(told):
     operation, tensor = told
     assert tensor["operation"] == operation.name
     assert set(tensor["roles"]) <= {role.name for role in operation.roles}
-    assert all(
-        label.startswith(f"{sample(operation.name)}:")
-        for name, label in tensor["roles"].items()
-        if name != "noise"
-    )
+    of_files = [label for label in tensor["roles"].values() if not label.startswith("<memory>:")]
+    assert of_files
+    assert all(label.startswith(f"{sample(operation.name)}:") for label in of_files)
     assert tensor["rows"] == np.prod(tensor["unit_shape"], dtype=int) > 0
-    assert {"naive", "fused"} <= set(tensor["implementations"]) == set(operation.forms)
+    assert {"naive", "fused"} <= set(tensor["implementations"]) <= set(operation.forms)
     for form in tensor["implementations"].values():
         counts = [form[name] for name in ("bad_value_rows", "bad_gradient_rows", "wrong_rows")]
         assert all(0 <= count <= tensor["rows"] for count in counts)
@@ -69,7 +67,7 @@ def test_an_entry_says_operation_roles_rows_and_implementations(told):
 
 
 def test_snippets_use_the_roles_and_end_in_loss_or_output(told):
-    operation, tensor = told
+    _, tensor = told
     fixes = [fix for finding in tensor["findings"] for fix in finding["remedies"]]
     assert any(fix["works"] for fix in fixes)
     known = {*tensor["roles"], "torch", "F"}
@@ -78,12 +76,9 @@ def test_snippets_use_the_roles_and_end_in_loss_or_output(told):
         names = [each for each in ast.walk(ast.Module(body, [])) if isinstance(each, ast.Name)]
         made = {each.id for each in names if isinstance(each.ctx, ast.Store)}
         builtins = {"int", "float", "len", "min", "max", "range", "sum"}
-        bound = {
-            arg.arg for each in ast.walk(ast.Module(body, [])) if isinstance(each, ast.arg) for arg in [each]
-        }
-        assert {
-            each.id for each in names if isinstance(each.ctx, ast.Load)
-        } <= known | made | builtins | bound
+        bound = {each.arg for each in ast.walk(ast.Module(body, [])) if isinstance(each, ast.arg)}
+        read = {each.id for each in names if isinstance(each.ctx, ast.Load)}
+        assert read <= known | made | builtins | bound
         assert made & {"loss", "output"}, fix["title"]
 
 
@@ -111,7 +106,7 @@ def test_rows_are_saved_with_their_forms_and_cause(told, tmp_path, suffix):
     ]
     CliRunner().invoke(app, words)
     columns = dict(np.load(file)) if suffix == ".npz" else columns_of(file)
-    names = {f"{form}_{what}_finite" for form in operation.forms for what in ("value", "gradient")}
+    names = {f"{form}_{what}_finite" for form in tensor["implementations"] for what in ("value", "gradient")}
     assert names | {"cause"} == set(columns) - {"tensor", "dtype", "row"}
     for form, counts in tensor["implementations"].items():
         assert np.count_nonzero(~columns[f"{form}_value_finite"]) == counts["bad_value_rows"]
@@ -121,6 +116,6 @@ def test_rows_are_saved_with_their_forms_and_cause(told, tmp_path, suffix):
 
 def columns_of(file: Path) -> dict[str, Any]:
     """The columns of a .csv, those of truth values as such."""
-    lines = list(csv.DictReader(file.open()))
+    lines = list(csv.DictReader(file.read_text().splitlines()))
     columns = {name: np.array([line[name] for line in lines]) for name in lines[0]}
     return {name: each == "True" if name.endswith("_finite") else each for name, each in columns.items()}
