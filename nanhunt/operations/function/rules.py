@@ -83,6 +83,11 @@ def _fails(behaviour: Behaviour) -> Bools:
     return behaviour.bad_value | behaviour.bad_gradient
 
 
+def _handed_on(f: Facts) -> Bools:
+    """Rows given a number that is not finite, and bad for that, where the function was run: it may have masked it."""
+    return f.own["not_finite"] & (_fails(f.naive) if "naive" in f.by else True)
+
+
 def _sound(f: Facts) -> Bools:
     return ~(f.own["not_finite"] | f.own["cast_overflow"])
 
@@ -118,7 +123,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "A number that the function is given is NaN or +inf, and its value or gradient is not finite either.",
         "The function hands it on; -inf alone may be a mask, and is no fault by itself.",
         "Find what produced it (nanhunt run names the operation).",
-        operation="function", holds=lambda f: f.own["not_finite"] & _fails(f.naive),
+        operation="function", holds=_handed_on,
         arithmetic=lambda u: _numbers(u, u.stored), input_at_fault=True,
     ),
     Rule(
