@@ -24,7 +24,7 @@ from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.numpy_pickle import numpy_array
-from nanhunt.load.readers.optimizer import owners
+from nanhunt.load.readers.optimizer import epsilons, owners
 from nanhunt.load.readers.pickled import External, Global, Instance
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
@@ -110,7 +110,7 @@ def _open(source: Source, reading: Reading) -> Container:
 
 
 def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
-    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage."""
+    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage. Raises Damaged."""
     match external.identity:
         case ("storage", Global(_, kind), str(key), _, int(), *rest):
             view = rest[0] if rest else None
@@ -171,7 +171,7 @@ def _damaged(source: Source, why: str) -> NanhuntError:
 
 
 def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
-    """What an unpickled checkpoint holds, under dotted names."""
+    """What an unpickled checkpoint holds, under dotted names. Raises NanhuntError for a damaged one."""
     try:
         content = load().object
         found = objects.contents(content)
@@ -191,6 +191,8 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
         raise NanhuntError(message, hint) from None
     for name, owner in owners(content, tensors).items():
         tensors[name] = replace(tensors[name], owner=owner)
+    for name, eps in epsilons(content, tensors).items():
+        tensors[name] = replace(tensors[name], eps=eps)
     numbers = plain_numbers(source, found.numbers)
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
