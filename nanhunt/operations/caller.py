@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-
 _depth = [0]
 """Judgements under way in this process. They use threads of their own, so no thread can say whether it is in one."""
 
