@@ -36,6 +36,7 @@ from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
 from .site import Site, caller, resolve, user_frame
 from .story import Exhibits
+from .subject import Subject
 from .tape import Module, Slot, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 from .unlooked import Unlooked
@@ -394,14 +395,10 @@ class Session:
             incident = self._mended(incident, solved.failing)
         except Exception as error:
             notes += (f"no patch could be proven: {type(error).__name__}: {error}",)
-        if not solved.exhibits.empty:
-            path = folder / capture.file_name(incident)
-            try:
-                capture.save(path, solved.exhibits, incident)
-                incident = replace(incident, capture=str(path))
-                incident = replace(incident, closer=_closer(path, solved.exhibits, incident))
-            except OSError as error:
-                notes += (f"no capture was written: {error.strerror}: {path}",)
+        try:
+            incident = capture.write(folder, solved.exhibits, incident)
+        except OSError as error:
+            notes += (f"no capture was written: {error.strerror}: {folder}",)
         if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
             notes += capture.first_rank(folder, self.started, 0.0 if incident.culprits else PATIENCE)
         return replace(incident, notes=notes)
@@ -461,12 +458,6 @@ def _is_pool_worker() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
-    with contextlib.suppress(Exception):  # what cannot be judged is not recommended
-        return capture.look_closer(path, exhibits, incident)
-    return None
 
 
 def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:
@@ -558,7 +549,8 @@ def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Sol
         parameters=sum(len(group["params"]) for group in optimizer.param_groups),
         found_by=FoundBy.WATCHING,
     )
-    return Solved(incident, Exhibits(tuple(evidence.gradients[:1])))
+    broken = Subject("values", {concerned[0]: evidence.gradients[0].detach()})
+    return Solved(incident, Exhibits(subjects=(broken,)))
 
 
 def _optimizer_fix(optimizer: torch.optim.Optimizer) -> str:

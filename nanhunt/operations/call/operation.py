@@ -86,21 +86,24 @@ def _judged(
     call: Call, container: Container, tensors: Mapping[str, Tensor], main: Tensor, dtype: str, codes: frozenset[str],
     most: int,
 ) -> TensorReport:  # fmt: skip
+    from nanhunt.operations.call.spelling import BadSpelling, read
     from nanhunt.operations.caller import defaults_of_libraries
-    from nanhunt.operations.call.spelling import BadSpelling
 
     with defaults_of_libraries():
         given = {name: _torch(each, main, dtype) for name, each in tensors.items()}
-        before = {name: each.clone() for name, each in given.items()}
+        before = {
+            name: each.clone() for name, each in given.items()
+        }  # an operation in place writes to its own
         try:
             made = _floating(call.run(given))
         except (BadSpelling, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise _no_call(container, str(error).splitlines()[0]) from None
-        findings = _findings(call, list(before.values()), made, codes, most)
+        findings = _findings(call, [read(each, before) for each in call.args], made, codes, most)
     return TensorReport(
         file=main.file, tensor=main.name, role="operands", stored_dtype=main.dtype, dtype=dtype, shape=main.shape,
         rows=sum(each.numel() for each in made), classes=0, targets=None, health=_UNKNOWN, implementations={},
-        truth=None, findings=findings, affected_rows=sum(each.count for each in findings), notes=_notes(container, call),
+        truth=None, findings=findings, affected_rows=sum(each.count for each in findings),
+        notes=_notes(container, call),
         operation="call", roles={name: each.label for name, each in tensors.items()}, unit="value",
         unit_shape=tuple(made[0].shape) if len(made) == 1 else None, fused_call=call.name,
     )  # fmt: skip
@@ -113,8 +116,6 @@ def _torch(tensor: Tensor, main: Tensor, dtype: str) -> torch.Tensor:
 
     from nanhunt.dtypes.convert import to_torch
 
-    if tensor.dtype not in (*FLOATING, "complex64", "complex128"):
-        return torch.from_numpy(np.array(tensor.data))
     if tensor.dtype not in FLOATING:
         return torch.from_numpy(np.array(tensor.data))
     found = to_torch(np.ascontiguousarray(tensor.data), tensor.dtype).reshape(tensor.shape).clone()
@@ -128,11 +129,15 @@ def _floating(made: Any) -> list[torch.Tensor]:
     import torch
 
     found = [made] if isinstance(made, torch.Tensor) else list(made) if isinstance(made, list | tuple) else []
-    return [each for each in found if isinstance(each, torch.Tensor) and (each.is_floating_point() or each.is_complex())]
+    return [
+        each
+        for each in found
+        if isinstance(each, torch.Tensor) and (each.is_floating_point() or each.is_complex())
+    ]
 
 
 def _findings(
-    call: Call, given: Sequence[torch.Tensor], made: Sequence[torch.Tensor], codes: frozenset[str], most: int
+    call: Call, given: Sequence[Any], made: Sequence[torch.Tensor], codes: frozenset[str], most: int
 ) -> tuple[Finding, ...]:
     """At most one: it goes bad, or it was given what was bad."""
     from nanhunt.operations.trace import explained

@@ -40,7 +40,7 @@ class Call:
 
     @property
     def short(self) -> str:
-        """"div"."""
+        """Its name alone: "div"."""
         return self.name.split(".")[1]
 
     @property
@@ -79,7 +79,9 @@ def written(
     """
     called = str(func) if "." in str(func).partition(".")[2] else f"{func}.default"
     if overload(called) is None:
-        raise CannotSpell(f"{called.removesuffix('.default')} is not among the operations that a file may ask for")
+        raise CannotSpell(
+            f"{called.removesuffix('.default')} is not among the operations that a file may ask for"
+        )
     labels = [each.name for each in func._schema.arguments]
     return Call(
         called,
@@ -92,14 +94,18 @@ def write(value: object, name: Callable[[torch.Tensor, str], str], label: str = 
     """One argument. Raises CannotSpell for what is no number, text, tensor or constant of torch."""
     if isinstance(value, torch.Tensor):
         return {"tensor": name(value, label)}
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, float):
-        return {"number": str(value)}
-    if isinstance(value, str):
-        return {"text": value}
     if isinstance(value, list | tuple):
         return [write(each, name, f"{label}.{number}") for number, each in enumerate(value)]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"number": str(value)}
+    return _write_constant(value)
+
+
+def _write_constant(value: object) -> dict[str, str]:
+    if isinstance(value, str):
+        return {"text": value}
     if isinstance(value, torch.device):
         return {"device": value.type}
     for key, kind in _KINDS.items():
@@ -110,24 +116,30 @@ def write(value: object, name: Callable[[torch.Tensor, str], str], label: str = 
 
 def read(value: object, tensors: Mapping[str, torch.Tensor]) -> Any:
     """One argument. Raises BadSpelling."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list):
+        return [read(each, tensors) for each in value]
     match value:
-        case None | bool() | int() | float():
-            return value
-        case list():
-            return [read(each, tensors) for each in value]
         case {"tensor": str(name)} if name in tensors:
             return tensors[name]
-        case {"number": "nan" | "inf" | "-inf" as number}:
-            return float(number)
-        case {"text": str(text)}:
-            return text
-        case {"device": str()}:
-            return torch.device("cpu")  # where files are read, whatever it ran on
-        case {"dtype" | "layout" | "memory_format" as key: str(name)} if isinstance(
-            getattr(torch, name, None), _KINDS[key]
-        ):
-            return getattr(torch, name)
+        case dict() if len(value) == 1:
+            [(key, name)] = value.items()
+            return _read_constant(key, name)
     raise BadSpelling(f"an argument is not written as nanhunt writes it: {str(value)[:60]}")
+
+
+def _read_constant(key: object, name: object) -> Any:
+    match key, name:
+        case "number", "nan" | "inf" | "-inf":
+            return float(str(name))
+        case "text", str():
+            return name
+        case "device", str():
+            return torch.device("cpu")  # where files are read, whatever it ran on
+        case str(), str() if isinstance(found := getattr(torch, name, None), _KINDS.get(key, ())):
+            return found
+    raise BadSpelling(f"an argument is not written as nanhunt writes it: {str(key)[:60]}")
 
 
 def _named(value: object) -> Iterator[str]:
