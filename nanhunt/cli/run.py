@@ -71,6 +71,8 @@ def run(
     otherwise the exit code is its own.
     """
     options = given.part(RunOptions)
+    if options.replay:
+        raise typer.Exit(_replayed(options.replay, options))
     orders = _orders(given, options)
     from nanhunt.watch.runner import exit_code, prepare
 
@@ -87,6 +89,29 @@ def run(
         if family.is_first:
             _write(session, family, what.name, code, options)
     raise typer.Exit(code)
+
+
+def _replayed(path: str, options: RunOptions) -> int:
+    """Repeat a saved step and report: 1 where it goes bad again, 0 where it does not here.
+
+    Raises NanhuntError for a file that holds no step, and for one that cannot be repeated here.
+    """
+    from nanhunt.watch.family import say
+    from nanhunt.watch.message import incident_text, run_json
+    from nanhunt.watch.replay import load
+
+    replay = load(path)
+    found = replay.incident()
+    code = int(found is not None)
+    finite = (
+        f"nanhunt: step {replay.step}, repeated from {path}, is finite here (it was not: {replay.what})\n"
+    )
+    text = incident_text(found) if found is not None else finite
+    document = run_json(path, 1, [found] if found is not None else [], code)
+    for file in options.output:
+        files.write(file, document if file.endswith(".json") else text)
+    say(document if options.format == "json" else text)
+    return code
 
 
 def _script(words: Sequence[str], module: str) -> Script:

@@ -28,11 +28,11 @@ _CODES = {"call": "NH941", "values": "NH501"}
 """Findings that say by themselves that the operation, or the tensor, is what went bad."""
 
 
-def file_name(incident: Incident) -> str:
-    """``step-37.pt``, with the rank or the name where there are several processes."""
+def file_name(incident: Incident, suffix: str = "") -> str:
+    """``step-37.pt``, ``step-37-replay.pt``, with the rank or the name where there are several processes."""
     child = re.sub(r"[^\w.-]+", "-", f"-{incident.process}") if incident.process else ""
     rank = child if incident.rank is None else f"-rank-{incident.rank}"
-    return f"step-{incident.step}{rank}.pt"
+    return f"step-{incident.step}{rank}{suffix}.pt"
 
 
 def write(folder: Path, exhibits: Exhibits, incident: Incident) -> Incident:
@@ -64,6 +64,7 @@ def _save(path: Path, subject: Subject, incident: Incident) -> None:
         "what": incident.what,
         "where": culprit.site.short if culprit and culprit.site else "",
         "why": f"{culprit.name}: {culprit.reason}" if culprit else "",
+        "not_saved": incident.not_saved,
     }
     told: dict[str, Any] = {"step": incident.step, **{key: text for key, text in said.items() if text}}
     content = {"nanhunt": told, **{role: _plain(tensor) for role, tensor in subject.tensors.items()}}

@@ -173,3 +173,7 @@ class Incident:
     """Path of the file written."""
     closer: str | None = None
     """The command that judges that file, where it says the same."""
+    replay: str | None = None
+    """Path of the saved step, which ``nanhunt run --replay`` repeats."""
+    not_saved: str = ""
+    """Why there is none."""

@@ -46,6 +46,7 @@ def incident_text(incident: Incident) -> str:
             f"   (look closer: {incident.closer})" if incident.closer else " (what that operation was given)"
         )
         lines.append(f"  written: {incident.capture}{closer}")
+    lines += [f"  repeat the step: nanhunt run --replay {incident.replay}"] if incident.replay else []
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,9 @@ class RunOptions:
     output: tuple[str, ...] = option(
         (), metavar="FILE", help="Also write the report to FILE; .json or text by its suffix."
     )
+    replay: str | None = option(
+        None, metavar="FILE", help="Repeat the failing step that a run has saved, without its script."
+    )
     patch: str | None = option(
         None, metavar="FILE", help="Write the proven fix there, as a diff for git apply."
     )

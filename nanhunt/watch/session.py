@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from . import capture
+from . import capture, saved_step
 from .batches import Batches
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
@@ -396,12 +396,27 @@ class Session:
         except Exception as error:
             notes += (f"no patch could be proven: {type(error).__name__}: {error}",)
         try:
+            incident = self._step_saved(folder, incident, solved)
             incident = capture.write(folder, solved.exhibits, incident)
         except OSError as error:
             notes += (f"no capture was written: {error.strerror}: {folder}",)
         if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
             notes += capture.first_rank(folder, self.started, 0.0 if incident.culprits else PATIENCE)
         return replace(incident, notes=notes)
+
+    def _step_saved(self, folder: Path, incident: Incident, solved: Solved) -> Incident:
+        """With the file from which the step can be repeated, or why there is none. Raises OSError."""
+        failing, path = solved.failing, folder / capture.file_name(incident, "-replay")
+        if failing is None:
+            return replace(incident, not_saved="it could not be repeated")
+        try:
+            saved_step.save(path, failing.tape, failing.roots, failing.names, incident, solved.gradients)
+        except OSError:
+            raise
+        except Exception as error:
+            known = isinstance(error, CannotRepeat | saved_step.CannotSave)
+            return replace(incident, not_saved=str(error) if known else f"{type(error).__name__}: {error}")
+        return replace(incident, replay=str(path))
 
     def _mended(self, incident: Incident, failing: Failing | None) -> Incident:
         """With the patch; or, where code is not the cause, with what shows that."""

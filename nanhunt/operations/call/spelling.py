@@ -114,8 +114,8 @@ def _write_constant(value: object) -> dict[str, str]:
     raise CannotSpell(f"an argument is a {type(value).__name__}")
 
 
-def read(value: object, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """One argument. Raises BadSpelling."""
+def read(value: object, tensors: Mapping[str, Any]) -> Any:
+    """One argument; ``tensors`` is what stands for each name. Raises BadSpelling."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list):
