@@ -96,6 +96,8 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: dict[str, torch.Tensor] = {}
         self.refused = ""
         """Why it cannot be written down."""
+        self.reaches_outside = False
+        """Whether it used a tensor that it was not given, and that gradients go through."""
         self._known: list[tuple[str, torch.Tensor, bool]] = []
         """Name, tensor, whether gradients go through it; the tensors are kept, so that no id is used twice."""
         self._by_id: dict[int, str] = {}
@@ -146,6 +148,7 @@ class Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _name(self, tensor: torch.Tensor, label: str) -> str:
         name = self._find(tensor)
         if name is None:
+            self.reaches_outside |= tensor.requires_grad
             name = f"constant-{len(self.constants)}"
             self.constants[name] = tensor.detach().cpu().clone()
             self._add(name, tensor, through=False)

@@ -116,7 +116,7 @@ def _replay(told: Mapping[str, Any], step: Mapping[str, Any], content: Mapping[s
         if one["name"]:
             names[id(tensor)] = str(one["name"])
     tape.entries = [_entry(one, by_name, content["constants"]) for one in step["entries"]]
-    tape.count = len(tape.entries)
+    tape.count, tape.sliced = len(tape.entries), True
     tape.random_state = _random(content["random"])
     roots = [(by_name[name], content["seeds"].get(name)) for name in step["roots"]]
     return Replay(int(told["step"]), str(told["what"]), tape, roots, bool(step["backward"]), leaves, names)
@@ -159,6 +159,7 @@ def _entry(
         order,
         bool(told["draws"]),
         (_place(told["own"]), 0) if told["own"] is not None else None,
+        bool(told["discarded"]),
     )
 
 

@@ -22,7 +22,7 @@ from .names import Names, module_path, operation
 from .numbers import tensors_in
 from .program import Program, Writer
 from .recorder import Opaque
-from .second_look import Repetition, Step, repeat
+from .second_look import CannotRepeat, Repetition, Step, repeat
 from .site import resolve
 from .tape import Entry, Slot, Tape, slots_in
 
@@ -31,7 +31,7 @@ MAX_BYTES = 64 * 2**20
 """Of the inputs: a larger step is not saved."""
 
 
-class CannotSave(Exception):  # noqa: N818 - a condition to report
+class CannotSave(CannotRepeat):
     """Why the step cannot be saved; its text completes "the step was not saved: "."""
 
 
@@ -59,7 +59,7 @@ def save(
     entries = Step.of(tape, [slot for slot, _ in roots]).entries
     inputs = [slot for slot in tape.inputs if any(slot in entry.given for entry in entries)]
     _check(entries, inputs, roots, backward=bool(gradients))
-    done = _write_down(tape, entries, inputs, roots)
+    done = _write_down(tape, entries, inputs, roots, backward=bool(gradients))
     number = {slot: str(n) for n, slot in enumerate(_slots(entries, inputs))}
     constants = {
         f"{order}.{name}": tensor
@@ -97,10 +97,10 @@ def _check(
     backward: bool,
 ) -> None:
     """Raise CannotSave where it is known beforehand."""
-    custom = [entry.func.__name__ for entry in entries if isinstance(entry.func, Opaque) and entry.grad]
-    own = [name for name in custom if name != "grad" and not name.startswith("compiled ")]
-    if backward and own:
-        raise CannotSave(f"the backward of {own[0]} is code of its own, and a file holds no code")
+    opaque = [entry.func.__name__ for entry in entries if isinstance(entry.func, Opaque) and entry.grad]
+    custom = [name for name in opaque if name != "grad" and not name.startswith("compiled ")]
+    if backward and custom:
+        raise CannotSave(f"the backward of {custom[0]} is code of its own, and a file holds no code")
     tensors = [slot.tensor for slot in inputs]
     if any(tensor is not None and tensor.device.type != "cpu" for tensor in tensors) and any(
         entry.draws for entry in entries
@@ -118,6 +118,8 @@ def _write_down(
     entries: Sequence[Entry],
     inputs: Sequence[Slot],
     roots: Sequence[tuple[Slot, torch.Tensor | None]],
+    *,
+    backward: bool,
 ) -> _Written:
     done = _Written({}, {})
 
@@ -138,6 +140,8 @@ def _write_down(
             )
         except CannotSpell as reason:
             raise CannotSave(str(reason)) from None
+        if backward and writer.reaches_outside:
+            raise CannotSave(f"gradients go through {_called(entry)} to tensors that it was not given")
         return out
 
     instead = {entry.order: functools.partial(note, entry) for entry in entries}
@@ -168,6 +172,7 @@ def _entry(entry: Entry, program: Program, number: dict[Slot, str]) -> dict[str,
         "made": _argument(entry.out, number),
         "recorded": entry.grad,
         "draws": entry.draws,
+        "discarded": entry.discarded,
         "order": entry.order,
         "site": [site.file, site.line, site.function],
         "own": [own.file, own.line, own.function] if own is not None else None,

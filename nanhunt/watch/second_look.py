@@ -138,6 +138,8 @@ class Step:
     @classmethod
     def of(cls, tape: Tape, roots: Sequence[Slot]) -> Step:
         """The step whose results are ``roots``."""
+        if tape.sliced:
+            return cls(list(tape.entries), frozenset(), frozenset(), _statistics(tape.entries))
         given = {slot.memory for slot in tape.inputs}
         writes = [
             (entry, slot.memory) for entry in tape.entries for slot in entry.written if slot.memory in given
