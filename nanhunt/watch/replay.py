@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -71,6 +72,14 @@ class Replay:
             known=self.names,
         )
         return investigate(evidence, recorder, None).incident
+
+
+def repeats(path: Path, incident: Incident) -> bool:
+    """Whether the step in the file goes bad as the run's did: in the same operations, for the same causes."""
+    again = load(str(path)).incident()
+    return again is not None and [each.name for each in again.culprits] == [
+        each.name for each in incident.culprits
+    ]
 
 
 def load(path: str) -> Replay:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from . import capture, saved_step
+from . import capture, replay, saved_step
 from .batches import Batches
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
@@ -411,6 +411,9 @@ class Session:
             return replace(incident, not_saved="it could not be repeated")
         try:
             saved_step.save(path, failing.tape, failing.roots, failing.names, incident, solved.gradients)
+            if not replay.repeats(path, incident):
+                path.unlink()
+                return replace(incident, not_saved="repeated from the file alone it went another way")
         except OSError:
             raise
         except Exception as error:
