@@ -69,7 +69,12 @@ def test_an_operation_in_place_is_judged_by_what_it_was_given(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "name",
     [
-        *("aten.from_file.default", "aten.set_.source_Storage", "aten._index_put_impl_.default", "os.system.x"),
+        *(
+            "aten.from_file.default",
+            "aten.set_.source_Storage",
+            "aten._index_put_impl_.default",
+            "os.system.x",
+        ),
         *("aten.div.out", "aten.add.__class__", "aten.__class__.default", "prims.div.default", "aten", ""),
         "aten.randn.generator_with_names",
     ],
@@ -99,7 +104,9 @@ def test_every_operation_on_the_list_is_one_of_torch_and_can_be_had() -> None:
     ],
 )
 def test_a_damaged_call_is_refused(call: Any, tmp_path: Path) -> None:
-    assert "no call that can be run" in refusal(saved(tmp_path, call, self=torch.ones(1), other=torch.ones(1)))
+    assert "no call that can be run" in refusal(
+        saved(tmp_path, call, self=torch.ones(1), other=torch.ones(1))
+    )
 
 
 def test_arguments_of_every_kind_survive_json() -> None:
@@ -116,13 +123,18 @@ def test_arguments_of_every_kind_survive_json() -> None:
 
 def test_what_no_file_can_hold_is_not_written() -> None:
     with pytest.raises(CannotSpell, match="Generator"):
-        written(torch.ops.aten.rand.generator, ([2],), {"generator": torch.Generator()}, lambda _, label: label)
+        written(
+            torch.ops.aten.rand.generator, ([2],), {"generator": torch.Generator()}, lambda _, label: label
+        )
     with pytest.raises(CannotSpell, match=r"aten\.from_file"):
         written(torch.ops.aten.from_file.default, ("f",), {}, lambda _, label: label)
 
 
 def test_options_in_a_capture_count_unless_the_user_says_otherwise(tmp_path: Path) -> None:
-    told = {"op": "cross-entropy", "options": json.dumps({"ignore_index": 1, "op": "values", "function": "x.py:f"})}
+    told = {
+        "op": "cross-entropy",
+        "options": json.dumps({"ignore_index": 1, "op": "values", "function": "x.py:f"}),
+    }
     path = tmp_path / "step-1.pt"
     rows = {"logits": torch.tensor([[torch.inf, 0.0], [0.0, 1.0]]), "targets": torch.tensor([1, 1])}
     torch.save({"nanhunt": told, **rows}, path)

@@ -10,6 +10,7 @@ from test_faults import HERE, hunt
 
 import nanhunt
 
+
 @pytest.mark.parametrize(
     ("script", "operation", "roles"),
     [
