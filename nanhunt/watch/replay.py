@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def load(path: str) -> Replay:
     Raises NanhuntError for a file that cannot be read, that holds no step, or one that asks for what no file may.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise NanhuntError(f"cannot read {path}: {error.strerror}", _HINT) from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile):

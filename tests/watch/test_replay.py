@@ -28,7 +28,7 @@ out = layers(torch.randn(6, 4)) * (noise > 0.2)
 out.data.mul_(2)
 chosen = out[:, [0, 3, 5]].unbind(0)
 total = torch.stack(chosen).abs().sum(1)
-total[0] += 0
+total[0] *= 0
 (torch.randn(6).sign() * total.clamp(max=9).log()).mean().backward()
 """
 
@@ -130,7 +130,7 @@ def test_what_is_not_on_the_list_is_refused_before_anything_runs(
     def ask_for_more(step: dict[str, Any]) -> None:
         step["entries"][-1]["lines"][-1]["call"] = name
 
-    with pytest.raises(NanhuntError, match="it asks for .*, which no file may"):
+    with pytest.raises(NanhuntError, match=r"it asks for .*, which no file may"):
         load(changed(saved, tmp_path, ask_for_more))
 
 
@@ -160,6 +160,5 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    code, text = ran("--replay", str(tmp_path / "gone.pt"))
-    assert code != 0
-    assert "gone.pt" in text or "cannot read" in str(text)
+    with pytest.raises(NanhuntError, match=r"cannot read .*gone.pt: No such file or directory"):
+        load(str(tmp_path / "gone.pt"))
