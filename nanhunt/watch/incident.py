@@ -177,3 +177,9 @@ class Incident:
     """Path of the saved step, which ``nanhunt run --replay`` repeats."""
     not_saved: str = ""
     """Why there is none."""
+
+    def __str__(self) -> str:
+        """The report, as ``nanhunt run`` prints it: what an experiment tracker should log."""
+        from .message import incident_text  # which reads incidents
+
+        return incident_text(self)
