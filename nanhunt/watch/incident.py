@@ -36,6 +36,11 @@ class FoundBy(enum.StrEnum):
     CONSEQUENCE = "consequence"
 
     @property
+    def is_sure(self) -> bool:
+        """Whether the culprit was seen going bad."""
+        return self not in (FoundBy.NARROWED, FoundBy.NOTICED)
+
+    @property
     def certainty(self) -> str:
         """One sentence for the report."""
         return _CERTAINTY[self]

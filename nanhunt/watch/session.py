@@ -331,7 +331,7 @@ class Session:
         While waiting, the bad gradients are not applied: they would spoil the parameters, and with them every
         later step. The script is to be stopped anyway.
         """
-        explained = incident.found_by not in (FoundBy.NARROWED, FoundBy.NOTICED)
+        explained = incident.found_by.is_sure
         alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
         if explained or not alone:
             return False
