@@ -143,6 +143,14 @@ def check_options(said: Iterable[str], options: OperationOptions) -> None:
         )
 
 
+def check_names(options: OperationOptions) -> None:
+    """Raises NanhuntError, before any file is read, for a function that cannot be had and for a role that is none."""
+    operation = asked(options)
+    for text in options.role:
+        roles = {name: None for role in operation.roles for name in (role.name, spoken_name(role))}
+        one_of("--role", parted(text)[0], tuple(roles))
+
+
 def _takes(operation: Described, option: str) -> bool:
     """Whether an option, by field name, says something to that operation."""
     if option in (LOGITS.name, TARGETS.name):

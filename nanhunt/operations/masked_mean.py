@@ -331,12 +331,12 @@ MASKED_MEAN = Operation(
     fused_call="where before the sum",
     roles=(
         Role(
-            "values", r"values|(.*[_-])?rewards?|(per[_-])?token[_-]loss(es)?", FLOATING,
+            "values", r"values|(.*[_-])?rewards?|token[_-]level[_-]scores?|(per[_-])?token[_-]loss(es)?", FLOATING,
             dimensions=1, what="(..., T) float, or rewards (B,) with groups", gradient="unit",
         ),
         Role(
             "mask", r"((completion|response|action|loss|token|padding)[_-])?mask", FLOATING + INTEGER, dimensions=1,
-            what="the values' shape: not 0 where a value counts", cast=False,
+            what="the values' shape: not 0 where a value counts", cast=False, is_mask=True,
         ),
         Role(
             "groups", r"groups?|group_ids?|(prompt|group|uid)s?([_-](ids?|index))?", INTEGER, required=False,
