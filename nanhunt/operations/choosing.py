@@ -129,7 +129,7 @@ def check_options(said: Iterable[str], options: OperationOptions) -> None:
             "Leave one of them out.",
         )
     name = "function" if options.function else options.op
-    if name is None:
+    if name not in registry.OPERATIONS:  # nothing is asked for, or what the reading of files will refuse
         return
     operation = registry.find(name)
     known = declared(OperationOptions)

@@ -141,9 +141,8 @@ def _check_mask(operation: Operation, role: Role, tensor: Tensor) -> None:
     low, high = int(tensor.data.min()), int(tensor.data.max())
     if low < 0 or high > 1:
         raise NanhuntError(
-            f"{tensor.label} is {tensor.dtype} from {low:,} to {high:,}: as {role.name} of --op {operation.name} it "
-            "would say yes wherever it is not 0.",
-            "Save a mask as bool or 0 and 1, or as float where it is added to the scores.",
+            f"{tensor.label} is no mask: it holds values from {low} to {high}.",
+            f"As {role.name} of --op {operation.name} save bool, or 0 and 1; what is added to scores is float.",
         )
 
 

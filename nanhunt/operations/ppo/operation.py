@@ -31,7 +31,7 @@ PPO = Operation(
         Role("advantages", r"advantages?|adv", FLOATING, what="(B, T) or (B,) float"),
         Role(
             "mask", r"((response|completion|action|loss|token)[_-])?mask", FLOATING + INTEGER, required=False,
-            what="(B, T): 1 or True where a token counts", cast=False, is_mask=True,
+            what="(B, T): 1 or True where a token counts", cast=False,
         ),
         Role(
             "ref_log_probs", rf"(ref|reference|base)[_-](action[_-])?{_LOG_PROBS}", FLOATING, required=False,
