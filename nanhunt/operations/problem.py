@@ -104,7 +104,7 @@ def problem_of(
 ) -> Problem:  # fmt: skip
     """The problem of judging ``operation`` on those tensors.
 
-    Raises NanhuntError when a role is missing, has the wrong kind, or the shapes do not fit.
+    Raises NanhuntError when a role is missing, has the wrong kind, a mask is none, or the shapes do not fit.
     """
     for role in missing(operation.roles, tensors):
         raise _missing(operation, role, tensors)

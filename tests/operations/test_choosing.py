@@ -107,15 +107,22 @@ def test_what_is_missing_or_unclear_is_said(saved, options, said):
     assert said in error.message + " " + error.hint
 
 
-@pytest.mark.parametrize("mask", [torch.tensor([0, -10_000, 0]), torch.tensor([2, 1, 0])])
-def test_a_mask_of_other_numbers_than_0_and_1_is_asked_about(saved, mask):
-    path = saved({**POLICY, "completion_mask": mask.expand(2, 3).clone()})
-    (error,) = nanhunt.check(path, op="ppo").errors
-    assert "int64 from" in error.message
-    assert "Save a mask as bool or 0 and 1" in error.hint
-    assert nanhunt.check(
-        saved({**POLICY, "completion_mask": torch.ones(2, 3, dtype=torch.long)}), op="ppo"
-    ).tensors
+@pytest.mark.parametrize(
+    ("op", "tensors", "shape"),
+    [
+        ("ppo", POLICY, (2, 3)),
+        ("masked-mean", {"values": TOKENS}, (2, 3)),
+        ("attention", {"query": HEADS, "key": HEADS}, (4, 4)),
+    ],
+)
+@pytest.mark.parametrize("number", [-10_000, 2])
+def test_a_mask_of_other_numbers_than_0_and_1_is_none(saved, op, tensors, shape, number):
+    mask = torch.zeros(shape, dtype=torch.long)
+    mask[0] = 1
+    assert nanhunt.check(saved({**tensors, "mask": mask}), op=op).tensors
+    mask[1, 1] = number
+    (error,) = nanhunt.check(saved({**tensors, "mask": mask}), op=op).errors
+    assert "is no mask: it holds values from" in error.message
 
 
 def test_a_tensor_of_the_wrong_kind_is_told_as_that(saved):
