@@ -18,6 +18,9 @@ WORKERS = min(4, os.cpu_count() or 1)
 forks = False
 """Whether ``in_order`` may fork: only a program that is nanhunt's own knows that no thread of its holds a lock."""
 
+_THREADED = ("torch", "fsspec")
+"""Packages that run threads of their own, which a fork would not have; and ours have time to work beside them."""
+
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
@@ -35,8 +38,7 @@ def in_order(
     items = itertools.chain(first, items)
     if len(first) < 2 or workers < 2:
         yield from map(work, items)
-    # torch runs threads of its own, which a fork would not have; and its calls are long enough for ours.
-    elif forks and "torch" not in sys.modules:
+    elif forks and not any(name in sys.modules for name in _THREADED):
         from nanhunt.parallel.processes import in_processes
 
         yield from in_processes(work, items, workers)

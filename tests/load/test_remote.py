@@ -129,7 +129,7 @@ def test_a_folder_is_searched(tmp_path):
             else:
                 stream.write(b"hello")
     found = find(["memory://run"], ["skipped*"])
-    assert found.files == ["memory:///run/step-2/x.npy", "memory:///run/step-10/x.npy"]
+    assert found.files == ["memory://run/step-2/x.npy", "memory://run/step-10/x.npy"]
     assert [what for _, what in found.passed_over] == ["text"]
     assert len(nanhunt.check("memory://run").tensors) == 3
 

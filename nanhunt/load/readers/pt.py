@@ -7,6 +7,7 @@ a pickle whose tensors refer to storages by key, and the bytes of those storages
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,11 +19,12 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
-from nanhunt.load.arrays import CHUNK, byte_size, mapped, unpacked
+from nanhunt.load.arrays import CHUNK, Ranges, byte_size, mapped, ranges, unpacked
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
+from nanhunt.load.readers.cursor import ByteOrder
 from nanhunt.load.readers.numpy_pickle import numpy_array
 from nanhunt.load.readers.optimizer import owners
 from nanhunt.load.readers.pickled import External, Global, Instance
@@ -72,6 +74,8 @@ class Storage:
     """In bytes."""
     map: Callable[[int, np.dtype[Any], int], npt.NDArray[Any]]
     """``map(offset in bytes, dtype, count)``: so many values from there on."""
+    ranges: Callable[[int, np.dtype[Any]], Ranges | None] = lambda offset, dtype: None
+    """``ranges(offset in bytes, dtype)``: how those far away are fetched one by one."""
 
 
 class Damaged(Exception):  # noqa: N818 - becomes a NanhuntError that names the file
@@ -128,11 +132,15 @@ def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]
 
 def mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Storage:
     """Bytes as they lie in the file."""
+    order: ByteOrder = ">" if big else "<"
 
     def read(offset: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
-        return mapped(source, start + offset, dtype.newbyteorder(">" if big else "<"), (count,))
+        return mapped(source, start + offset, dtype.newbyteorder(order), (count,))
 
-    return Storage(size, read)
+    def apart(offset: int, dtype: np.dtype[Any]) -> Ranges | None:
+        return ranges(source, start + offset, dtype.newbyteorder(order))
+
+    return Storage(size, read, apart)
 
 
 def _zip_storage(source: Source, entry: ZipInfo, start: int | None, *, big: bool) -> Storage:
@@ -221,7 +229,7 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
         hint = "Save tensor.to(torch.float32) instead."
         raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
     view.check()
-    return Tensor(source.file, name, view.dtype, view.shape, view.read)
+    return Tensor(source.file, name, view.dtype, view.shape, view.read, ranges=view.ranges())
 
 
 _STORED = "sparse: the values that are stored"
@@ -279,6 +287,13 @@ class _View:
         ):
             raise Damaged("a tensor reaches past the end of its storage")
 
+    def ranges(self) -> Ranges | None:
+        """How its values are fetched one by one, where they lie far away and one after the other as torch has them."""
+        in_order = self.extent == math.prod(self.shape) and self.strides == contiguous(self.shape)
+        if not in_order or self.conjugate or self.negative:
+            return None
+        return self.storage.ranges(self.offset * self.stored.itemsize, self.stored)
+
     def read(self) -> npt.NDArray[Any]:
         """The values, a view of the mapped storage; a copy where torch kept a sign to itself."""
         size = self.stored.itemsize
@@ -290,6 +305,11 @@ class _View:
         if self.conjugate:
             values = np.conj(values)
         return np.negative(values) if self.negative else values
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides in values of an array in C order."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _view(value: Instance, storage: Storages) -> _View:
