@@ -44,12 +44,13 @@ class Fetched:
             self._order.move_to_end((name, start))
             return memoryview(part)[position - start :]
 
-    def gap_end(self, name: str, position: int, limit: int) -> int:
-        """Where the next part after ``position`` begins, or ``limit``."""
+    def gap(self, name: str, position: int) -> tuple[int, int | None]:
+        """Where what is missing around ``position`` begins, and where the next part begins; None after the last."""
         with self._lock:
-            starts = self._starts.get(name, [])
+            starts, parts = self._starts.get(name, []), self._parts.get(name, {})
             number = bisect.bisect_right(starts, position)
-            return min(limit, starts[number]) if number < len(starts) else limit
+            before = starts[number - 1] + len(parts[starts[number - 1]]) if number else 0
+            return before, starts[number] if number < len(starts) else None
 
     def run_before(self, name: str, position: int, most: int) -> int:
         """Bytes without a gap that end at ``position``, counted up to about ``most``."""

@@ -85,29 +85,29 @@ class Remote:
     def _fetch(self, start: int, size: int) -> memoryview:
         """At least the first of ``size`` bytes that nobody has, and what will be asked for next.
 
-        The longer somebody reads on without a gap, the more is fetched ahead, as operating systems do with files:
-        many small tensors take few requests, and a single one takes no more than its own bytes.
+        The longer somebody reads on, small gaps left out, the more is fetched ahead, as operating systems do with
+        files: many small tensors take few requests, and a single large one takes no more than its own bytes. Who
+        reads the end of an object goes on to what is before it: a zip's table of contents.
         """
-        ahead = min(WINDOW, _fetched.run_before(self._key, start, WINDOW))
-        end = _fetched.gap_end(self._key, start, min(self.size, start + max(size, ahead, HEADER)))
-        end = min(end, start + WINDOW)
-        cuts = [*range(start, end, PART), end]
-        for first, part in zip(cuts, self._parts(cuts), strict=False):
+        before, behind = _fetched.gap(self._key, start)
+        ending = start >= self.size - HEADER
+        begin = max(before, self.size - HEADER) if ending else before if start - before <= HEADER else start
+        ahead = min(WINDOW, max(HEADER, _fetched.run_before(self._key, begin, WINDOW)))
+        end = min(behind or self.size, max(begin + ahead, start + min(size, WINDOW)))
+        cuts = [*range(begin, end, PART), end]
+        parts = dict(zip(cuts, self._parts(cuts), strict=False))
+        for first, part in parts.items():
             _fetched.add(self._key, first, part)
-        known = _fetched.at(self._key, start)
-        assert known is not None  # the part just added is the last to be given up
-        return known
+        first = max(each for each in parts if each <= start)
+        return memoryview(parts[first])[start - first :]
 
     def _parts(self, cuts: list[int]) -> Iterator[bytes]:
         """The ranges between neighbouring ``cuts``, asked for at once; those that fail are tried again."""
         files, path = _file_system(self.url)
         ranges = list(itertools.pairwise(cuts))
-        several = len(ranges) > 1
-        found = (
-            files.cat_ranges([path] * len(ranges), cuts[:-1], cuts[1:], on_error="return")
-            if several
-            else [None]
-        )
+        found: list[Any] = [None]
+        if len(ranges) > 1:
+            found = files.cat_ranges([path] * len(ranges), cuts[:-1], cuts[1:], on_error="return")
         for (first, last), part in zip(ranges, found, strict=True):
             whole = isinstance(part, bytes) and len(part) == last - first
             yield part if whole else self._part(first, last)

@@ -59,9 +59,10 @@ class Source:
     @property
     def path(self) -> str | None:
         """A path under which another library can open it; None where unnamed files have none."""
-        if self.unnamed is None:
+        unnamed = self.unnamed or (self.remote.copy if self.remote else None)
+        if unnamed is None:
             return self.file
-        path = Path(f"/dev/fd/{self.unnamed.descriptor}")
+        path = Path(f"/dev/fd/{unnamed.descriptor}")
         return str(path) if path.exists() else None
 
     def open(self) -> IO[bytes]:
@@ -69,19 +70,20 @@ class Source:
 
         Raises NanhuntError when the file has gone or may not be read.
         """
-        if self.remote is not None and self.start is None:
+        whole = self._whole()
+        return whole if self.start is None else io.BufferedReader(_Window(whole, self.start, self.size))
+
+    def _whole(self) -> IO[bytes]:
+        if self.remote is not None:
             return self.remote.open()
-        if self.unnamed is None:
-            try:
-                stream = self.remote.open() if self.remote else Path(self.file).open("rb")  # noqa: SIM115 - the caller closes it
-            except OSError as error:
-                raise cannot_read(self.file, error) from None
-            if self.start is None:
-                return stream
-            return io.BufferedReader(_Window(stream, self.start, self.size))
-        stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
-        stream.seek(0)
-        return stream
+        if self.unnamed is not None:
+            stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
+            stream.seek(0)
+            return stream
+        try:
+            return Path(self.file).open("rb")
+        except OSError as error:
+            raise cannot_read(self.file, error) from None
 
     @cached_property
     def head(self) -> bytes:

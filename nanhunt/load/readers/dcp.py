@@ -20,7 +20,7 @@ from nanhunt.load.reader import FolderReader, Reading, reader_of
 from nanhunt.load.readers import pickled
 from nanhunt.load.readers.pickled import Instance
 from nanhunt.load.shards import Shard, sharded
-from nanhunt.load.source import Folder, Source, open_source
+from nanhunt.load.source import Folder, open_source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 
@@ -127,7 +127,7 @@ def _opened(folder: Folder, name: str, chunk: _Chunk) -> Container:
     whole = open_source(folder.path(chunk.path))
     if chunk.offset < 0 or not 0 < chunk.length <= whole.size - chunk.offset:
         raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
-    source = Source(whole.file, chunk.length, start=chunk.offset)
+    source = dataclasses.replace(whole, size=chunk.length, start=chunk.offset)
     reader = reader_of(source)
     if reader is None:
         raise refusal(source)
