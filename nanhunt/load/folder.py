@@ -12,7 +12,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.foreign import UnknownContent, refusal
 from nanhunt.load.listing import STDIN, entries, is_folder
 from nanhunt.load.reader import Reader, reader_of, readers
-from nanhunt.load.remote import Entry, is_url, look_anew
+from nanhunt.load.remote import Entry, ahead, is_url, look_anew
 from nanhunt.load.source import Folder, open_source
 from nanhunt.load.wording import READABLE, printable
 
@@ -99,9 +99,9 @@ def _search(folder: str, search: _Search) -> None:
                 search.found.files.append(entry.path)
 
 
-def _recognised(files: Iterable[str], search: _Search) -> Iterator[tuple[str, Reader | None]]:
+def _recognised(files: Sequence[str], search: _Search) -> Iterator[tuple[str, Reader | None]]:
     """(path, its reader, or None where opening it tells what is wrong) of the files worth opening."""
-    for path in files:
+    for path in ahead(files, most=0):
         named = path.lower()
         # Only regular files are opened: a search must not wait for a pipe.
         if not is_url(path) and not Path(path).is_file():

@@ -5,12 +5,14 @@ Credentials, proxies and regions are the affair of fsspec's backends and their o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -197,6 +199,37 @@ def _sends_ranges(host: str, url: str) -> bool:
         except ValueError:  # how fsspec says it, before it has fetched the rest
             _web_servers[host] = False
     return _web_servers[host]
+
+
+AT_ONCE = 16
+"""Objects on their way at once."""
+
+
+def ahead(paths: Sequence[str], most: int) -> Iterator[str]:
+    """The paths in their order; the objects behind URLs are on their way before their turn comes.
+
+    ``most``: bytes up to which all of an object is fetched; of larger ones and of none it is the header.
+    """
+    if not any(map(is_url, paths)):
+        yield from paths
+        return
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        begun = [pool.submit(_begin, path, most) for path in paths[:AT_ONCE]]
+        for number, path in enumerate(paths):
+            begun[number].result()
+            begun += [
+                pool.submit(_begin, each, most) for each in paths[number + AT_ONCE : number + AT_ONCE + 1]
+            ]
+            yield path
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(path: str, most: int) -> None:
+    with contextlib.suppress(NanhuntError):  # opening it says why
+        if is_url(path) and (there := open_url(path)).by_ranges:
+            there.read(0, there.size if there.size <= most else min(there.size, HEADER))
 
 
 @dataclass(frozen=True)
