@@ -54,16 +54,12 @@ _WRAPPERS = (
 """Calls whose first argument is the tensor itself."""
 _TYPED = ("_rebuild_from_type", "_rebuild_from_type_v2")
 """Calls of subclasses: a function, the subclass, the function's arguments."""
-_SPARSE = "_rebuild_sparse_tensor"
-"""Call of a layout and its parts: indices (of one or two kinds), then the values that are stored, then the shape."""
 _NO_VALUES = {
     "_rebuild_meta_tensor_no_storage": (
         "is a meta tensor: it has a shape and no values", "Save the model after its weights are loaded.",
     ),
-    "_rebuild_qtensor": ("is quantized", "Save tensor.dequantize() instead."),
-    "_rebuild_nested_tensor": ("is not dense (nested)", "Save tensor.to_padded_tensor(0.0) instead."),
 }  # fmt: skip
-"""Calls of tensors that have no plain array of values: what they are, and the way to one."""
+"""Calls of tensors that have no values: what they are, and the way to some."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +215,9 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
     if value.made_by.module.startswith("numpy"):
         dtype, array = numpy_array(value, label)
         return Tensor(source.file, name, dtype, array.shape, lambda: array)
-    if value.made_by.name == _SPARSE:
-        return replace(_value(source, name, _stored_values(value), storage), note=_STORED)
+    if value.made_by.name in _IN_PARTS:
+        part, note = _IN_PARTS[value.made_by.name]
+        return replace(_part(source, name, part(value.args), storage), note=note)
     if value.made_by.name in _NO_VALUES:
         what, hint = _NO_VALUES[value.made_by.name]
         raise RefusedTensor(f"{label} {what}.", hint)
@@ -232,17 +229,41 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
     return Tensor(source.file, name, view.dtype, view.shape, view.read, ranges=view.ranges())
 
 
-_STORED = "sparse: the values that are stored"
+def _part(source: Source, name: str, part: Any, storage: Storages) -> Tensor:
+    """What of a tensor in parts is judged: a plain tensor, or a single number."""
+    if isinstance(part, float):
+        return Tensor(source.file, name, "float64", (), lambda: np.array(part))
+    if not isinstance(part, Instance) or part.made_by.name in _IN_PARTS:
+        raise Damaged("it holds a tensor in parts without values")
+    return _value(source, name, part, storage)
 
 
-def _stored_values(value: Instance) -> Instance:
+def _stored_values(args: tuple[Any, ...]) -> Any:
     """The values of a sparse tensor, the last of its parts that is a tensor."""
-    match value.args:
+    match args:
         case (_, tuple(parts), *_):
             tensors = [part for part in parts if isinstance(part, Instance) and part.made_by.name != "Size"]
-            if tensors and tensors[-1].made_by.name != _SPARSE:
-                return tensors[-1]
-    raise Damaged("it holds a sparse tensor without values")
+            return tensors[-1] if tensors else None
+
+
+def _buffer(args: tuple[Any, ...]) -> Any:
+    """The values of all the tensors in a nested one."""
+    return args[0] if args else None
+
+
+def _scales(args: tuple[Any, ...]) -> Any:
+    """What the integers of a quantized tensor are multiplied with: one number, or one a channel."""
+    match args:
+        case (_, _, _, _, (_, scales, *_), *_):
+            return scales
+
+
+_IN_PARTS: dict[str, tuple[Callable[[tuple[Any, ...]], Any], str]] = {
+    "_rebuild_sparse_tensor": (_stored_values, "sparse: the values that are stored"),
+    "_rebuild_nested_tensor": (_buffer, "nested: the values of all tensors in it"),
+    "_rebuild_qtensor": (_scales, "quantized: the scales, which every value is a multiple of"),
+}
+"""Calls of tensors that are no array of values: which of their parts is judged, and what the report says of it."""
 
 
 def _unwrapped(value: Instance) -> Instance:
