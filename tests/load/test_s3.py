@@ -136,7 +136,7 @@ def test_a_zarr_folder(put: Put, tmp_path: Path) -> None:
 
 def test_labels_beside_the_logits(put: Put, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    np.save(tmp_path / "run" / "x.npy", np.zeros((2, 3), np.float32))
+    np.save(tmp_path / "run" / "x.npy", np.eye(2, 3, dtype=np.float32))
     np.save(tmp_path / "run" / "y.npy", np.array([0, 7]))
     url = put(tmp_path / "run")
     report = nanhunt.check(f"{url}/x.npy", targets=f"{url}/y.npy")
