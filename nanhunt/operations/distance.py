@@ -107,7 +107,7 @@ def truth(t: Tensors, options: DistanceOptions) -> torch.Tensor:
     return torch.where(same, 0.0, largest * total.pow(1 / options.p))[..., 0]
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+def scale(t: Tensors, true: torch.Tensor, options: DistanceOptions) -> torch.Tensor:
     """The distance itself."""
     return true.abs()
 

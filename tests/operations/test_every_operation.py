@@ -315,7 +315,9 @@ def truth(case: Case, cast: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     problem = problem_of(operation, wide, "float64", options, frozenset())
     block = read_block(problem, 0, problem.plan.group_count)
     true = operation.truth(block.cast, options)
-    scale = true.abs().clamp_min(1.0) if operation.scale is None else operation.scale(block.cast, true)
+    scale = (
+        true.abs().clamp_min(1.0) if operation.scale is None else operation.scale(block.cast, true, options)
+    )
     return true, scale
 
 
