@@ -291,7 +291,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "A length of 0: 0 / 0 in the value, or 1 / (2 sqrt(0)) in the gradient.",
         "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity.",
         operation="norm", holds=lambda f: fails(f.naive) & ~f.own["square_overflow"] & ~at_fault(f),
-        arithmetic=says("naive", _row), fixes=_WAYS_OUT,
+        arithmetic=says("naive", _row), fixes=(*_WAYS_OUT, _OWN_EPS),
     ),
     Rule(
         "NH847", "norm-silently-wrong", _W,
