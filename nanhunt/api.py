@@ -20,7 +20,7 @@ from nanhunt.load.container import Container
 from nanhunt.load.memory import FILE, container_of, holds_names, tensor_of
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.choosing import asked, of_code
+from nanhunt.operations.choosing import asked, check_options, of_code
 from nanhunt.operations.operation import Described
 from nanhunt.options import again, declared, explained, make, one_of, option
 from nanhunt.parallel import Fastest
@@ -143,6 +143,9 @@ def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
 
 def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
+    check_options(
+        [name for name, each in declared(Options).items() if getattr(options, name) != each.default], options
+    )
     survey = Survey(options, compares, executor=keywords.executor or Fastest(), operation=_own(keywords))
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
@@ -230,4 +233,17 @@ def _difference_html(found: Difference) -> str:
     return notebook.difference_html(found)
 
 
+def _report_text(report: Report) -> str:
+    from nanhunt.render import render
+
+    return render(report, "text")
+
+
+def _difference_text(found: Difference) -> str:
+    from nanhunt.render.difference import render_difference
+
+    return render_difference(found, "text")
+
+
 Report.as_html, Difference.as_html = _report_html, _difference_html
+Report.as_text, Difference.as_text = _report_text, _difference_text
