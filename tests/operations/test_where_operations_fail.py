@@ -35,6 +35,21 @@ CASES = (
     ("entropy", SINGLE, {}, {"logits": [[1.0, 2.0, -INF], [1.0, 2.0, 3.0]]}, {"masked-entropy": (0,)}),
     ("entropy", SINGLE, {}, {"logits": [[200.0, 0.0, 0.0]]}, {"underflowed-entropy": (0,)}),
     ("entropy", SINGLE, {}, {"logits": [[-INF, -INF]]}, {"entropy-of-nothing": (0,)}),
+    (
+        "softmax",
+        SINGLE,
+        {},
+        {"logits": [[89.0, 80.0], [88.0, 80.0], [-120.0, -121.0]]},
+        {"softmax-exp-overflow": (0, 2)},
+    ),
+    (
+        "softmax",
+        SINGLE,
+        {},
+        {"logits": [[0.0, -87.0], [0.0, -104.0], [1.0, -INF]]},
+        {"log-of-zero-probability": (1, 2)},
+    ),
+    ("softmax", HALF, {}, {"logits": [[-INF, -INF]]}, {"softmax-of-nothing": (0,)}),
     ("logsumexp", SINGLE, {}, {"logits": [[89.0, 0.0], [88.0, 0.0]]}, {"exp-sum-overflow": (0,)}),
     ("logsumexp", HALF, {}, {"logits": torch.zeros(1, 65504)}, {}),
     (
@@ -180,6 +195,7 @@ def test_legal_use_is_never_flagged(judged):
     for dtype in (SINGLE, BRAIN, HALF):
         assert not told(judged, "logsumexp", dtype, logits=x.masked_fill(x > 1, -INF))
         assert not told(judged, "entropy", dtype, logits=x)
+        assert not told(judged, "softmax", dtype, logits=x)
         assert not told(judged, "norm", dtype, hidden_states=x, weight=torch.ones(8))
         assert not told(judged, "norm", dtype, {"norm": "layer"}, hidden_states=x * 100)
         assert not told(judged, "gaussian-kl", dtype, mu=x, logvar=-x.abs())
@@ -231,6 +247,8 @@ def sample(x, u, tau):
 TRUTHS = (
     ("entropy", {"logits": [700.0, -3.0, 12.5, 699.0]}, {}, lambda t: entropy(t["logits"])),
     ("entropy", {"logits": [40.0, 0.0, 0.0, 0.0]}, {}, lambda t: entropy(t["logits"])),
+    ("softmax", {"logits": [40.0, 0.0, -3.0]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
+    ("softmax", {"logits": [-700.0, 800.0, -INF]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("logsumexp", {"logits": [40.0, 0.0, 0.0, -2.0]}, {}, lambda t: lse(t["logits"])),
     ("log1mexp", {"log_probs": -1e-12}, {}, lambda t: mpmath.log(-mpmath.expm1(t["log_probs"]))),
     ("log1mexp", {"log_probs": -40.0}, {}, lambda t: mpmath.log1p(-mpmath.exp(t["log_probs"]))),
