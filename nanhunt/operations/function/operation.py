@@ -71,7 +71,9 @@ class UserFunction(Described):
 
 FUNCTION = UserFunction(
     name="function",
-    what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name.",
+    what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name, "
+    "row by row: mapped by torch.func.vmap, else called for 1,000 rows that matter, else for the batch. In Python: "
+    "nanhunt.compare(tensors, function=f).",
     roles=(),
     options=FunctionOptions,
     forms={"naive": naive, "stable": stable},

@@ -40,6 +40,18 @@ def test_a_negative_second_moment_is_nan_at_the_next_step():
     }
 
 
+def test_so_is_one_of_adafactor():
+    weight = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = torch.optim.Adafactor([weight])
+    weight.sum().backward()
+    optimizer.step()
+    assert not codes({"optimizer": optimizer.state_dict()})
+    optimizer.state[weight]["row_var"][0] = -1.0
+    assert list(codes({"optimizer": optimizer.state_dict()})) == ["NH505"]
+    optimizer.step()
+    assert weight.isnan().any()
+
+
 def test_a_flushed_second_moment_makes_the_update_it_says():
     m = torch.tensor([1e-4, 1e-4, 0.0])
     v = torch.tensor([1e-8, 1e-8, 0.0])
