@@ -30,8 +30,8 @@ LARGE_UPDATE = 10.0
 CHUNK = 1 << 20
 """Values of two tensors that are compared at a time."""
 _SECOND = r"(max_)?exp_avg_sq|square_avg|exp_inf|nu"
-_SQUARES = rf"{_SECOND}|exp_avg_sq_(row|col)|(row|col)_var"
-"""Averages of squares, those of Adafactor's rows and columns among them; it divides by their root too."""
+_SQUARES = rf"{_SECOND}|exp_avg_sq_(row|col)"
+"""Averages of squares, those of transformers' Adafactor among them (torch's own clamps before the root)."""
 _SCALES = r"(weight|input|output|act|activation|block|[qkv])_scales?(_inv)?|scales(_inv)?|scale_inv|absmax"
 _ADAPTER = r"(.*[._/])?lora_b([._/].*)?"
 
