@@ -45,7 +45,9 @@ def test_sessions_are_what_is_shown(words, monkeypatch):
     )
     written = session(words)
     # Last digits are those of one processor.
-    assert NUMBER.sub("#", shown) == NUMBER.sub("#", written)
+    assert NUMBER.sub("#", shown) == NUMBER.sub("#", written), (
+        f"run python {Path(__file__).name}, and read the diff"
+    )
 
 
 if __name__ == "__main__":

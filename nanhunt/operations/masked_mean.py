@@ -204,7 +204,10 @@ def _row(unit: Unit) -> str:
 def _hidden(unit: Unit) -> str:
     dropped = unit.cast["values"][~_kept(unit.cast)]
     bad = dropped[~dropped.isfinite()]
-    return f"{_row(unit)}, {bad.numel():,} of those that it drops are {float(bad[0]):.6g}: {unit.first_bad('naive')}"
+    number = "NaN" if bool(bad[0].isnan()) else f"{float(bad[0]):.6g}"
+    says = unit.first_bad("naive") or f"{number} * 0 = NaN"
+    verb = "is" if bad.numel() == 1 else "are"
+    return f"{_row(unit)}, {bad.numel():,} of those that it drops {verb} {number}: {says}"
 
 
 def slots(problem: Any) -> Mapping[str, str]:
