@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
+from nanhunt.load.listing import STDIN, exists
 from nanhunt.load.opening import open_path
 from nanhunt.load.roles import Role, is_called
-from nanhunt.load.source import STDIN
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 
@@ -63,7 +63,11 @@ def matching(container: Container, spec: str) -> list[Tensor]:
     if exact is not None:
         return [exact]
     pattern = spec.removeprefix(f"{container.file}:")
-    return [tensor for name, tensor in container.tensors.items() if pattern and fnmatchcase(name, pattern)]
+    for each in dict.fromkeys((pattern, _dotted(pattern))):
+        found = [tensor for name, tensor in container.tensors.items() if each and fnmatchcase(name, each)]
+        if found:
+            return found
+    return []
 
 
 def inside(container: Container, spec: str) -> Tensor | None:
@@ -72,9 +76,17 @@ def inside(container: Container, spec: str) -> Tensor | None:
     Raises why when it is there and cannot be read.
     """
     name = spec.removeprefix(f"{container.file}:")
-    if name in container.refused:
-        raise container.refused[name]
-    return container.tensors.get(name) if name else None
+    for each in dict.fromkeys((name, _dotted(name))):
+        if each in container.refused:
+            raise container.refused[each]
+        if each and each in container.tensors:
+            return container.tensors[each]
+    return None
+
+
+def _dotted(name: str) -> str:
+    """A path inside HDF5 or zarr, /net/logits, as names are told: net.logits."""
+    return name.strip("/").replace("/", ".")
 
 
 def _lone(container: Container, role: Role) -> Tensor | None:
@@ -86,18 +98,15 @@ def _lone(container: Container, role: Role) -> Tensor | None:
 
 def _readings(spec: str) -> Iterator[tuple[str, str | None]]:
     """FILE, then FILE:NAME at every colon, where such a file exists: both may hold colons themselves."""
-    if _exists(spec):
+    if _is_file(spec):
         yield spec, None
     for colon in re.finditer(":", spec):
-        if _exists(spec[: colon.start()]):
+        if _is_file(spec[: colon.start()]):
             yield spec[: colon.start()], spec[colon.end() :]
 
 
-def _exists(file: str) -> bool:
-    try:
-        return file == STDIN or (file != "" and Path(file).exists())
-    except (OSError, ValueError):
-        return False
+def _is_file(file: str) -> bool:
+    return file == STDIN or (file != "" and exists(file))
 
 
 def _opened(file: str, stored_dtype: str | None) -> Container:
