@@ -16,7 +16,7 @@ GUIDE = (Path(__file__).parents[2] / ".github" / "GUIDE.md").read_text(encoding=
 
 def lines_for(tracker: str) -> str:
     """The block of the guide that is about that tracker."""
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    blocks = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)
     (found,) = [block for block in blocks if f"# {tracker}" in block]
     return found
 
