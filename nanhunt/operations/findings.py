@@ -59,7 +59,7 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         file=tensor.file, tensor=tensor.name, role="operands", stored_dtype=tensor.dtype,
         dtype=problem.dtype, shape=tensor.shape, rows=plan.unit_count, classes=0, targets=None,
         health=as_health(found.health),
-        implementations={name: _implementation(problem, found, name, compares) for name in operation.forms},
+        implementations={name: _implementation(problem, found, name, compares) for name in problem.forms},
         truth=Truth(_reduced(problem, found.sums.get("truth", NOTHING))) if compares else None,
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
         strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,

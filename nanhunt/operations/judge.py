@@ -62,7 +62,7 @@ def observe(problem: Problem, block: Block) -> Observed:
     operation, upstream = problem.operation, problem.upstream
     truth = run_truth(operation, block, upstream)
     ran = {
-        name: run_form(operation, form, block.cast, block, upstream) for name, form in operation.forms.items()
+        name: run_form(operation, form, block.cast, block, upstream) for name, form in problem.forms.items()
     }
     by = {name: behaviour(operation, block, each, truth, upstream) for name, each in ran.items()}
     values = {name: each.value.double() for name, each in (*ran.items(), ("truth", truth))}
@@ -89,7 +89,7 @@ def tally(
     counted = health.count(problem.part(problem.main_role, first, last), problem.main.dtype)
     if not compares and not columns and is_proven(problem, first, last):
         nothing = np.zeros(len(BEHAVIOUR_FIELDS), np.int64)
-        return Tally(behaviour=dict.fromkeys(problem.operation.forms, nothing), health=counted), {}
+        return Tally(behaviour=dict.fromkeys(problem.forms, nothing), health=counted), {}
     block = read_block(problem, first, last)
     observed = observe(problem, block)
     facts = observed.facts

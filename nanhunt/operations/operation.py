@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,6 +89,13 @@ class Behaviour:
 BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
 
 
+def faultless(count: int) -> Behaviour:
+    """Of so many units that nothing is wrong with."""
+    import numpy as np
+
+    return Behaviour(**{name: np.zeros(count, bool) for name in BEHAVIOUR_FIELDS})
+
+
 @dataclass
 class Facts:
     """What the rules of an operation read, over the units of one block."""
@@ -107,6 +114,11 @@ class Facts:
     def fused(self) -> Behaviour:
         """PyTorch's own."""
         return self.by["fused"]
+
+    def of(self, form: str) -> Behaviour:
+        """What that form does; faultless where nobody writes it of such tensors (see ``Operation.unused``)."""
+        found = self.by.get(form)
+        return faultless(len(self.naive.bad_value)) if found is None else found
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,8 @@ class Operation(Described):
     rule holds for any of its units, so that no form need be run. Numpy only."""
     supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Tensor]] | None = None
     """(tensors by role, dtype, options) -> those of optional roles that are made where no file holds them: noise."""
+    unused: Callable[[Any], Collection[str]] = lambda problem: ()
+    """(Problem) -> names of the forms that nobody writes of such tensors under such options: they are not run."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
     count: Callable[[Any], float] | None = None

@@ -210,6 +210,8 @@ class TensorReport:
     """Name inside the file; "" for a file that holds one unnamed tensor."""
     role: str
     """"logits", "values", or "operands" of another operation."""
+    operation: str
+    """What it was judged as, a name that --op takes; "values" for a tensor that only got a health check."""
     stored_dtype: str
     dtype: str
     """The dtype it was judged in."""
@@ -231,16 +233,14 @@ class TensorReport:
     histogram: Histogram | None = None
     strip: tuple[RowBin, ...] = ()
     worst_rows: tuple[WorstRow, ...] = ()
-    operation: str = "cross-entropy"
-    """What it was judged as, a name that --op takes; "values" for a tensor that only got a health check."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role to "file:name", for operations of several tensors."""
     unit: str = "row"
     """What ``rows`` counts: "row", "value"."""
     unit_shape: tuple[int, ...] | None = None
     """Shape over which units are numbered; None: that of the logits without the class axis."""
-    fused_call: str = "F.cross_entropy"
-    """What a user calls who does it right."""
+    fused_call: str = ""
+    """What a user calls who does it right; "" where nothing is called."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those it was judged under, settings of its own path included; ``fail_on`` among them decides."""
     coordinates: Mapping[str, int | str] = field(default_factory=dict)

@@ -25,7 +25,8 @@ from nanhunt.operations.cross_entropy.targets import read_targets
 from nanhunt.operations.problem import problem_of
 from nanhunt.operations.rules import chosen
 from nanhunt.operations.tally import Tally
-from nanhunt.parallel.processes import in_processes
+from nanhunt.parallel.forks import Forks
+from nanhunt.parallel.threads import Threads
 from nanhunt.scan.options import Options
 
 
@@ -53,18 +54,6 @@ class Shuffled(Executor):
         self._random.shuffle(order)
         done = {index: fn(*items[index]) for index in order}
         return (done[index] for index in range(len(items)))
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        raise NotImplementedError
-
-
-class Forked(Executor):
-    """Two forked processes, as the command line has them before torch is loaded."""
-
-    def map(
-        self, fn: Callable[..., Any], *iterables: Any, timeout: Any = None, chunksize: int = 1
-    ) -> Iterator[Any]:
-        return in_processes(lambda items: fn(*items), zip(*iterables, strict=True), 2)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         raise NotImplementedError
@@ -116,7 +105,8 @@ def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:
     assert usual.count('"code": "NH101"') >= 3
     assert said(folder, Serial()) == usual
     assert said(folder, Shuffled(seed=1)) == usual
-    assert said(folder, Forked()) == usual
+    assert said(folder, Forks(2)) == usual
+    assert said(folder, Threads(2)) == usual
     with ThreadPoolExecutor(3) as threads:
         assert said(folder, threads) == usual
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:

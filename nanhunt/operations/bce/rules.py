@@ -138,7 +138,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "It clamps its logarithms at -100: the loss stops there, and the gradient is exactly 0.",
         "Call F.binary_cross_entropy_with_logits on the raw logits.",
         operation="bce",
-        holds=lambda f: f.by["bce-of-sigmoid"].wrong | f.by["bce-of-sigmoid"].silent,
+        holds=lambda f: f.of("bce-of-sigmoid").wrong | f.of("bce-of-sigmoid").silent,
         arithmetic=_clamped, fixes=(*RIGHT, BCE_LOSS),
     ),
     Rule(
