@@ -107,8 +107,12 @@ def test_a_signal_ends_it_as_it_ends_every_program(tmp_path: Path, number: int) 
     assert err == ""
 
 
-@pytest.mark.parametrize("command", [("check", "--help"), ("run", "--help"), ("--help",), ("check", "nane.npz")])
-def test_a_terminal_that_knows_only_ascii_gets_ascii(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command", [("check", "--help"), ("run", "--help"), ("--help",), ("check", "nane.npz")]
+)
+def test_a_terminal_that_knows_only_ascii_gets_ascii(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
     np.savez(tmp_path / "nane.npz", **{"naïve": np.array([[np.nan]], np.float32)})
     done = run(*command, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", COLUMNS="60")
     assert done.code == (1 if "nane.npz" in command else 0), done.err
