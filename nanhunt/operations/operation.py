@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.container import Container
 from nanhunt.load.roles import Role
-from nanhunt.load.tensor import Tensor
+from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.run import Outcome, Run
 
@@ -256,16 +256,25 @@ class Operation(Described):
 
         codes = run.codes(self.name)
         for tensors in assignments(container, self, given, run.options):
-            for dtype in run.dtypes(self.main(tensors)):
-                problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
-                table = run.table(self.main(tensors), dtype)
-                yield judged(problem, run.executor, run.advance, compares=run.compares, table=table)
+            main = self.main(tensors)
+            for cast in run.casts(main):
+                seen = {
+                    name: cast.of(each) if self.casts(name, each) else each for name, each in tensors.items()
+                }
+                problem = problem_of(self, seen, cast.judged, run.options, codes, run.options.max_rows)
+                table = run.table(main, cast.dtype)
+                found = judged(problem, run.executor, run.advance, compares=run.compares, table=table)
+                yield cast.told(found, main)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has the operation itself; it needs the name."""
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
+
+    def casts(self, role: str, tensor: Tensor) -> bool:
+        """Whether the tensor of that role is cast to the dtype that is judged."""
+        return tensor.dtype in FLOATING and self.role(role).cast
 
     def main(self, tensors: Mapping[str, T]) -> T:
         """The tensor that findings are about."""

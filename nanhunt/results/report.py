@@ -247,6 +247,13 @@ class TensorReport:
     """Where it stands in a run, as far as its names say: {"step": 20, "rank": 0, "layer": 3, "phase": "model"}."""
     origin: str = ""
     """The saved report that it comes from, where several reports have a tensor of that name; else ""."""
+    scaling: str = "none"
+    """How float8 was scaled before the cast: "tensor", "block" or "none"."""
+
+    @property
+    def judged_in(self) -> str:
+        """The dtype, and how numbers were scaled to it: "float8_e4m3fn scaled per tensor"."""
+        return self.dtype if self.scaling == "none" else f"{self.dtype} scaled per {self.scaling}"
 
     @property
     def countable(self) -> bool:
@@ -554,7 +561,7 @@ def _ordered(tensors: Iterable[TensorReport]) -> tuple[TensorReport, ...]:
 
 def _place(tensor: TensorReport) -> tuple[Any, ...]:
     tensor_key = (natural_key(tensor.tensor), tensor.tensor)
-    return (natural_key(tensor.file), tensor.file, tensor.origin, *tensor_key, tensor.dtype)
+    return (natural_key(tensor.file), tensor.file, tensor.origin, *tensor_key, tensor.judged_in)
 
 
 def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
