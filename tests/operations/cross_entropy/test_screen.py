@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nanhunt.dtypes.convert import torch_dtype
-from nanhunt.dtypes.formats import FORMATS, compute_format
+from nanhunt.dtypes.formats import compute_format
 from nanhunt.operations.cross_entropy.confirm import Batch, RowTargets, confirm
 from nanhunt.operations.cross_entropy.facts import ROW_FIELDS, RowFacts, select
 from nanhunt.operations.cross_entropy.forms import Loss
@@ -85,7 +85,7 @@ def test_what_is_proven_is_what_running_it_shows(stored: str, dtype: str, classe
         where = np.flatnonzero(found.proven)
         assert len(where) > len(block) / 20
         assert wrong(select(found.facts, where), select(ran.facts, where)) == []
-        loss = ran.losses["fused"][where]
-        slack = 64 * FORMATS[compute_format(dtype).name].unit_roundoff * np.maximum(1, np.abs(loss))
+        loss, size = ran.losses["fused"][where], np.abs(values.max(-1))[where]
+        slack = 64 * compute_format(dtype).unit_roundoff * np.maximum(1, np.maximum(np.abs(loss), size))
         assert (found.loss_low[where] <= loss + slack).all()
         assert (loss - slack <= found.loss_high[where]).all()
