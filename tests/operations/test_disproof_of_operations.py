@@ -149,7 +149,9 @@ def test_only_units_that_failed_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
     assert (remedy.works, remedy.rows) == (True, 4)
 
 
-def test_the_mean_over_some_units_hands_each_what_the_whole_mean_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_over_some_units_hands_each_what_the_whole_mean_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A gradient of 1e6 is beyond float16, and 1 / 200 of it is not."""
     given = {"logits": torch.ones(200_000).half(), "targets": torch.ones(200_000)}
     code = f"loss = F.softplus(-logits.float()).mean() + 1e6 * ({SAME}).float().sum()"
