@@ -144,8 +144,11 @@ def test_only_units_that_failed_are_counted(monkeypatch: pytest.MonkeyPatch) -> 
     logits = torch.zeros(1, 2, 4, 4)
     given = {"query": logits, "key": logits, "value": logits}
     first = rule("attention", lambda count: np.arange(count) < count // 2)
-    code = "output = F.scaled_dot_product_attention(query, key, value)\nhead = torch.tensor([0.0, 1.0])[:, None, None]\n"
-    (remedy,) = tried(monkeypatch, first, given, Fix("odd", code + "output = output + head"))
+    code = (
+        "output = F.scaled_dot_product_attention(query, key, value)\n"
+        "output = output + torch.tensor([0.0, 1.0])[:, None, None]"
+    )
+    (remedy,) = tried(monkeypatch, first, given, Fix("odd", code))
     assert (remedy.works, remedy.rows) == (True, 4)
 
 
