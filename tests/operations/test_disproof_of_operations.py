@@ -27,7 +27,7 @@ def rule(op: str, holds: Any = None) -> Rule[Any, Any, Any]:
     chosen = holds or (lambda count: np.ones(count, bool))
     return Rule(
         "NH998", "odd", Severity.WARNING, "A unit.", "It is a unit.", "None.", operation=op,
-        holds=lambda f: chosen(len(f.fused.wrong)), arithmetic=lambda unit: "a unit",
+        holds=lambda f: chosen(len(f.own["not_finite"])), arithmetic=lambda unit: "a unit",
     )  # fmt: skip
 
 
