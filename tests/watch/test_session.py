@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, vmap
 from nanhunt.watch.incident import FoundBy, Incident
 from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
+from nanhunt.watch.tripwire import SKIPS_WITHOUT_END
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -250,6 +251,41 @@ def test_an_update_is_not_blamed_for_a_bad_loss_inside_its_closure(tmp_path: Pat
     with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
         optimizer.step(closure)
     assert [[culprit.operation for culprit in each.culprits] for each in found] == [["div"]]
+
+
+def test_a_bad_parameter_is_the_fault_of_the_update_that_made_it(tmp_path: Path) -> None:
+    """Not of the first operation to read it; and not of an update after which the script wrote it itself."""
+    for written in (False, True):
+        found: list[Incident] = []
+        weight = torch.nn.Parameter(torch.ones(2))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+            for step in (1, 2, 3):
+                optimizer.param_groups[0]["lr"] = 3e38 if step == 2 and not written else 0.1
+                optimizer.zero_grad()
+                (weight * 10).sum().backward()
+                optimizer.step()
+                if step == 2 and written:
+                    with torch.no_grad():
+                        weight.fill_(torch.nan)
+        assert [culprit.operation for culprit in found[0].culprits] == ["fill_" if written else "SGD.step"]
+
+
+@pytest.mark.parametrize(("steps", "told"), [(SKIPS_WITHOUT_END - 1, 0), (SKIPS_WITHOUT_END, 1)])
+def test_a_loss_scaled_to_infinity_by_hand_is_no_fault_until_every_step_is_skipped(
+    tmp_path: Path, steps: int, told: int
+) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            ((weight * 10).sum() * 2.0**127).backward()
+            if weight.grad.isfinite().all():
+                optimizer.step()
+    assert len(found) == told
+    assert not found or "skipped" in found[0].what
 
 
 TOOLBOX = """
