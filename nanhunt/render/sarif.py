@@ -45,7 +45,7 @@ def render(report: Report) -> str:
             tensor.file,
             f"{phrases.place(tensor)} in {tensor.judged_in}",
             finding,
-            phrases.message(finding, tensor),
+            phrases.message(finding),
             fails(finding, tensor),
         )
         for group in phrases.groups(report)

@@ -110,7 +110,7 @@ def _open(source: Source, reading: Reading) -> Container:
 
 
 def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
-    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage."""
+    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage. Raises Damaged."""
     match external.identity:
         case ("storage", Global(_, kind), str(key), _, int(), *rest):
             view = rest[0] if rest else None
@@ -171,7 +171,7 @@ def _damaged(source: Source, why: str) -> NanhuntError:
 
 
 def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
-    """What an unpickled checkpoint holds, under dotted names."""
+    """What an unpickled checkpoint holds, under dotted names. Raises NanhuntError for a damaged one."""
     try:
         content = load().object
         found = objects.contents(content)
