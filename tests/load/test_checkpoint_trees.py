@@ -67,7 +67,7 @@ ACCELERATE: Tree = {
     "scheduler.bin": SCHEDULER,
     "random_states_0.pkl": {"step": 0, "random_state": random.getstate(), "torch_manual_seed": RANDOM["cpu"]},
     "custom_checkpoint_0.pkl": {
-        "shadow": np.ones((2, 2)), "gain": np.float64(2),
+        "shadow": np.arange(4.0).reshape(2, 2), "gain": np.float64(2),
         "filter": torch.ones(2, dtype=torch.complex64),
     },
 }  # fmt: skip
