@@ -288,6 +288,17 @@ def test_a_loss_scaled_to_infinity_by_hand_is_no_fault_until_every_step_is_skipp
     assert not found or "skipped" in found[0].what
 
 
+def test_two_losses_of_one_graph_are_two_backward_passes_of_one_tape(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        hidden = weight * 2
+        first, second = hidden.sum(), hidden.sum() / 0
+        first.backward(retain_graph=True)
+        second.backward()
+    assert [[culprit.operation for culprit in each.culprits] for each in found] == [["div"]]
+
+
 TOOLBOX = """
 import torch
 
