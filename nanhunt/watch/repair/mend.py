@@ -15,7 +15,7 @@ from ..tape import Entry, Tape
 from .edit import CannotEdit, diff, snippet
 from .proof import Roots, Trial, attempt, differentiable
 from .proposals import proposals_for
-from .rewrite import Proposal
+from .rewrite import Proposal, Rewrite
 from .spot import Spot
 
 MAX_ROUNDS = 6
@@ -50,10 +50,13 @@ class Failing:
         """The step repeated from its inputs in float64; None where its calls do not take them."""
         if not self.wide:
             try:
-                self.wide.append(repeat(self.tape, self.roots, backward=False, wide=True))
+                self.wide.append(repeat(self.tape, self._wide_roots(), backward=True, wide=True))
             except CannotRepeat:
                 self.wide.append(None)
         return self.wide[0]
+
+    def _wide_roots(self) -> Roots:
+        return [(slot, seed.double() if seed is not None else None) for slot, seed in self.roots]
 
     def repeated(self) -> tuple[Repetition, Sequence[Observation]]:
         """The step as it was, and who is to blame. Raises CannotRepeat."""
@@ -180,13 +183,14 @@ def _same_place(one: Entry, other: Entry) -> bool:
 
 def _in_all_runs(proposal: Proposal, others: Sequence[Spot]) -> Proposal | None:
     """The proposal with what it rewrites wherever this expression ran; None where it does not fit one of them."""
-    rewrites = list(proposal.rewrites)
+    rewrites, ends = list(proposal.rewrites), list[Rewrite]()
     for spot in others:
         same = next((one for one in proposals_for(spot) if one.title == proposal.title), None)
         if same is None:
             return None
         rewrites[:0] = same.rewrites
-    return Proposal(proposal.title, tuple(rewrites), proposal.bends)
+        ends.append(same.rewrites[-1])
+    return Proposal(proposal.title, tuple(rewrites), proposal.bends, tuple(ends))
 
 
 def _patch(chosen: Sequence[Proposal], proof: Proof) -> Patch:
