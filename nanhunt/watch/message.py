@@ -17,15 +17,17 @@ from .unlooked import Unlooked
 
 MAX_SHOWN = 4
 """Culprits in the text; JSON has them all."""
+MAX_TRIED = 4
+"""Fixes that do not help, of those that leave the same."""
 
 
 def incident_text(incident: Incident) -> str:
     """Several lines, ending in a newline."""
     lines = [_headline(incident)]
-    for culprit in incident.culprits[:MAX_SHOWN]:
-        lines += _culprit_lines(culprit)
-    if len(incident.culprits) > MAX_SHOWN:
-        lines.append(f"  and {len(incident.culprits) - MAX_SHOWN} more operations that made NaN or infinity")
+    told = list(dict.fromkeys(tuple(_culprit_lines(culprit)) for culprit in incident.culprits))
+    lines += [line for culprit in told[:MAX_SHOWN] for line in culprit]
+    if len(told) > MAX_SHOWN:
+        lines.append(f"  and {len(told) - MAX_SHOWN} more operations that made NaN or infinity")
     if incident.chain:
         lines.append(
             "  then "
@@ -122,7 +124,7 @@ def _gradients(incident: Incident) -> str:
 def _fix_lines(incident: Incident) -> list[str]:
     """The patch, or proven remedies where they were run, else the advice for the cause, which says so."""
     if incident.patch is not None:
-        return [*_patch_lines(incident.patch, incident.step), *map(_tried, incident.tried[:MAX_SHOWN])]
+        return [*_patch_lines(incident.patch, incident.step), *_tried(incident.tried)]
     lines = []
     for remedy in incident.remedies if not incident.not_code else ():
         if remedy.works:
@@ -133,7 +135,7 @@ def _fix_lines(incident: Incident) -> list[str]:
         given = [one for one in incident.culprits if not incident.not_code or one.phase is Phase.INPUT]
         fixes = dict.fromkeys(culprit.fix for culprit in given if culprit.fix)
         lines += [f"  fix (not run): {fix}" for fix in fixes]
-    lines += map(_tried, incident.tried[:2])
+    lines += _tried(incident.tried)
     failing = [remedy for remedy in incident.remedies if not remedy.works and not incident.not_code]
     lines += [
         f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} {_row(item.rows)} still bad"
@@ -154,19 +156,31 @@ def _patch_lines(patch: Patch, step: int) -> list[str]:
 
 
 def _others(proof: Proof) -> str:
-    """Of the repaired piece alone: what is computed from it was not compared."""
+    """What else the repair does to the step."""
     if not proof.compared:
-        return "nothing of it was finite before"
+        return "nothing was finite before"
     if not proof.changed:
-        return f"all {proof.compared:,} values of it that were finite before are the same"
+        return f"nothing else changed ({proof.compared:,} values compared)"
     return (
-        f"{proof.changed:,} of {proof.compared:,} values of it that were finite before changed, "
+        f"{proof.changed:,} of {proof.compared:,} values that were finite before changed, "
         f"by up to {proof.largest_change:.2g}"
     )
 
 
-def _tried(tried: Tried) -> str:
-    return f"  does not help: {tried.title}: {tried.outcome}"
+def _tried(tried: Sequence[Tried]) -> list[str]:
+    """One line: what was tried, by what it leaves; JSON has them all."""
+    outcomes: dict[str, list[str]] = {}
+    for one in tried:
+        outcomes.setdefault(one.outcome, []).append(one.title)
+    told = [f"{_some(titles)} ({outcome})" for outcome, titles in outcomes.items()]
+    return [f"  does not help: {'; '.join(told[:MAX_SHOWN])}"] if told else []
+
+
+def _some(titles: Sequence[str]) -> str:
+    """Those of one outcome; long ones are cut at what follows the comma: that says why they might have helped."""
+    short = list(dict.fromkeys(title.partition(",")[0] for title in titles))
+    more = f" and {len(short) - MAX_TRIED} more" if len(short) > MAX_TRIED else ""
+    return ", ".join(short[:MAX_TRIED]) + more
 
 
 def _row(count: int) -> str:

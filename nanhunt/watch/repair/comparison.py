@@ -1,4 +1,4 @@
-"""What a repair leaves as it was: the finite values and gradients of the failing step beside those of the mended one."""
+"""What a repair leaves as it was: finite values and gradients of the failing step beside those of the mended one."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ def _gradients(before: Repetition, after: Repetition, exact: Exact) -> Compariso
 
 def _moved(entries: Sequence[Entry], proposals: Sequence[Proposal]) -> set[Slot]:
     """Slots that hold another quantity: made by a rewrite that is not the last of its kind, or from that."""
-    last = {order for one in proposals for order in one.ends}
-    early = {rewrite.call.entry.order for one in proposals for rewrite in one.rewrites} - last
+    early: set[int] = set()
+    for one in proposals:
+        early |= {rewrite.call.entry.order for rewrite in one.rewrites} - {*one.ends}
+    last = {order for one in proposals for order in one.ends} - early
     moved: set[Slot] = set()
     for entry in entries:
         if entry.order in early or (entry.order not in last and not moved.isdisjoint(entry.given)):

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from .rewrite import HOLE, SPELLED, Rewrite
-from .source import Operand, Source, Span
+from .source import Source, Span
 
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict)
 _PURE = (
@@ -76,9 +76,12 @@ class Edits:
         """Expressions that are given a name of their own in a line before their statement."""
         self.lines: dict[int, list[str]] = {}
         """What is inserted before a line."""
-        for one in self.rewrites.values():
+        self.nodes: dict[tuple[Span, str], ast.expr] = {}
+        """What the holes of each rewrite are filled with."""
+        for span, one in self.rewrites.items():
             for key in dict.fromkeys(one.used()):
-                self._place(one, key, one.holes[key])
+                self.nodes[span, key] = node = self._seen(one.holes[key].node, one.target)
+                self._place(one, key, node)
 
     def text(self) -> str:
         """The whole file, edited."""
@@ -100,19 +103,28 @@ class Edits:
         parts.append(self._edited((start, len(lines), 0, len(lines[-1])), own=True))
         return "".join(parts)
 
-    def _place(self, rewrite: Rewrite, key: str, hole: Operand) -> None:
+    def _seen(self, hole: ast.expr, target: ast.AST) -> ast.expr:
+        """The expression as ``target`` has it: a parameter's argument, if the hole is in a function called there."""
+        if hole not in self.source.parents:
+            raise CannotEdit("what it needs is computed in another file")
+        for _ in range(4):
+            given = self.source.given_in(target, hole)
+            if given is None:
+                break
+            hole = given
+        return hole
+
+    def _place(self, rewrite: Rewrite, key: str, node: ast.expr) -> None:
         """See that the expression of a hole can be written where its rewrite stands."""
         target = rewrite.target
-        if hole.node not in self.source.parents:
-            raise CannotEdit("what it needs is computed in another file")
-        pure = all(isinstance(node, _PURE) for node in ast.walk(hole.node))
-        if lies_in(self.source.span(hole.node), self.source.span(target)):
+        pure = all(isinstance(one, _PURE) for one in ast.walk(node))
+        if lies_in(self.source.span(node), self.source.span(target)):
             if rewrite.used().count(key) > 1 and not pure:
-                self._hoist(hole.node, key)
-        elif not self._reaches(hole.node, target):
+                self._hoist(node, key)
+        elif not self._reaches(node, target):
             raise CannotEdit("what it needs is computed in another function or branch")
-        elif not pure or self._rebound(hole.node, target):
-            self._hoist(hole.node, key)
+        elif not pure or self._rebound(node, target):
+            self._hoist(node, key)
 
     def _reaches(self, node: ast.expr, target: ast.AST) -> bool:
         """Whether ``node`` is evaluated before ``target`` whenever that is: in a statement of a block around it."""
@@ -196,7 +208,7 @@ class Edits:
             name, raw = str(hole[1]), next(bare)  # type: ignore[index]
             if name in SPELLED:
                 return self._spelled(SPELLED[name])
-            node = rewrite.holes[name].node
+            node = self.nodes[rewrite.where[1], name]
             known = self.hoisted.get(self.source.span(node))
             text = known or self._edited(self.source.span(node), own=node is not rewrite.target)
             return text if known or raw or isinstance(node, _ATOMS) else f"({text})"

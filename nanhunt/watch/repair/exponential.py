@@ -54,9 +54,19 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
         if made == "quotient":
             yield from _log_of_quotient(exp, exp.at(last), dim)
         if made != "logsumexp":
-            rewrite = exp.argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
-            if rewrite is not None:
-                yield Proposal("subtract the row's maximum before exp, as torch.softmax does", (rewrite,))
+            yield from _less_the_maximum(exp, last, dim)
+
+
+def _less_the_maximum(exp: Spot, last: Entry, dim: int) -> Iterator[Proposal]:
+    """exp(x) wherever it is computed: what is made of it is the same again from the division on."""
+    twins = [
+        exp.at(one).argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
+        for one in exp.graph.twins(exp.entry)
+    ]
+    known = tuple(one for one in twins if one is not None)
+    if len(known) == len(twins):
+        title = "subtract the row's maximum before exp, as torch.softmax does"
+        yield Proposal(title, known, until=(last.order,))
 
 
 def _log_of_quotient(exp: Spot, division: Spot, dim: int) -> Iterator[Proposal]:

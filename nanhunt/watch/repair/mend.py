@@ -15,8 +15,9 @@ from ..tape import Entry, Tape
 from .edit import CannotEdit, diff, snippet
 from .proof import Roots, Trial, attempt, differentiable
 from .proposals import proposals_for
-from .rewrite import Proposal, Rewrite
+from .rewrite import Proposal
 from .spot import Spot
+from .tempting import tempting
 
 MAX_ROUNDS = 6
 """Culprits in a row that are mended: repairing one shows the next."""
@@ -65,17 +66,35 @@ class Failing:
         trial = attempt(self.tape, self.roots, None, ())
         return trial.look, trial.guilty
 
+    def differentiated(self, look: Repetition) -> Repetition:
+        """The step as it was with its gradients, a loss of NaN or not. Raises CannotRepeat."""
+        done = any(copy.grad is not None for copy in look.inputs.values())
+        return look if done else repeat(self.tape, self.roots, backward=True)
+
 
 def mend(step: Failing) -> Mending:
     """Find what makes the repeated step sound. An empty ``Mending`` where nothing is known for this operation."""
-    found, accepted, trials = Mending(), list[Proposal](), 0
     try:
-        before, guilty = step.repeated()
+        look, guilty = step.repeated()
+        if not guilty or not differentiable(look, step.roots):
+            return Mending()
+        before = step.differentiated(look)
     except CannotRepeat:
-        return found
-    look = before
-    if not guilty or not differentiable(look, step.roots):
-        return found
+        return Mending()
+    found = _search(step, look, guilty, before)
+    found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
+    return found
+
+
+def _runs(step: Failing, look: Repetition, guilty: Sequence[Observation]) -> list[Entry]:
+    """Every run in the step of each expression that is to blame."""
+    story = Story(step.names, step.tape, look, step.losses)
+    blamed = [entry for entry in (story.scene(item).entry for item in guilty) if entry is not None]
+    return [one for one in look.entries if any(_same_place(one, entry) for entry in blamed)]
+
+
+def _search(step: Failing, look: Repetition, guilty: Sequence[Observation], before: Repetition) -> Mending:
+    found, accepted, trials = Mending(), list[Proposal](), 0
     for _ in range(MAX_ROUNDS):
         better: tuple[Proposal, Trial] | None = None
         for proposal in _proposals(step, look, guilty):
@@ -183,13 +202,13 @@ def _same_place(one: Entry, other: Entry) -> bool:
 
 def _in_all_runs(proposal: Proposal, others: Sequence[Spot]) -> Proposal | None:
     """The proposal with what it rewrites wherever this expression ran; None where it does not fit one of them."""
-    rewrites, ends = list(proposal.rewrites), list[Rewrite]()
+    rewrites, ends = list(proposal.rewrites), list(proposal.ends)
     for spot in others:
         same = next((one for one in proposals_for(spot) if one.title == proposal.title), None)
         if same is None:
             return None
         rewrites[:0] = same.rewrites
-        ends.append(same.rewrites[-1])
+        ends += same.ends
     return Proposal(proposal.title, tuple(rewrites), proposal.bends, tuple(ends))
 
 

@@ -58,21 +58,30 @@ def attempt(
     look = repeat(
         tape, roots, backward=before is None or differentiable(before, roots), instead=instead, given=given
     )
-    gradients = [copy.grad for copy in look.inputs.values() if copy.grad is not None and checkable(copy.grad)]
+    gradients = _gradients(look)
     bad = [grad for grad in gradients if not finite(grad)]
     losses = [look.values[slot] for slot, _ in roots]
     bad += [loss for loss in losses if checkable(loss) and not finite(loss)]
     seen = [item for item in map(look.observer.of, bad) if item is not None]
     compared = compare(before, look, proposals, exact) if before is not None else Comparison()
-    proof = Proof(
-        loss=float(sum(loss.detach().double().sum() for loss in losses)),
+    return Trial(look, proof_of(look, roots, compared), tuple(culprits(seen)))
+
+
+def _gradients(look: Repetition) -> list[torch.Tensor]:
+    return [copy.grad for copy in look.inputs.values() if copy.grad is not None and checkable(copy.grad)]
+
+
+def proof_of(look: Repetition, roots: Roots, compared: Comparison = Comparison()) -> Proof:  # noqa: B008 - frozen
+    """What has come out of a repetition."""
+    gradients = _gradients(look)
+    return Proof(
+        loss=float(sum(look.values[slot].detach().double().sum() for slot, _ in roots)),
         gradients=len(gradients),
         finite_gradients=sum(map(finite, gradients)),
         compared=compared.values,
         changed=compared.changed,
         largest_change=compared.largest,
     )
-    return Trial(look, proof, tuple(culprits(seen)))
 
 
 def differentiable(look: Repetition, roots: Roots) -> bool:

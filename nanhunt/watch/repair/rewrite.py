@@ -95,13 +95,13 @@ class Proposal:
     """The last one makes what the repaired piece of the formula makes."""
     bends: str = ""
     """How the objective differs from the user's; "" where it is the same in exact arithmetic."""
-    others: tuple[Rewrite, ...] = ()
-    """The last ones of the other runs of the same expression."""
+    until: tuple[int, ...] = ()
+    """Orders of the calls that make what they made before, in all runs; where not given, that of the last rewrite."""
 
     @property
-    def ends(self) -> set[int]:
-        """Orders of the calls from which on everything is what it was."""
-        return {one.call.entry.order for one in (*self.rewrites[-1:], *self.others)}
+    def ends(self) -> tuple[int, ...]:
+        """The same, given or not."""
+        return self.until or (self.rewrites[-1].call.entry.order,)
 
 
 def by_order(proposals: Iterable[Proposal]) -> dict[int, list[Rewrite]]:

@@ -119,6 +119,52 @@ class Source:
             node = self.parents[node]
         return node
 
+    def given_in(self, expression: ast.AST, name: ast.expr) -> ast.expr | None:
+        """What a call in ``expression`` passes for a parameter; None where ``name`` is none, or it is not called there.
+
+        None as well where the function assigns to the parameter, or several calls pass different things.
+        """
+        function = self.function(name)
+        if not isinstance(name, ast.Name) or not isinstance(function, ast.FunctionDef | ast.Lambda):
+            return None
+        stored = (one for one in ast.walk(function) if isinstance(one, ast.Name) and one.id == name.id)
+        if any(not isinstance(one.ctx, ast.Load) for one in stored) or lies_within(
+            self, expression, function
+        ):
+            return None
+        called = [
+            one for one in ast.walk(expression) if isinstance(one, ast.Call) and self._calls(one, function)
+        ]
+        given = [_passed(one, function, name.id) for one in called]
+        return given[0] if len({ast.dump(one) if one is not None else "" for one in given}) == 1 else None
+
+    def _calls(self, call: ast.Call, function: ast.FunctionDef | ast.Lambda) -> bool:
+        """Whether a call is one of this function, by its name."""
+        named = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if isinstance(function, ast.FunctionDef):
+            return function.name == named
+        assigned = self.parents[function]
+        targets = assigned.targets if isinstance(assigned, ast.Assign) else []
+        return any(isinstance(one, ast.Name) and one.id == named for one in targets)
+
+
+def lies_within(source: Source, node: ast.AST, around: ast.AST) -> bool:
+    """Whether a node is a part of another."""
+    while node is not around and node in source.parents:
+        node = source.parents[node]
+    return node is around
+
+
+def _passed(call: ast.Call, function: ast.FunctionDef | ast.Lambda, name: str) -> ast.expr | None:
+    """The argument for a parameter."""
+    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    if isinstance(call.func, ast.Attribute) and names[:1] == ["self"]:
+        names = names[1:]
+    named = {one.arg: one.value for one in call.keywords}
+    place = names.index(name) if name in names else len(call.args)
+    plain = not any(isinstance(one, ast.Starred) for one in call.args)
+    return named.get(name) or (call.args[place] if plain and place < len(call.args) else None)
+
 
 def _code_objects(code: CodeType) -> Iterator[CodeType]:
     yield code

@@ -3,7 +3,6 @@
 # says: bound the argument of exp
 # never: cross_entropy
 # never: softmax
-# never: does not help
 # never: look closer
 import torch
 import torch.nn.functional as F
