@@ -76,6 +76,10 @@ class Edits:
         """Expressions that are given a name of their own in a line before their statement."""
         self.lines: dict[int, list[str]] = {}
         """What is inserted before a line."""
+        self.after = {span: one for span, one in self.rewrites.items() if one.index is not None}
+        for span, one in self.after.items():
+            del self.rewrites[span]
+            self._follow(one)
         self.nodes: dict[tuple[Span, str], ast.expr] = {}
         """What the holes of each rewrite are filled with."""
         for span, one in self.rewrites.items():
@@ -100,7 +104,8 @@ class Edits:
                 parts.append(self._edited((start, line - 1, 0, len(lines[line - 2])), own=True))
             parts += self.lines[line]
             start = line
-        parts.append(self._edited((start, len(lines), 0, len(lines[-1])), own=True))
+        if start <= len(lines):
+            parts.append(self._edited((start, len(lines), 0, len(lines[-1])), own=True))
         return "".join(parts)
 
     def _seen(self, hole: ast.expr, target: ast.AST) -> ast.expr:
@@ -125,6 +130,29 @@ class Edits:
             raise CannotEdit("what it needs is computed in another function or branch")
         elif not pure or self._rebound(node, target):
             self._hoist(node, key)
+
+    def _follow(self, rewrite: Rewrite) -> None:
+        """Compute on one of several results: in a line behind the assignment that names it."""
+        statement = self.source.statement(rewrite.target)
+        assigned = isinstance(statement, ast.Assign) and statement.value is rewrite.target
+        names = statement.targets[0] if isinstance(statement, ast.Assign) and assigned else None
+        parts = names.elts if isinstance(names, ast.Tuple) else []
+        plain = all(isinstance(one, ast.Name) for one in parts)
+        if not plain or rewrite.index is None or rewrite.index >= len(parts):
+            raise CannotEdit("the one of several results is not given a name where they are made")
+        name = ast.unparse(parts[rewrite.index])
+        text = HOLE.sub(lambda hole: name if hole[1] == "x" else hole[1], rewrite.template)
+        self._line_after(statement, f"{name} = {text}")
+
+    def _line_after(self, statement: ast.stmt, text: str) -> None:
+        lines = self.source.lines
+        first, last = lines[statement.lineno - 1], lines[statement.end_lineno - 1]  # type: ignore[operator]
+        indent, rest = first[: statement.col_offset], last[statement.end_col_offset :].partition(b"#")[0]
+        if indent.strip() or rest.strip():
+            raise CannotEdit("another statement shares its line")
+        end = "\r\n" if last.endswith(b"\r\n") else "\n"
+        before = "" if last.endswith((b"\n", b"\r")) else end
+        self.lines.setdefault(statement.end_lineno + 1, []).append(f"{before}{indent.decode()}{text}{end}")  # type: ignore[operator]
 
     def _reaches(self, node: ast.expr, target: ast.AST) -> bool:
         """Whether ``node`` is evaluated before ``target`` whenever that is: in a statement of a block around it."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterator
-
-from nanhunt.dtypes.formats import FORMATS
 
 from ..names import operation
 from ..softmax import finished
 from ..step_graph import slot_argument
 from ..tape import Entry
+from .exponent import exp_bound
 from .rewrite import Proposal
 from .source import Operand
 from .spot import Spot
-
-BOUND = 20.0
-"""exp(20) is 4.9e8: what log-ratios and log-variances are clamped at in practice (TRL, diffusers)."""
 
 
 def _is_exp(spot: Spot) -> bool:
@@ -162,8 +157,7 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     known = ("exp", "exp2", "expm1", "sinh", "cosh", "poisson_nll_loss")
     if spot.name not in known or given is None or not given.is_floating_point():
         return
-    name = str(given.dtype).removeprefix("torch.")
-    bound = min(BOUND, math.floor(0.9 * FORMATS[name].exp_limit))
+    bound = exp_bound(given.dtype)
     difference = spot.fault.made_by("sub")
     clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
     rewrite = spot.argument(clamp)

@@ -34,6 +34,10 @@ class Rewrite:
     """Which positional argument is replaced; None: the call as a whole."""
     name: str = ""
     """Of that argument, if it may be passed by name."""
+    result: bool = False
+    """Whether it is the call's result that is computed on: hole {x} is what the call makes."""
+    index: int | None = None
+    """Which of its results, where it makes several."""
 
     @property
     def target(self) -> ast.expr | ast.AugAssign:
@@ -72,6 +76,10 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """The call ``func(*args, **kwargs)`` with its rewrites: as a whole, or with some arguments replaced."""
+    after = [one for one in rewrites if one.result]
+    if after:
+        rest = [one for one in rewrites if not one.result]
+        return _continued(after[0], value, run(rest, value, func, args, kwargs))
     whole = next((one for one in rewrites if one.place is None), None)
     if whole is not None:
         return whole.new(value)
@@ -83,6 +91,17 @@ def run(
         else:
             given[one.call.taped(one.place)] = one.new(value)
     return func(*given, **named)
+
+
+def _continued(rewrite: Rewrite, value: Value, made: Any) -> Any:
+    """What the call made, put through the template."""
+    known = rewrite.holes["x"].value
+    if rewrite.index is None:
+        return rewrite.new(lambda slot: made if slot is known else value(slot))
+    made = list(made)
+    one = made[rewrite.index]
+    made[rewrite.index] = rewrite.new(lambda slot: one if slot is known else value(slot))
+    return tuple(made)
 
 
 @dataclass(frozen=True)

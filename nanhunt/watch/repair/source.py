@@ -13,7 +13,7 @@ from typing import Any
 
 from ..names import operation
 from ..site import foreign, installed
-from ..step_graph import argument
+from ..step_graph import StepGraph, argument
 from ..tape import Entry, Module
 
 Span = tuple[int, int, int, int]
@@ -285,6 +285,29 @@ def call_of(entry: Entry) -> Call | None:
         return None
     called = isinstance(node, ast.Call)
     return Call(entry, source, node) if not called or _is_this(node, entry, source) else None
+
+
+def result_of(entry: Entry, graph: StepGraph) -> Call | None:
+    """The expression whose value is what a taped call made: the call itself, or that of a module which ends with it."""
+    call = call_of(entry)
+    if call is not None:
+        return call
+    source, span = source_of(entry.code), position(entry.code, entry.instruction)
+    node = source.node(span) if source is not None and span is not None else None
+    later = [one for one in graph.entries if one.order > entry.order][:1]
+    ends = not any(one.code is entry.code and one.instruction == entry.instruction for one in later)
+    if source is None or not isinstance(node, ast.Call) or not ends or not _single(entry.module):
+        return None
+    return Call(entry, source, node)
+
+
+def _single(module: Module | None) -> bool:
+    """Whether the module that the user's code has called is one of torch's own, and returns one tensor."""
+    outermost = None
+    while module is not None and type(module[0]).__module__.startswith("torch.nn.modules"):
+        outermost, module = module
+    name = type(outermost).__name__
+    return outermost is not None and not name.startswith(("RNN", "LSTM", "GRU", "Multihead", "AdaptiveLog"))
 
 
 def _is_this(node: Any, entry: Entry, source: Source) -> bool:
