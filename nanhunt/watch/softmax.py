@@ -93,7 +93,7 @@ def finished(graph: StepGraph, exp: Entry) -> Iterator[tuple[Entry, int, str]]:
 
 
 def _summed_dim(graph: StepGraph, total: Entry) -> int | None:
-    dim = argument(total, 1, "dim")
+    dim = argument(total, 1, "axis" if "axis" in total.kwargs else "dim")
     dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
     value = graph.value(slot_argument(total, 0, "input"))
     dim = -1 if dim is None and value is not None and value.dim() == 1 else dim

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from .rewrite import HOLE, SPELLED, Rewrite
-from .source import Source, Span
+from .source import Source, Span, lines_of
 
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict)
 _PURE = (
@@ -48,9 +48,9 @@ def snippet(rewrite: Rewrite) -> str:
 
 def _diff(source: Source, new: str) -> str:
     name = _relative(source.file)
-    lines = difflib.unified_diff(
-        source.text.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-    )
+    old = [f"{source.mark}{line}" if n == 0 else line for n, line in enumerate(lines_of(source.text))]
+    made = [f"{source.mark}{line}" if n == 0 else line for n, line in enumerate(lines_of(new))]
+    lines = difflib.unified_diff(old, made, f"a/{name}", f"b/{name}")
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
     )

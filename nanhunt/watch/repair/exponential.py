@@ -36,11 +36,13 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
     exp = _exp_of(spot)
     if not _is_exp(exp):
         return
+    x = exp.operand(0)
+    yield from _every_softmax(exp, x)
     for last, dim, made in finished(exp.graph, exp.entry):
-        x = exp.operand(0)
         if made == "logsumexp":
-            rewrite = exp.at(last).whole(f"{{torch}}.logsumexp({{logits}}, dim={dim})", logits=x)
-            if rewrite is not None and _same_shape(exp.at(last), dim):
+            keep = "" if _drops_dim(exp.at(last)) else ", keepdim=True"
+            rewrite = exp.at(last).whole(f"{{torch}}.logsumexp({{logits}}, dim={dim}{keep})", logits=x)
+            if rewrite is not None:
                 yield Proposal("call torch.logsumexp", (rewrite,))
         elif made == "softmax":
             rewrite = exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x)
@@ -50,6 +52,15 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
             yield from _log_of_quotient(exp, exp.at(last), dim)
         if made != "logsumexp":
             yield from _less_the_maximum(exp, last, dim)
+
+
+def _every_softmax(exp: Spot, x: Operand | None) -> Iterator[Proposal]:
+    """Where several are made of the same exps."""
+    made = [(last, dim) for last, dim, kind in finished(exp.graph, exp.entry) if kind == "softmax"]
+    found = [exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x) for last, dim in made]
+    rewrites = tuple(one for one in found if one is not None)
+    if len(rewrites) == len(made) > 1:
+        yield Proposal("call torch.softmax", rewrites, until=tuple(last.order for last, _ in made))
 
 
 def _less_the_maximum(exp: Spot, last: Entry, dim: int) -> Iterator[Proposal]:
@@ -79,12 +90,12 @@ def _log_of_quotient(exp: Spot, division: Spot, dim: int) -> Iterator[Proposal]:
             )
 
 
-def _same_shape(log: Spot, dim: int) -> bool:
-    """Whether the sum has dropped the dimension, as logsumexp does."""
+def _drops_dim(log: Spot) -> bool:
+    """Whether the sum under the logarithm has dropped its dimension."""
     total = log.maker()
     slot = slot_argument(total, 0, "input") if total is not None else None
     exps, result = log.graph.value(slot), log.result
-    return exps is not None and result is not None and result.dim() < max(exps.dim(), 1)
+    return exps is None or result is None or result.dim() < max(exps.dim(), 1)
 
 
 def softplus_by_hand(spot: Spot) -> Iterator[Proposal]:

@@ -81,7 +81,10 @@ def mend(step: Failing) -> Mending:
         before = step.differentiated(look)
     except CannotRepeat:
         return Mending()
-    found = _search(step, look, guilty, before)
+    found = _search(step, look, guilty, before, strict=True)
+    if found.patch is None or not found.patch.diff:
+        looser = _search(step, look, guilty, before, strict=False)
+        found = looser if looser.patch is not None and (looser.patch.diff or not found.patch) else found
     found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
     return found
 
@@ -93,11 +96,19 @@ def _runs(step: Failing, look: Repetition, guilty: Sequence[Observation]) -> lis
     return [one for one in look.entries if any(_same_place(one, entry) for entry in blamed)]
 
 
-def _search(step: Failing, look: Repetition, guilty: Sequence[Observation], before: Repetition) -> Mending:
+def _search(
+    step: Failing, look: Repetition, guilty: Sequence[Observation], before: Repetition, *, strict: bool
+) -> Mending:
+    """Culprit after culprit, until a chain of repairs holds.
+
+    ``strict``: a culprit that a stable form has mended gets no repair that bends the objective beside it.
+    """
     found, accepted, trials = Mending(), list[Proposal](), 0
     for _ in range(MAX_ROUNDS):
         better: tuple[Proposal, Trial] | None = None
         for proposal in _proposals(step, look, guilty):
+            if strict and proposal.bends and better is not None and not better[0].bends:
+                break
             trials += 1
             chosen = [*_without(accepted, proposal), proposal]
             trial = _try(step, before, chosen, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -26,14 +27,20 @@ _MODULES = {
 """Modules of torch.nn that make one call of the function, on their own arguments."""
 
 
+_MARK = "\ufeff"
+
+
 class Source:
     """A file of the user's, as it is on the disk."""
 
     def __init__(self, file: str) -> None:
         """Raises OSError, UnicodeDecodeError or SyntaxError where it cannot be read as Python."""
         self.file = file
-        self.text = Path(file).read_bytes().decode()
-        self.lines = [line.encode() for line in self.text.splitlines(keepends=True)]
+        text = Path(file).read_bytes().decode()
+        self.mark = text[: text.startswith(_MARK)]
+        """The byte-order mark, where the file begins with one: Python counts no column for it."""
+        self.text = text.removeprefix(_MARK)
+        self.lines = [line.encode() for line in lines_of(self.text)]
         self.tree = ast.parse(self.text)
         self.parents = {
             child: parent for parent in ast.walk(self.tree) for child in ast.iter_child_nodes(parent)
@@ -146,6 +153,11 @@ class Source:
         assigned = self.parents[function]
         targets = assigned.targets if isinstance(assigned, ast.Assign) else []
         return any(isinstance(one, ast.Name) and one.id == named for one in targets)
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as Python counts them, with their ends: a form feed ends none."""
+    return list(io.StringIO(text, newline=""))
 
 
 def lies_within(source: Source, node: ast.AST, around: ast.AST) -> bool:
