@@ -43,6 +43,8 @@ def diff(rewrites: Sequence[Rewrite]) -> str:
 def snippet(rewrite: Rewrite) -> str:
     """The new expression alone, in the words of where its parts are written."""
     texts = {key: ast.unparse(item.node) for key, item in rewrite.holes.items()}
+    if rewrite.index is not None:
+        texts["x"] = f"{texts['x']}[{rewrite.index}]"
     return HOLE.sub(lambda hole: texts.get(hole[1], hole[1]), rewrite.template)
 
 
@@ -132,17 +134,44 @@ class Edits:
             self._hoist(node, key)
 
     def _follow(self, rewrite: Rewrite) -> None:
-        """Compute on one of several results: in a line behind the assignment that names it."""
-        statement = self.source.statement(rewrite.target)
-        assigned = isinstance(statement, ast.Assign) and statement.value is rewrite.target
-        names = statement.targets[0] if isinstance(statement, ast.Assign) and assigned else None
-        parts = names.elts if isinstance(names, ast.Tuple) else []
-        plain = all(isinstance(one, ast.Name) for one in parts)
-        if not plain or rewrite.index is None or rewrite.index >= len(parts):
+        """Compute on one of several results: in a line behind the assignment that names it, or where it is returned."""
+        statement, index = self.source.statement(rewrite.target), rewrite.index
+        value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
+        names = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        parts = (
+            [one.id for one in names.elts if isinstance(one, ast.Name)]
+            if isinstance(names, ast.Tuple)
+            else []
+        )
+        whole = isinstance(names, ast.Tuple) and len(parts) == len(names.elts)
+        if index is None or value is not rewrite.target:
             raise CannotEdit("the one of several results is not given a name where they are made")
-        name = ast.unparse(parts[rewrite.index])
-        text = HOLE.sub(lambda hole: name if hole[1] == "x" else hole[1], rewrite.template)
-        self._line_after(statement, f"{name} = {text}")
+        if isinstance(statement, ast.Return):
+            self._returned(rewrite, statement, index)
+        elif whole and index < len(parts):
+            self._line_after(statement, f"{parts[index]} = {_applied(rewrite, parts[index])}")
+        else:
+            raise CannotEdit("the one of several results is not given a name where they are made")
+
+    def _returned(self, rewrite: Rewrite, statement: ast.Return, index: int) -> None:
+        line = self.source.lines[statement.lineno - 1]
+        indent, end = line[: statement.col_offset], "\r\n" if line.endswith(b"\r\n") else "\n"
+        if indent.strip():
+            raise CannotEdit("another statement shares its line")
+        names = [self._free(f"part_{n}") for n in range(len(rewrite.call.entry.out))]
+        span = self.source.span(rewrite.target)
+        text = self._edited(span, own=False)
+        self.lines.setdefault(statement.lineno, []).append(
+            f"{indent.decode()}{', '.join(names)} = {text}{end}"
+        )
+        names[index] = _applied(rewrite, names[index])
+        self.hoisted[span] = ", ".join(names)
+
+    def _free(self, name: str) -> str:
+        """The name, with what makes it new in the file."""
+        while name in self.source.names:
+            name += "_"
+        return name
 
     def _line_after(self, statement: ast.stmt, text: str) -> None:
         lines = self.source.lines
@@ -184,9 +213,7 @@ class Edits:
             around = self.source.parents[around]
         if not isinstance(statement, _SIMPLE) or indent.strip():
             raise CannotEdit("what it needs is not computed in a statement of its own")
-        name = key
-        while name in self.source.names:
-            name += "_"
+        name = self._free(key)
         text = self._edited(span, own=False)
         end = "\r\n" if line.endswith(b"\r\n") else "\n"
         self.lines.setdefault(statement.lineno, []).append(f"{indent.decode()}{name} = {text}{end}")
@@ -262,6 +289,11 @@ class Edits:
         if "import torch\n" not in self.lines[first]:
             self.lines[first].append("import torch\n")
         return module
+
+
+def _applied(rewrite: Rewrite, name: str) -> str:
+    """The template of a result, with a name for it."""
+    return HOLE.sub(lambda hole: name if hole[1] == "x" else hole[1], rewrite.template)
 
 
 def _bare(template: str) -> Iterator[bool]:

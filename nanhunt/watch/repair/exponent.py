@@ -22,6 +22,8 @@ from .spot import Spot
 
 BOUND = 20.0
 """exp(20) is 4.9e8: what log-ratios and log-variances are clamped at in practice (TRL, diffusers)."""
+LOW_BOUND = 5.0
+"""exp(5) is 148: a bound of coupling layers."""
 _LINEAR = VIEWS | {"neg", "mul", "div"}
 
 
@@ -34,18 +36,20 @@ def bounded_exponent(spot: Spot) -> Iterator[Proposal]:
     maker = spot.graph.maker(slot) if slot is not None else None
     if slot is None or maker is None or value is None or not value.is_floating_point():
         return
-    bound = exp_bound(value.dtype)
-    rewrite = bounded(spot, maker, slot, f"{{x}}.clamp(-{bound:g}, {bound:g})")
-    if rewrite is not None:
+    for bound in exp_bounds(value.dtype):
+        rewrite = bounded(spot, maker, slot, f"{{x}}.clamp(-{bound:g}, {bound:g})")
+        if rewrite is None:
+            return
         beyond = f"{int((value.abs() > bound).sum()):,} of {value.numel():,} values"
         many = f"{beyond} are bounded there, in every use of them, with no gradient through it"
         title = f"bound the exponent at -{bound:g} and {bound:g} where it is made, so that its other uses have the same"
         yield Proposal(title, (rewrite,), many)
 
 
-def exp_bound(dtype: torch.dtype) -> float:
-    """Well below where exp overflows in the dtype."""
-    return min(BOUND, math.floor(0.9 * FORMATS[str(dtype).removeprefix("torch.")].exp_limit))
+def exp_bounds(dtype: torch.dtype) -> Iterator[float]:
+    """Well below where exp overflows in the dtype; then lower, for what is multiplied layer by layer, as in a flow."""
+    yield min(BOUND, math.floor(0.9 * FORMATS[str(dtype).removeprefix("torch.")].exp_limit))
+    yield LOW_BOUND
 
 
 def bounded(spot: Spot, maker: Entry, slot: Slot, template: str) -> Rewrite | None:

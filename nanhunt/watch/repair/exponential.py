@@ -9,7 +9,7 @@ from ..names import operation
 from ..softmax import finished
 from ..step_graph import slot_argument
 from ..tape import Entry
-from .exponent import exp_bound
+from .exponent import exp_bounds
 from .rewrite import Proposal
 from .source import Operand
 from .spot import Spot
@@ -168,11 +168,12 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     known = ("exp", "exp2", "expm1", "sinh", "cosh", "poisson_nll_loss")
     if spot.name not in known or given is None or not given.is_floating_point():
         return
-    bound = exp_bound(given.dtype)
     difference = spot.fault.made_by("sub")
-    clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
-    rewrite = spot.argument(clamp)
-    if rewrite is not None:
+    for bound in exp_bounds(given.dtype):
+        clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
+        rewrite = spot.argument(clamp)
+        if rewrite is None:
+            return
         beyond = (given.abs() if difference else given) > bound
         many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded there, with no gradient through it"
         yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)
