@@ -15,6 +15,7 @@ from ..tape import Entry, Tape
 from .edit import CannotEdit, diff, snippet
 from .proof import Roots, Trial, attempt, differentiable
 from .proposals import proposals_for
+from .regions import opened
 from .rewrite import Proposal
 from .spot import Spot
 from .tempting import tempting
@@ -47,6 +48,11 @@ class Failing:
     wide: list[Repetition | None] = field(default_factory=list)
     """The step in float64, once it was asked for."""
 
+    def opened(self) -> Failing:
+        """The same with the calls inside of compiled regions on the tape. Raises CannotRepeat."""
+        tape = opened(self.tape, [slot for slot, _ in self.roots])
+        return self if tape is None else Failing(tape, self.roots, self.names, self.losses, None, ())
+
     def exact(self) -> Repetition | None:
         """The step repeated from its inputs in float64; None where its calls do not take them."""
         if not self.wide:
@@ -75,6 +81,7 @@ class Failing:
 def mend(step: Failing) -> Mending:
     """Find what makes the repeated step sound. An empty ``Mending`` where nothing is known for this operation."""
     try:
+        step = step.opened()
         look, guilty = step.repeated()
         if not guilty or not differentiable(look, step.roots):
             return Mending()
