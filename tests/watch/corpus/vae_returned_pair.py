@@ -15,7 +15,7 @@ class VAE(nn.Module):
         return self.encoder(x).chunk(2, dim=-1)
 
     def reparameterize(self, mu, log_var):
-        std = torch.exp(0.5 * log_var)
+        std = torch.exp(0.5 * log_var)  # <- fault: op=exp
         return mu + torch.randn_like(std) * std
 
     def forward(self, x):
@@ -26,7 +26,7 @@ class VAE(nn.Module):
 
 def loss_fn(recon, x, mu, log_var):
     rec = F.mse_loss(recon, x)
-    kl = torch.mean(-0.5 * torch.sum(1 + log_var - mu**2 - log_var.exp(), dim=1), dim=0)  # <- fault: op=exp
+    kl = torch.mean(-0.5 * torch.sum(1 + log_var - mu**2 - log_var.exp(), dim=1), dim=0)
     return rec + 1e-3 * kl
 
 
