@@ -60,7 +60,7 @@ def changed(before: list[Step], after: list[Step]) -> tuple[int, int]:
         for was, now in zip(old.tensors, new.tensors, strict=False):
             sound = was.isfinite()
             scale = float(was[sound].abs().max()) if bool(sound.any()) else 1.0
-            moved = ~((was - now).abs()[sound] <= 0.02 * max(scale, 1e-6))
+            moved = ~((was - now).abs()[sound] <= 0.02 * max(scale, 1e-3))
             count, others = count + int(sound.sum()), others + int(moved.sum())
         if old.faults:
             break

@@ -53,7 +53,9 @@ def equal_infinities(spot: Spot) -> Iterator[Proposal]:
     one, other = spot.value(spot.operand(0)), spot.value(spot.operand(1))
     if one is not None and other is not None and bool((one.isinf() & (one == other)).any()):
         rewrite = spot.whole(
-            "{torch}.where({x} == {y}, 0.0, {x} - {y})", x=spot.operand(0), y=spot.operand(1)
+            "{torch}.where({x}.isinf() & ({x} == {y}), 0.0, {x} - {y})",
+            x=spot.operand(0),
+            y=spot.operand(1),
         )
         if rewrite is not None:
             yield Proposal("let two equal infinities differ by 0", (rewrite,))

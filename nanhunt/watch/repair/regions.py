@@ -1,4 +1,4 @@
-"""Compiled regions, opened: the calls inside are put on the tape, so that a repair can stand for one of them."""
+"""Compiled regions and checkpoints, opened: the calls inside are put on the tape, to be mended like others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from ..recorder import Opaque, Recorder
 from ..second_look import Instead, Step, repeat
 from ..tape import Entry, RandomState, Slot, Tape, slots_in
 
+_CHECKPOINT = "CheckpointFunction"
+"""torch.utils.checkpoint with use_reentrant=True: runs without gradients, and once more in backward."""
+
 
 def opened(tape: Tape, roots: Sequence[Slot]) -> Tape | None:
     """A tape of the step with the calls of compiled regions in the place of each; None where it has none to open.
@@ -20,13 +23,11 @@ def opened(tape: Tape, roots: Sequence[Slot]) -> Tape | None:
     Raises CannotRepeat where the step cannot be run once more for it.
     """
     entries = Step.of(tape, roots).entries
-    regions = {entry.order: _Region() for entry in entries if _is_compiled(entry)}
+    regions = {entry.order: _Region() for entry in entries if _opens(entry)}
     if not regions:
         return None
     instead: dict[int, Instead] = {
-        entry.order: functools.partial(regions[entry.order].run, entry)
-        for entry in entries
-        if _is_compiled(entry)
+        entry.order: functools.partial(regions[entry.order].run, entry) for entry in entries if _opens(entry)
     }
     repeat(tape, [(slot, None) for slot in roots], backward=False, instead=instead)
     if not all(region.complete for region in regions.values()):
@@ -34,8 +35,9 @@ def opened(tape: Tape, roots: Sequence[Slot]) -> Tape | None:
     return _spliced(tape, entries, regions)
 
 
-def _is_compiled(entry: Entry) -> bool:
-    return isinstance(entry.func, Opaque) and entry.func.compiled
+def _opens(entry: Entry) -> bool:
+    """Whether it is code whose gradient is that of its calls: not so a custom Function of the user's."""
+    return isinstance(entry.func, Opaque) and (entry.func.compiled or entry.func.__name__ == _CHECKPOINT)
 
 
 class _Region:
@@ -95,7 +97,7 @@ def _spliced(tape: Tape, entries: Sequence[Entry], regions: Mapping[int, _Region
     for entry in entries:
         region = regions.get(entry.order)
         for one in [entry] if region is None else region.entries:
-            new.append(one._replace(order=new.count))
+            new.append(one._replace(order=new.count, grad=entry.grad if _opens(entry) else one.grad))
         if region is not None:
             inner = region.recorder.tape
             new.slots.update(inner.slots)
