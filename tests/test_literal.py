@@ -74,7 +74,8 @@ def report(name: str) -> Report:
     failing = replace(remedy, works=False, bad_rows_after=1, outcome=name, changes=name)
     finding = Finding("NH001", "nan-logits", Severity.ERROR, 1, (0,), name, (remedy, failing))
     tensor = TensorReport(
-        file=name, tensor=name, role="logits", stored_dtype="float32", dtype="float32", shape=(2, 3), rows=2,
+        file=name, tensor=name, role="logits", operation="cross-entropy", fused_call="F.cross_entropy",
+        stored_dtype="float32", dtype="float32", shape=(2, 3), rows=2,
         classes=3, targets=Targets(name, 0), health=Health(0, 0, 0, 0, 0, 0.0, 1.0), implementations={},
         truth=None, findings=(finding,), notes=(name,), options={"logits": [name]}, origin=name,
     )  # fmt: skip

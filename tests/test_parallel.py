@@ -22,8 +22,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import Rows
 from nanhunt.operations.values import check as values
 from nanhunt.operations.values import health
-from nanhunt.parallel.processes import in_processes
-from nanhunt.parallel.threads import AHEAD, in_threads
+from nanhunt.parallel import Fastest
+from nanhunt.parallel.forks import Forks
+from nanhunt.parallel.threads import AHEAD, Threads
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
 
@@ -33,14 +34,14 @@ FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only"
 
 @pytest.fixture(
     params=[
-        *(pytest.param((in_threads, count), id=f"{count} threads") for count in (1, 2, 5)),
-        *(pytest.param((in_processes, count), id=f"{count} processes", marks=FORKS) for count in (1, 2, 5)),
+        *(pytest.param((Threads, count), id=f"{count} threads") for count in (1, 2, 5)),
+        *(pytest.param((Forks, count), id=f"{count} processes", marks=FORKS) for count in (1, 2, 5)),
     ]
 )
 def in_order(request: pytest.FixtureRequest) -> InOrder:
     """Every promise holds for any number of either."""
     strategy, count = request.param
-    return lambda work, items: strategy(work, iter(items), count)
+    return strategy(count).map
 
 
 def slow_first(item: int) -> int:
@@ -108,7 +109,7 @@ def test_threads_take_only_a_few_items_ahead() -> None:
             taken.append(item)
             yield item
 
-    results = in_threads(lambda item: item, items(), 3)
+    results = Threads(3).map(lambda item: item, items())
     for _ in range(10):
         next(results)
     assert len(taken) <= 10 + 3 * AHEAD
@@ -127,7 +128,7 @@ def test_the_death_of_a_process_is_an_error_and_not_a_missing_result() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    results = in_processes(work, iter(range(10)), 2)
+    results = Forks(2).map(work, range(10))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(NanhuntError, match="was ended"):
         next(results)
@@ -147,20 +148,20 @@ def test_where_no_more_processes_are_allowed_one_does_everything(
         return fork()
 
     monkeypatch.setattr(os, "fork", refusing)
-    assert list(in_processes(slow_first, iter(range(9)), 4)) == [item * item for item in range(9)]
+    assert list(Forks(4).map(slow_first, range(9))) == [item * item for item in range(9)]
 
 
 ORPHANS = """
 import os, signal, sys, time
 from pathlib import Path
-from nanhunt.parallel.processes import in_processes
+from nanhunt.parallel.forks import Forks
 
 def work(item):
     if item > 2 and sys.argv[2] == "busy":
         time.sleep(1000)
     return bytes(1 << 16)
 
-results = in_processes(work, iter(range(10**9)), 3)
+results = Forks(3).map(work, range(10**9))
 next(results)
 print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
 os.kill(os.getpid(), int(sys.argv[1]))
@@ -195,7 +196,7 @@ def lives(process: str) -> bool:
 def test_a_library_never_forks_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fork", None)
     monkeypatch.setattr(parallel, "WORKERS", 2)
-    assert list(parallel.in_order(slow_first, range(10))) == [item * item for item in range(10)]
+    assert list(Fastest().map(slow_first, range(10))) == [item * item for item in range(10)]
 
 
 @FORKS

@@ -53,7 +53,7 @@ def compare(
     judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
-@command(app, DiffOptions, WriteOptions)
+@command(app, DiffOptions, WriteOptions, SettingsOptions)
 def diff(
     given: Given,
     a: Annotated[str, typer.Argument(metavar="A", help="A file or folder: the reference.")],

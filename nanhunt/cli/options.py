@@ -141,9 +141,14 @@ def _given(context: typer.Context, parts: tuple[type, ...]) -> Given:
     if SettingsOptions not in parts:
         return Given(typed)
     by_path = _keys(part for part in parts if not issubclass(part, WriteOptions))  # one report for all paths
-    return Given(
-        typed, read_configuration(values["config"], _keys(parts), by_path, isolated=values["isolated"])
+    configuration = read_configuration(
+        values["config"],
+        _keys(parts),
+        by_path,
+        command=context.command.name or "",
+        isolated=values["isolated"],
     )
+    return Given(typed, configuration)
 
 
 def _keys(parts: Iterable[type]) -> dict[str, Option]:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from nanhunt.cli import output as files
-from nanhunt.cli.options import Given, command
+from nanhunt.cli.options import Given, SettingsOptions, command
 from nanhunt.errors import NanhuntError
 from nanhunt.watch.options import RunOptions, WatchOptions
 
@@ -52,7 +52,7 @@ def _marked(args: list[str], valued: set[str]) -> list[str]:
 
 def register(app: typer.Typer) -> None:
     """Add ``run`` to the application."""
-    command(app, WatchOptions, RunOptions, cls=RunCommand)(run)
+    command(app, WatchOptions, RunOptions, SettingsOptions, cls=RunCommand)(run)
 
 
 def run(

@@ -1,4 +1,7 @@
-"""Configuration from [tool.nanhunt]: options under their names on the command line, and per-path tables."""
+"""Configuration from [tool.nanhunt]: options under their names on the command line, and per-path tables.
+
+The table is for check, compare and report; commands with other options have a table of their own below it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.options import Option, checked
+
+OWN_TABLES = ("diff", "run")
+"""Commands whose options are in [tool.nanhunt.diff] and so on."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,17 @@ class Configuration:
 
 
 def read_configuration(
-    file: str | None, known: Mapping[str, Option], by_path: Mapping[str, Option], *, isolated: bool
+    file: str | None,
+    known: Mapping[str, Option],
+    by_path: Mapping[str, Option],
+    *,
+    command: str = "check",
+    isolated: bool,
 ) -> Configuration:
     """Configuration from ``file``, or from the pyproject.toml found upward from the working directory.
 
-    ``known`` and ``by_path`` are the options that the table and its per-path tables may hold, by key. Raises
-    NanhuntError for a file that cannot be read, an unknown key or a value that its option does not take.
+    ``known`` and ``by_path`` are the options that the table of ``command`` and its per-path tables may hold, by key.
+    Raises NanhuntError for a file that cannot be read, an unknown key or a value that its option does not take.
     """
     if isolated and file is None:
         return Configuration()
@@ -45,6 +56,9 @@ def read_configuration(
     if path is None:
         return Configuration()
     table = _table(path, whole=file is not None)
+    own = {name: table.pop(name) for name in OWN_TABLES if name in table}
+    if command in OWN_TABLES:
+        return Configuration(_values(path, _of_command(path, command, own), known, command))
     tables = table.pop("per-path", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
         raise NanhuntError(f"{path}: per-path is not a list of tables.", "Write [[tool.nanhunt.per-path]].")
@@ -82,6 +96,15 @@ def _table(path: Path, *, whole: bool) -> dict[str, Any]:
     return dict(found)
 
 
+def _of_command(path: Path, command: str, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = tables.get(command, {})
+    if not isinstance(found, dict):
+        raise NanhuntError(
+            f"{path}: tool.nanhunt.{command} is not a table.", f"Write [tool.nanhunt.{command}]."
+        )
+    return found
+
+
 def _per_path(
     path: Path, table: dict[str, Any], known: Mapping[str, Option]
 ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
@@ -92,14 +115,17 @@ def _per_path(
     return tuple(globs), _values(path, values, known)
 
 
-def _values(path: Path, table: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+def _values(
+    path: Path, table: Mapping[str, Any], known: Mapping[str, Option], command: str = ""
+) -> dict[str, Any]:
     """By field name, as the options hold them."""
+    title = f"tool.nanhunt.{command}" if command else "tool.nanhunt"
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             meant = f"Did you mean {near[0]}? " if near else ""
             raise NanhuntError(
-                f"{path}: unknown key {key!r} in [tool.nanhunt].", f"{meant}Keys: {', '.join(sorted(known))}."
+                f"{path}: unknown key {key!r} in [{title}].", f"{meant}Keys: {', '.join(sorted(known))}."
             )
     return {
         known[key].name: checked(known[key], value, lambda option: f"{path}: {option.key}")

@@ -12,15 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nanhunt.difference.judge import Pair, finding, judged
-from nanhunt.difference.measure import (
-    Measured,
-    Sums,
-    Tolerance,
-    measure,
-    narrower,
-    rounding,
-    sums_of_equal,
-)
+from nanhunt.difference.measure import measure, sums_of_equal
+from nanhunt.difference.measured import Measured, Sums, Tolerance, narrower, rounding
 from nanhunt.difference.options import DiffOptions
 from nanhunt.difference.pairing import Item, pair, place_of, renaming
 from nanhunt.difference.rows import RowsMeasured, measure_rows
@@ -40,8 +33,8 @@ from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, natural_key
 
 BLOCK = 1 << 22
 """Values of a unit of work: 16 MiB of float32 on each side."""
-ROW_VALUES = 1 << 18
-"""Logits of a unit of work: in float64, with their softmax, some tens of MiB."""
+ROW_VALUES = 1 << 20
+"""Logits of a unit of work, of which a few rows at a time are taken in float64."""
 ORDERED = ("pt", "pt-legacy", "npz", "memory")
 """Formats that keep the order in which a program wrote tensors, which is the order in which it computed them."""
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nanhunt.difference import rules
-from nanhunt.difference.measure import KINDS, Largest, Measured, Places, Tolerance
+from nanhunt.difference.measured import KINDS, Largest, Measured, Places, Tolerance
 from nanhunt.difference.rows import Peak, RowsMeasured
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.rule import Rule

@@ -1,228 +1,71 @@
-"""Stored values of two tensors against each other, block by block: counts, extremes and positions that add up.
+"""Stored values of two tensors against each other, chunk by chunk.
 
-Pure NumPy. What is equal bit for bit costs one comparison; only the rest is converted, to float64, in which every
-value of a narrower format and every difference of two of them is exact or nearly so.
+Pure NumPy. What is equal bit for bit costs one comparison. The rest goes through buffers that are used again: a
+temporary of 256 KiB is fresh memory for every operation, and its pages cost more than the arithmetic.
+
+Formats of up to 32 bits are subtracted in float32. Two numbers within a factor of two of each other have an exact
+difference (Sterbenz, "Floating-Point Computation", 1974); any other is rounded by 2**-24 of itself, and is far beyond
+what could pass for rounding. All else is done in float64, and sums always are.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.difference.measured import (
+    KINDS,
+    Doubles,
+    Floats,
+    Largest,
+    Measured,
+    Places,
+    Sums,
+    Tolerance,
+    powers_of_two,
+    step_at,
+)
 from nanhunt.dtypes.convert import Array, to_floats
-from nanhunt.dtypes.formats import FORMATS, FloatFormat
+from nanhunt.dtypes.formats import FORMATS
 
+Indices = npt.NDArray[np.intp]
 CHUNK = 1 << 16
-"""Values measured at once: all temporaries of a chunk stay in a core's cache."""
-KINDS = ("finite", "NaN", "+inf", "-inf")
-MAX_ULP = 4.0
-"""Steps of the format that are rounding. Two kernels that add up in float32 and round once are a step apart; through a
-layer norm or a residual after them, two to four."""
-SINGLE_STEPS = 64.0
-"""For formats that PyTorch also adds up in (float32, float64), at the mean magnitude: the error of a sum of n terms
-grows like sqrt(n) (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019); here n = 4096."""
-EXPONENT_OF_INFINITY = 1100
-"""Above that of every finite float64, as its negative is below that of every one."""
-Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What is no difference; a value is within it if one of the two says so."""
-
-    form: FloatFormat | None
-    """In whose steps (ULP) it is counted; None: no rounding, as between integers."""
-    max_ulp: float | None
-    rtol: float | None = None
-    """With atol: |a - b| <= atol + rtol |a|, as in torch.testing.assert_close with A as ``expected``."""
-    atol: float | None = None
-    mean_steps: float = 0.0
-    """A value is also within that many steps at the tensor's mean magnitude: the error of a sum is relative to its
-    terms, so that values near zero may be off by many steps of their own."""
-
-
-@dataclass(frozen=True)
-class Largest:
-    """A largest number, the first flat position where it is, and the two values there."""
-
-    value: float = -1.0
-    position: int = -1
-    a: float = math.nan
-    b: float = math.nan
-
-    def __or__(self, other: Largest) -> Largest:
-        """The larger; of equal ones the first."""
-        return min(self, other, key=lambda one: (-one.value, one.position))
-
-
-@dataclass(frozen=True)
-class Places:
-    """How many values, and the flat positions of the first."""
-
-    count: int = 0
-    first: tuple[int, ...] = ()
-
-    def plus(self, other: Places, most: int) -> Places:
-        """Both together."""
-        return Places(self.count + other.count, tuple(sorted((*self.first, *other.first)))[:most])
-
-
-NOWHERE = Places()
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Over values that are finite in both."""
-
-    count: int = 0
-    dot: float = 0.0
-    squares_a: float = 0.0
-    squares_b: float = 0.0
-    magnitudes_a: float = 0.0
-    magnitudes_b: float = 0.0
-
-    def __add__(self, other: Sums) -> Sums:
-        """Of both parts."""
-        return Sums(
-            self.count + other.count,
-            self.dot + other.dot,
-            self.squares_a + other.squares_a,
-            self.squares_b + other.squares_b,
-            self.magnitudes_a + other.magnitudes_a,
-            self.magnitudes_b + other.magnitudes_b,
-        )
-
-    @property
-    def cosine(self) -> float | None:
-        """Of the angle between them; None where a side is all zeros, or beyond what float64 can square."""
-        length = math.sqrt(self.squares_a) * math.sqrt(self.squares_b)
-        return max(-1.0, min(1.0, self.dot / length)) if 0 < length < math.inf else None
-
-    @property
-    def mean_magnitude(self) -> float:
-        """Of the side with the smaller values, so that one outlier does not make room for itself."""
-        return min(self.magnitudes_a, self.magnitudes_b) / max(self.count, 1)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is known of some values of a pair of tensors; parts add up in any order."""
-
-    most: int
-    """Positions kept of each kind."""
-    values: int = 0
-    equal: tuple[tuple[int, int], ...] = ()
-    """Flat ranges (start, stop) that are equal bit for bit, whose sums were not needed yet."""
-    differing: Places = NOWHERE
-    kinds: Mapping[tuple[str, str], Places] = field(default_factory=dict)
-    """By kind in A and kind in B, where they are not the same."""
-    absolute: Largest = Largest()
-    relative: Largest = Largest()
-    ulp: Largest = Largest()
-    outside: Mapping[int, Places] = field(default_factory=dict)
-    """Values that no elementwise tolerance allows, by exponent: 2**(e - 1) <= |a - b| < 2**e."""
-    sums: Sums = Sums()
-
-    def __add__(self, other: Measured) -> Measured:
-        """Both parts together."""
-        most = self.most
-        return Measured(
-            most=most,
-            values=self.values + other.values,
-            equal=_joined((*self.equal, *other.equal)),
-            differing=self.differing.plus(other.differing, most),
-            kinds=_summed(self.kinds, other.kinds, most),
-            absolute=self.absolute | other.absolute,
-            relative=self.relative | other.relative,
-            ulp=self.ulp | other.ulp,
-            outside=_summed(self.outside, other.outside, most),
-            sums=self.sums + other.sums,
-        )
-
-    @property
-    def identical(self) -> bool:
-        """Whether every bit is the same."""
-        return sum(stop - start for start, stop in self.equal) == self.values
-
-    @property
-    def changed_kind(self) -> int:
-        """Values of another kind on the other side."""
-        return sum(places.count for places in self.kinds.values())
-
-    @property
-    def nonfinite_in_both(self) -> int:
-        """Values of the same kind on both sides, and not finite; known once the sums are."""
-        return self.values - self.sums.count - self.changed_kind
-
-    def beyond(self, tolerance: Tolerance) -> Places:
-        """Values that are outside of the tolerance, now that the mean magnitude of the tensor is known."""
-        floor = -EXPONENT_OF_INFINITY  # every exponent is above it
-        if tolerance.form and tolerance.mean_steps and self.sums.mean_magnitude:
-            step = float(steps_at(np.array([self.sums.mean_magnitude]), tolerance.form)[0])
-            floor = math.frexp(tolerance.mean_steps * step)[1]
-        places = (each for exponent, each in self.outside.items() if exponent >= floor)
-        return functools.reduce(lambda one, other: one.plus(other, self.most), places, Places())
-
-
-def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The same ranges, neighbours as one."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if found and found[-1][1] == start:
-            start = found.pop()[0]  # noqa: PLW2901 - the range that ends here is one with this
-        found.append((start, stop))
-    return tuple(found)
-
-
-def _summed(some: Mapping[Any, Places], more: Mapping[Any, Places], most: int) -> dict[Any, Places]:
-    return {
-        key: some.get(key, Places()).plus(more.get(key, Places()), most)
-        for key in sorted({*some, *more}, key=str)
-    }
-
-
-def rounding(form: FloatFormat | None) -> Tolerance:
-    """What the format itself explains."""
-    steps = SINGLE_STEPS if form and form.bits >= 32 else MAX_ULP
-    return Tolerance(form, MAX_ULP, mean_steps=steps)
-
-
-def narrower(dtype_a: str, dtype_b: str) -> FloatFormat | None:
-    """The format with fewer digits of two; None unless both are floats."""
-    if dtype_a not in FORMATS or dtype_b not in FORMATS:
-        return None
-    return min(FORMATS[dtype_a], FORMATS[dtype_b], key=lambda form: (form.mantissa_bits, form.exponent_bits))
+"""Values measured at once."""
+FEW = 8
+"""Where at most one value in that many differs, those are taken out of the chunk."""
+DOUBLE_BIAS = 1022
+"""The exponent's field of a float64 less this is the exponent of ``math.frexp``."""
+FIELDS = 2 + 2047
+"""0 for nothing, and 1 + each exponent's field of a float64."""
 
 
 def measure(
     a: Array, b: Array, dtypes: tuple[str, str], start: int, tolerance: Tolerance, most: int
 ) -> Measured:
     """Two blocks of values, shape (n,) each, as stored in the two dtypes; ``start`` is their flat position."""
-    found = Measured(most)
+    work = _format_of_work(dtypes, tolerance)
+    chunks = _Chunks(tolerance, Measured(most), _ByExponent(most))
     for first in range(0, a.size, CHUNK):
         some, other = a[first : first + CHUNK], b[first : first + CHUNK]
         at = start + first
         if dtypes[0] == dtypes[1] and np.array_equal(_bits(some), _bits(other)):
-            chunk = Measured(most, some.size, equal=((at, at + some.size),))
+            chunks.found += Measured(most, some.size, equal=((at, at + some.size),))
         else:
-            chunk = _chunk(to_doubles(some, dtypes[0]), to_doubles(other, dtypes[1]), at, tolerance, most)
-        found = found + chunk
-    return found
+            chunks.add(_numbers(some, dtypes[0], work), _numbers(other, dtypes[1], work), at)
+    return replace(chunks.found, outside=chunks.outside.found())
 
 
 def sums_of_equal(values: Array, dtype: str) -> Sums:
     """What ``measure`` left out for values that are the same in both, shape (n,)."""
-    total = Sums()
+    total, buffers = Sums(), _Buffers()
     for first in range(0, values.size, CHUNK):
         doubles = to_doubles(values[first : first + CHUNK], dtype)
-        finite = doubles[np.isfinite(doubles)]
-        total += _sums(finite, finite)
+        finite = doubles if np.isfinite(doubles).all() else doubles[np.isfinite(doubles)]
+        total += _sums(finite, finite, buffers)
     return total
 
 
@@ -231,58 +74,220 @@ def to_doubles(block: Array, dtype: str) -> Doubles:
     return (to_floats(block, dtype) if dtype in FORMATS else block).astype(np.float64)
 
 
-def steps_at(magnitudes: Doubles, form: FloatFormat) -> Doubles:
-    """The distance to the next larger number of the format (ULP) at every magnitude, also beyond its largest."""
-    powers = (magnitudes.view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
-    return np.asarray(np.maximum(powers, form.smallest_normal) * 2.0**-form.mantissa_bits)
-
-
 def _bits(block: Array) -> Array:
     """As unsigned integers, in which NaN is equal to itself and -0 is not 0."""
     return block if block.dtype.kind in "biu" else block.view(f"u{block.dtype.itemsize}")
 
 
-def _chunk(a: Doubles, b: Doubles, start: int, tolerance: Tolerance, most: int) -> Measured:
-    finite = np.isfinite(a) & np.isfinite(b)
-    kinds: dict[tuple[str, str], Places] = {}
-    if not finite.all():
-        kinds = _kinds(a, b, np.flatnonzero(~finite), start, most)
-        a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-    where = np.flatnonzero(a != b)
-    finite_places = Places(where.size, _places(where[:most], start))
-    found = Measured(
-        most,
-        a.size,
-        differing=functools.reduce(lambda some, more: some.plus(more, most), kinds.values(), finite_places),
-        kinds=kinds,
-        sums=replace(_sums(a, b), count=int(np.count_nonzero(finite))),
-    )
-    if where.size == 0:
+def _format_of_work(dtypes: tuple[str, str], tolerance: Tolerance) -> type[np.floating[Any]]:
+    """float32 where it holds both dtypes, and where what it rounds is beyond the tolerance anyhow.
+
+    A difference that it rounds is more than half the larger value: 2**(mantissa_bits - 1) steps or more.
+    """
+    form = tolerance.form
+    if form is None or tolerance.elementwise:
+        return np.float64
+    narrow = all(FORMATS[dtype].bits <= 32 for dtype in dtypes)
+    allowed = tolerance.max_ulp or 0.0
+    exact = float(np.float32(allowed)) == allowed and allowed < 2.0 ** (form.mantissa_bits - 1)
+    return np.float32 if narrow and exact else np.float64
+
+
+def _numbers(block: Array, dtype: str, work: type[np.floating[Any]]) -> Floats:
+    return to_doubles(block, dtype) if work is np.float64 else to_floats(block, dtype)
+
+
+class _Buffers:
+    """Arrays that every chunk uses anew; each holds what was last asked for under its name."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, np.dtype[Any]], Array] = {}
+
+    def get(self, name: str, size: int, dtype: npt.DTypeLike) -> Array:
+        """Shape (size,), of at most ``CHUNK`` values, with anything in it."""
+        key = name, np.dtype(dtype)
+        if key not in self._held:
+            self._held[key] = np.empty(CHUNK, dtype)
+        return self._held[key][:size]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Finite values of a chunk and how far they are apart, shape (n,) each, of one dtype."""
+
+    a: Floats
+    b: Floats
+    distance: Floats
+    start: int
+    """Flat position of the first value of the chunk."""
+    where: Indices | None = None
+    """Which values of the chunk; None: all."""
+
+    def those(self, where: Indices) -> _Part:
+        """The values at these indices."""
+        chosen = where if self.where is None else self.where[where]
+        return _Part(self.a[where], self.b[where], self.distance[where], self.start, chosen)
+
+    def position(self, index: int) -> int:
+        """The flat position of a value."""
+        return self.start + (index if self.where is None else int(self.where[index]))
+
+    def first(self, mask: npt.NDArray[np.bool_], most: int) -> tuple[int, ...]:
+        """The positions of the first values that the mask has."""
+        return tuple(map(self.position, np.flatnonzero(mask)[:most].tolist())) if most else ()
+
+    def largest(self, values: Floats, measured: Callable[[float, float], float]) -> Largest:
+        """Where ``values`` are largest, and what is measured there in float64."""
+        at = int(np.argmax(values))
+        a, b = float(self.a[at]), float(self.b[at])
+        return Largest(measured(a, b), self.position(at), a, b)
+
+
+@dataclass
+class _Chunks:
+    """Chunks of a block, one after the other, so that no more positions are looked up than are kept."""
+
+    tolerance: Tolerance
+    found: Measured
+    """Of the chunks so far, without ``outside``."""
+    outside: _ByExponent
+    buffers: _Buffers = field(default_factory=_Buffers)
+
+    def add(self, a: Floats, b: Floats, start: int) -> None:
+        """Two chunks of one dtype, shape (n,) each, of which the first value is at the flat position."""
+        distance = self._distance(a, b)
+        if np.isfinite(distance.max()):  # max is NaN where there is one
+            self.found += self._finite(a, b, distance, start)
+        else:
+            self.found += self._not_all_finite(a, b, start)
+
+    def _distance(self, a: Floats, b: Floats) -> Floats:
+        distance = self.buffers.get("distance", a.size, a.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(a, b, out=distance)
+        return np.abs(distance, out=distance)
+
+    def _not_all_finite(self, a: Floats, b: Floats, start: int) -> Measured:
+        """With zeros for what is not finite, in float64: a difference may also be too large for float32."""
+        finite = np.isfinite(a) & np.isfinite(b)
+        kinds = _kinds(a, b, np.flatnonzero(~finite), start, self.found.most)
+        a, b = (np.where(finite, each, 0.0).astype(np.float64) for each in (a, b))
+        found = self._finite(a, b, self._distance(a, b), start)
+        differing = found.differing
+        for places in kinds.values():
+            differing = differing.plus(places, found.most)
+        sums = replace(found.sums, count=int(np.count_nonzero(finite)))
+        return replace(found, differing=differing, kinds=kinds, sums=sums)
+
+    def _finite(self, a: Floats, b: Floats, distance: Floats, start: int) -> Measured:
+        unequal = np.greater(distance, 0, out=self.buffers.get("unequal", a.size, np.bool_))
+        count = int(np.count_nonzero(unequal))
+        found = Measured(self.found.most, a.size, sums=_sums(a, b, self.buffers))
+        if count == 0:
+            return found
+        part = _Part(a, b, distance, start)
+        first = part.first(unequal, self._wanted(self.found.differing))
+        if count * FEW <= a.size:
+            part = part.those(np.flatnonzero(unequal))
+        return replace(found, differing=Places(count, first), **self._differences(part))
+
+    def _wanted(self, known: Places) -> int:
+        """How many more positions are kept."""
+        return max(0, self.found.most - len(known.first))
+
+    def _differences(self, part: _Part) -> dict[str, Any]:
+        """Fields of ``Measured``; some of the values may be equal."""
+        size, dtype = part.distance.size, part.distance.dtype
+        larger, work = (self.buffers.get(name, size, dtype) for name in ("larger", "work"))
+        np.maximum(np.abs(part.a, out=larger), np.abs(part.b, out=work), out=larger)
+        np.maximum(larger, np.finfo(dtype).smallest_subnormal, out=larger)  # for a pair of zeros
+        found: dict[str, Any] = {"absolute": part.largest(part.distance, _absolute)}
+        ratio = np.divide(part.distance, larger, out=work)
+        if found["absolute"].value == np.inf:  # too far apart for float64, and so by a factor of 1 to 2
+            np.minimum(ratio, 2.0, out=ratio)
+        found["relative"] = part.largest(ratio, _relative)
+        form, outside = (
+            self.tolerance.form,
+            np.greater(part.distance, 0, out=self.buffers.get("outside", size, np.bool_)),
+        )
+        if form is not None:
+            # Not by the step itself, which is subnormal or 0 for small numbers.
+            powers = np.maximum(powers_of_two(larger, larger), dtype.type(form.smallest_normal), out=larger)
+            ulps = np.divide(part.distance, powers, out=work)
+            found["ulp"] = part.largest(
+                ulps, lambda a, b: _absolute(a, b) / step_at(max(abs(a), abs(b)), form)
+            )
+            if self.tolerance.max_ulp is not None:
+                np.greater(ulps, dtype.type(self.tolerance.max_ulp * 2.0**-form.mantissa_bits), out=outside)
+        if self.tolerance.elementwise:
+            outside &= part.distance > self.tolerance.allowed(part.a)
+        self._count_outside(part, outside)
         return found
-    some, other = (a, b) if where.size == a.size else (a[where], b[where])
-    return replace(found, **_differences(some, other, where + start, tolerance, most))
+
+    def _count_outside(self, part: _Part, outside: npt.NDArray[np.bool_]) -> None:
+        """The values outside, by the exponent of their distance."""
+        count = int(np.count_nonzero(outside))
+        if count == 0:
+            return
+        if count * FEW <= outside.size:
+            part, outside = part.those(np.flatnonzero(outside)), outside[outside]
+        bits = self.buffers.get("bits", outside.size, np.int64)
+        np.copyto(bits.view(np.float64), part.distance)
+        fields = np.right_shift(bits, 52, out=bits)
+        fields += 1
+        if count < outside.size:
+            np.multiply(fields, outside, out=fields)
+        self.outside.add(fields, part)
 
 
-def _sums(a: Doubles, b: Doubles) -> Sums:
+class _ByExponent:
+    """Values by the exponent of their distance: how many, and the positions of the first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts = np.zeros(FIELDS, np.int64)
+        self._lacking = np.ones(FIELDS, np.bool_)
+        """Where there is still room for a position."""
+        self._first: dict[int, tuple[int, ...]] = {}
+
+    def add(self, fields: npt.NDArray[np.int64], part: _Part) -> None:
+        """Values of a part, by 1 + the exponent's field of the distance in float64; 0 for those that do not count."""
+        counts = np.bincount(fields, minlength=FIELDS)
+        counts[0] = 0
+        self._counts += counts
+        for number in np.flatnonzero((counts > 0) & self._lacking).tolist():
+            known = self._first.get(number, ())
+            self._first[number] = known + part.first(fields == number, self._most - len(known))
+            self._lacking[number] = len(self._first[number]) < self._most
+
+    def found(self) -> dict[int, Places]:
+        """By exponents as those of ``math.frexp``."""
+        return {
+            number - 1 - DOUBLE_BIAS: Places(int(self._counts[number]), self._first.get(number, ()))
+            for number in np.flatnonzero(self._counts).tolist()
+        }
+
+
+def _absolute(a: float, b: float) -> float:
+    return abs(a - b)
+
+
+def _relative(a: float, b: float) -> float:
+    return min(abs(a - b) / max(abs(a), abs(b)), 2.0)
+
+
+def _sums(a: Floats, b: Floats, buffers: _Buffers) -> Sums:
+    one, other = (buffers.get(name, a.size, np.float64) for name in ("one", "other"))
+    np.copyto(one, a)
+    np.copyto(other, b)
     with np.errstate(over="ignore"):
         # Not a @ b: threads of a BLAS add up in an order of their own, and wait for each other in every chunk.
-        return Sums(
-            a.size,
-            float(np.einsum("i,i", a, b)),
-            float(np.einsum("i,i", a, a)),
-            float(np.einsum("i,i", b, b)),
-            float(np.abs(a).sum()),
-            float(np.abs(b).sum()),
-        )
+        products = [float(np.einsum("i,i", *pair)) for pair in ((one, other), (one, one), (other, other))]
+        magnitudes = [float(np.abs(each, out=each).sum()) for each in (one, other)]
+    return Sums(a.size, *products, *magnitudes)
 
 
-def _places(where: npt.NDArray[np.intp], start: int) -> tuple[int, ...]:
-    return tuple(int(position) + start for position in where)
-
-
-def _kinds(
-    a: Doubles, b: Doubles, where: npt.NDArray[np.intp], start: int, most: int
-) -> dict[tuple[str, str], Places]:
+def _kinds(a: Floats, b: Floats, where: Indices, start: int, most: int) -> dict[tuple[str, str], Places]:
     """What stands on the two sides of positions where at least one is not finite, and the other is of another kind."""
     codes = _kind(a[where]) * len(KINDS) + _kind(b[where])
     found = {}
@@ -290,53 +295,12 @@ def _kinds(
         hit = where[codes == code]
         one, other = divmod(int(code), len(KINDS))
         if one != other:
-            found[KINDS[one], KINDS[other]] = Places(hit.size, _places(hit[:most], start))
+            first = tuple(position + start for position in hit[:most].tolist())
+            found[KINDS[one], KINDS[other]] = Places(hit.size, first)
     return found
 
 
-def _kind(values: Doubles) -> npt.NDArray[np.int64]:
+def _kind(values: Floats) -> npt.NDArray[np.int64]:
     """Index in ``KINDS``."""
     codes = np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1, 2, 3], 0)
     return np.asarray(codes, np.int64)
-
-
-def _differences(
-    a: Doubles, b: Doubles, positions: npt.NDArray[np.intp], tolerance: Tolerance, most: int
-) -> dict[str, Any]:
-    """Fields of ``Measured`` from finite values that differ, each at its flat position."""
-    with np.errstate(over="ignore"):
-        distance = np.abs(a - b)
-    size_a = np.abs(a)
-    larger = np.maximum(size_a, np.abs(b))
-    found: dict[str, Any] = {
-        "absolute": _largest(distance, a, b, positions),
-        "relative": _largest(np.minimum(distance / larger, 2.0), a, b, positions),
-    }
-    outside = np.ones(a.shape, np.bool_)
-    if tolerance.form is not None:
-        ulps = distance / steps_at(larger, tolerance.form)
-        found["ulp"] = _largest(ulps, a, b, positions)
-        if tolerance.max_ulp is not None:
-            outside &= ulps > tolerance.max_ulp
-    if tolerance.rtol is not None or tolerance.atol is not None:
-        outside &= distance > (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * size_a
-    if outside.any():
-        found["outside"] = _by_exponent(distance[outside], positions[outside], most)
-    return found
-
-
-def _largest(values: Doubles, a: Doubles, b: Doubles, positions: npt.NDArray[np.intp]) -> Largest:
-    at = int(np.argmax(values))
-    return Largest(float(values[at]), int(positions[at]), float(a[at]), float(b[at]))
-
-
-def _by_exponent(distance: Doubles, positions: npt.NDArray[np.intp], most: int) -> dict[int, Places]:
-    exponents = np.where(np.isinf(distance), EXPONENT_OF_INFINITY, np.frexp(distance)[1])
-    counts = np.bincount(exponents + EXPONENT_OF_INFINITY)
-    found = {}
-    for exponent in np.flatnonzero(counts):
-        hit = np.flatnonzero(exponents + EXPONENT_OF_INFINITY == exponent)[:most]
-        found[int(exponent) - EXPONENT_OF_INFINITY] = Places(
-            int(counts[exponent]), _places(positions[hit], 0)
-        )
-    return found

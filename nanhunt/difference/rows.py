@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.difference.measure import NOWHERE, Doubles, Places, to_doubles
-from nanhunt.dtypes.convert import Array
+from nanhunt.difference.measure import CHUNK, to_doubles
+from nanhunt.difference.measured import NOWHERE, Doubles, Floats, Places
+from nanhunt.dtypes.convert import Array, to_floats
+from nanhunt.dtypes.formats import FORMATS
 
 TOP = 5
 
@@ -74,18 +76,39 @@ def measure_rows(
 
     Labels outside 0..classes-1 (an ignored index) do not count in the losses.
     """
-    some, other = to_doubles(a, dtypes[0]), to_doubles(b, dtypes[1])
-    sound = _is_sound(some) & _is_sound(other)
+    found, step = RowsMeasured(most), max(1, CHUNK // a.shape[-1])
+    scratch = np.empty(
+        (5, min(step, len(a)), a.shape[-1])
+    )  # once: fresh memory costs more than the arithmetic
+    for start in range(0, len(a), step):
+        part = slice(start, start + step)
+        logits = _floats(a[part], dtypes[0]), _floats(b[part], dtypes[1])
+        found += _measured(*logits, None if labels is None else labels[part], first + start, most, scratch)
+    return found
+
+
+def _floats(logits: Array, dtype: str) -> Floats:
+    return to_floats(logits, dtype) if dtype in FORMATS else to_doubles(logits, dtype)
+
+
+def _measured(
+    a: Floats, b: Floats, labels: Array | None, first: int, most: int, scratch: Doubles
+) -> RowsMeasured:
+    sound = _is_sound(a) & _is_sound(b)
     rows = np.flatnonzero(sound)
     left_out = len(sound) - rows.size
     if rows.size == 0:
         return RowsMeasured(most, left_out=left_out)
-    some, other, numbers = some[rows], other[rows], rows + first
-    log_a, log_b = log_softmax(some), log_softmax(other)
-    forth, back = kl_divergence(log_a, log_b), kl_divergence(log_b, log_a)
-    best_a, best_b = some.argmax(-1), other.argmax(-1)
+    if left_out:
+        a, b = a[rows], b[rows]
+    numbers = rows + first
+    log_a, p, log_b, q, work = scratch[:, : rows.size]
+    softmax(a, log_a, p)
+    softmax(b, log_b, q)
+    forth, back = kl_divergences(log_a, p, log_b, q, work)
+    best_a, best_b = a.argmax(-1), b.argmax(-1)
     changed = np.flatnonzero(best_a != best_b)
-    margins = some[changed, best_a[changed]] - some[changed, best_b[changed]]
+    margins = a[changed, best_a[changed]].astype(np.float64) - a[changed, best_b[changed]]
     found = RowsMeasured(
         most,
         rows=rows.size,
@@ -95,26 +118,41 @@ def measure_rows(
         largest_kl_back=_peak(back, numbers),
         top1=Places(changed.size, tuple(int(each) for each in numbers[changed][:most])),
         margin=_peak(margins, numbers[changed]),
-        top5=_other_sets(some, other),
+        top5=_other_sets(a, b),
     )
     return found if labels is None else found + _losses(log_a, log_b, labels[rows], numbers, most)
 
 
-def log_softmax(logits: Doubles) -> Doubles:
-    """Along the last axis; rows hold no NaN, no +inf and at least one finite logit."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+def softmax(logits: Floats, logarithms: Doubles, probabilities: Doubles) -> None:
+    """Writes both, along the last axis; rows hold no NaN, no +inf and at least one finite logit."""
+    np.subtract(logits, logits.max(-1, keepdims=True), out=logarithms, dtype=np.float64)
+    np.exp(logarithms, out=probabilities)
+    total = probabilities.sum(-1, keepdims=True)
+    logarithms -= np.log(total)
+    probabilities /= total
 
 
-def kl_divergence(log_p: Doubles, log_q: Doubles) -> Doubles:
-    """KL(p || q) of every row, in nats: sum p (log p - log q), in which p = 0 adds nothing, whatever q is."""
-    p = np.exp(log_p)
+def kl_divergences(
+    log_p: Doubles, p: Doubles, log_q: Doubles, q: Doubles, work: Doubles
+) -> tuple[Doubles, Doubles]:
+    """KL(p || q) and KL(q || p) of every row, in nats; all of shape (rows, classes), ``work`` is written over."""
     with np.errstate(invalid="ignore"):
-        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
-    return np.asarray(np.maximum(terms.sum(-1), 0.0))  # rounding makes -1e-17 of 0
+        difference = np.subtract(log_p, log_q, out=work)
+        forth, back = np.einsum("ij,ij->i", p, difference), -np.einsum("ij,ij->i", q, difference)
+    masked = np.flatnonzero(~(np.isfinite(forth) & np.isfinite(back)))
+    if masked.size:
+        forth[masked] = _masked_kl(log_p[masked], p[masked], log_q[masked])
+        back[masked] = _masked_kl(log_q[masked], q[masked], log_p[masked])
+    return np.maximum(forth, 0.0), np.maximum(back, 0.0)  # rounding makes -1e-17 of 0
 
 
-def _is_sound(logits: Doubles) -> npt.NDArray[np.bool_]:
+def _masked_kl(log_p: Doubles, p: Doubles, log_q: Doubles) -> Doubles:
+    """The sum of p (log p - log q), in which p = 0 adds nothing, whatever q is."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(p > 0, p * (log_p - log_q), 0.0).sum(-1))
+
+
+def _is_sound(logits: Floats) -> npt.NDArray[np.bool_]:
     largest = logits.max(-1)
     return np.asarray(np.isfinite(largest))  # max is NaN where there is one
 
@@ -126,7 +164,7 @@ def _peak(values: Doubles, rows: npt.NDArray[np.intp]) -> Peak:
     return Peak(float(values[at]), int(rows[at]))
 
 
-def _other_sets(a: Doubles, b: Doubles) -> int:
+def _other_sets(a: Floats, b: Floats) -> int:
     """Rows whose ``TOP`` largest logits are of other classes, however ties for the last place are broken."""
     most = min(TOP, a.shape[-1])
     least_a, least_b = (np.partition(each, -most, -1)[:, -most, None] for each in (a, b))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.container import Container
 from nanhunt.load.roles import Role
-from nanhunt.load.tensor import Tensor
+from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.run import Outcome, Run
 
@@ -89,6 +89,13 @@ class Behaviour:
 BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
 
 
+def faultless(count: int) -> Behaviour:
+    """Of so many units that nothing is wrong with."""
+    import numpy as np
+
+    return Behaviour(**{name: np.zeros(count, bool) for name in BEHAVIOUR_FIELDS})
+
+
 @dataclass
 class Facts:
     """What the rules of an operation read, over the units of one block."""
@@ -107,6 +114,11 @@ class Facts:
     def fused(self) -> Behaviour:
         """PyTorch's own."""
         return self.by["fused"]
+
+    def of(self, form: str) -> Behaviour:
+        """What that form does; faultless where nobody writes it of such tensors (see ``Operation.unused``)."""
+        found = self.by.get(form)
+        return faultless(len(self.naive.bad_value)) if found is None else found
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,8 @@ class Operation(Described):
     rule holds for any of its units, so that no form need be run. Numpy only."""
     supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Tensor]] | None = None
     """(tensors by role, dtype, options) -> those of optional roles that are made where no file holds them: noise."""
+    unused: Callable[[Any], Collection[str]] = lambda problem: ()
+    """(Problem) -> names of the forms that nobody writes of such tensors under such options: they are not run."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
     count: Callable[[Any], float] | None = None
@@ -242,16 +256,25 @@ class Operation(Described):
 
         codes = run.codes(self.name)
         for tensors in assignments(container, self, given, run.options):
-            for dtype in run.dtypes(self.main(tensors)):
-                problem = problem_of(self, tensors, dtype, run.options, codes, run.options.max_rows)
-                table = run.table(self.main(tensors), dtype)
-                yield judged(problem, run.executor, run.advance, compares=run.compares, table=table)
+            main = self.main(tensors)
+            for cast in run.casts(main):
+                seen = {
+                    name: cast.of(each) if self.casts(name, each) else each for name, each in tensors.items()
+                }
+                problem = problem_of(self, seen, cast.judged, run.options, codes, run.options.max_rows)
+                table = run.table(main, cast.dtype)
+                found = judged(problem, run.executor, run.advance, compares=run.compares, table=table)
+                yield cast.told(found, main)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has the operation itself; it needs the name."""
         from nanhunt.operations import registry
 
         return registry.find, (self.name,)
+
+    def casts(self, role: str, tensor: Tensor) -> bool:
+        """Whether the tensor of that role is cast to the dtype that is judged."""
+        return tensor.dtype in FLOATING and self.role(role).cast
 
     def main(self, tensors: Mapping[str, T]) -> T:
         """The tensor that findings are about."""

@@ -45,6 +45,12 @@ class JudgeOptions:
         spellings=SPELLINGS,
         with_commas=True,
     )
+    scaling: str = option(
+        "tensor",
+        help="What shares a scale in a cast to float8, set by its largest magnitude: the tensor, a block of 128 "
+        "values along the last axis, or nothing is scaled.",
+        choices=("tensor", "block", "none"),
+    )
     select: Sequence[str] = option(
         (),
         metavar="RULE",

@@ -18,6 +18,7 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.operations.operation import (
     Block,
     Facts,
+    Form,
     Operation,
     Plan,
     Unit,
@@ -69,6 +70,12 @@ class Problem:
     def upstream(self) -> float:
         """What the reduction hands back to each value: 1 / N for a mean, else 1."""
         return 1.0 / max(1.0, self.count) if self.reduction == "mean" else 1.0
+
+    @cached_property
+    def forms(self) -> Mapping[str, Form]:
+        """Ways of writing it, of these tensors under these options."""
+        unused = self.operation.unused(self)
+        return {name: form for name, form in self.operation.forms.items() if name not in unused}
 
     @property
     def narrow(self) -> bool:

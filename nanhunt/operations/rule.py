@@ -48,7 +48,7 @@ class Rule(Generic[Facts, Unit, Tried]):
     what: str
     why: str
     fix: str
-    operation: str = "cross-entropy"
+    operation: str
     """Whose rule it is, as in ``nanhunt.operations``."""
     holds: Callable[[Facts], Bools] | None = None
     """bool (units,): which units it holds for. None: the operation finds it in the whole tensor."""

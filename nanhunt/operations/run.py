@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nanhunt.load.tensor import Tensor
+from nanhunt.operations.scaling import Cast, casts
 from nanhunt.results.report import TensorReport
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ class Run:
     def dtypes(self, tensor: Tensor) -> tuple[str, ...]:
         """Those to judge it in: what --dtype says, else its own."""
         return tuple(self.options.dtype) or (tensor.dtype,)
+
+    def casts(self, tensor: Tensor) -> tuple[Cast, ...]:
+        """Those dtypes, and how numbers get into them; of float8 both ways where they are compared."""
+        return tuple(
+            cast
+            for dtype in self.dtypes(tensor)
+            for cast in casts(tensor, dtype, self.options.scaling, self.compares)
+        )
 
     def codes(self, operation: str) -> frozenset[str]:
         """The rules of that operation to look for. Raises NanhuntError for a --select or --ignore that means none."""

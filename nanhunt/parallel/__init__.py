@@ -1,73 +1,45 @@
-"""Work on several cores, results in order."""
+"""Work on several cores, as executors of the standard library's kind: results in order, whatever finishes first."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-P = ParamSpec("P")
-Item = TypeVar("Item")
+from nanhunt.parallel.serial import Serial
+
 Result = TypeVar("Result")
 
 WORKERS = min(4, os.cpu_count() or 1)
 
 forks = False
-"""Whether ``in_order`` may fork: only a program that is nanhunt's own knows that no thread of its holds a lock."""
+"""Whether ``Fastest`` may fork: only a program that is nanhunt's own knows that no thread of its holds a lock."""
 
 
-def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> Iterator[Result]:
-    """``work`` of every item, in their order whatever finishes first.
-
-    Items should cost little to make: they are made one after the other, and by every process where there are
-    several, which must all come to the same ones. What ``items`` or ``work`` raises is raised here in its turn;
-    then, and when the caller stops early, nothing more is begun. In processes ``work`` must not change anything,
-    and its results must be picklable.
-    """
-    workers = WORKERS if workers is None else workers
-    items = iter(items)
-    first = list(itertools.islice(items, 2))
-    items = itertools.chain(first, items)
-    if len(first) < 2 or workers < 2:
-        yield from map(work, items)
-    # torch runs threads of its own, which a fork would not have; and its calls are long enough for ours.
-    elif forks and "torch" not in sys.modules:
-        from nanhunt.parallel.processes import in_processes
-
-        yield from in_processes(work, items, workers)
-    else:
-        from nanhunt.parallel.threads import in_threads
-
-        yield from in_threads(work, items, workers)
-
-
-class Fastest(Executor):
+class Fastest(Serial):
     """The fastest way on this machine: forked processes for programs of nanhunt's own, threads elsewhere."""
 
     def __init__(self, workers: int | None = None) -> None:
         """``workers``: how many, this one included; None: as many as there are cores, four at most."""
         self._workers = workers
 
-    def submit(self, fn: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
-        """One call is done at once, where it is asked for."""
-        future: Future[Result] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def in_order(self, work: Callable[[Any], Result], items: Iterator[Any]) -> Iterator[Result]:
+        """By the executor that suits what is loaded and how much there is to do when the first result is asked for."""
+        first = list(itertools.islice(items, 2))
+        executor = self._executor() if len(first) > 1 else Serial()
+        yield from executor.in_order(work, itertools.chain(first, items))
 
-    def map(
-        self,
-        fn: Callable[..., Result],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-    ) -> Iterator[Result]:
-        """As ``in_order``; results come as they are known, and waiting for them is bounded by nothing."""
-        return in_order(lambda items: fn(*items), zip(*iterables, strict=False), self._workers)
+    def _executor(self) -> Serial:
+        workers = WORKERS if self._workers is None else self._workers
+        if workers < 2:
+            return Serial()
+        # torch runs threads of its own, which a fork would not have; and its calls are long enough for ours.
+        if forks and "torch" not in sys.modules:
+            from nanhunt.parallel.forks import Forks
+
+            return Forks(workers)
+        from nanhunt.parallel.threads import Threads
+
+        return Threads(workers)

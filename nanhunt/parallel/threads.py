@@ -6,7 +6,9 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
+
+from nanhunt.parallel.serial import Serial
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,9 +17,16 @@ AHEAD = 3
 """Items begun and not handed over yet, per thread: those that are copies stay in bounded memory."""
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterator[Item], count: int) -> Iterator[Result]:
-    """``work`` of every item, in their order; ``count`` threads, this one among them, take them as they are free."""
-    return _Line(work, items, count).results()
+class Threads(Serial):
+    """Threads for one ``map`` each, this one among them."""
+
+    def __init__(self, workers: int) -> None:
+        """``workers``: how many threads, this one included."""
+        self._workers = workers
+
+    def in_order(self, work: Callable[[Any], Result], items: Iterator[Any]) -> Iterator[Result]:
+        """Threads take the items as they are free."""
+        return _Line(work, items, self._workers).results()
 
 
 class _Line(Generic[Item, Result]):

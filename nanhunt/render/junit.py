@@ -87,7 +87,7 @@ def _tensor(suite: ET.Element, tensor: TensorReport) -> None:
         case = ET.SubElement(
             suite,
             "testcase",
-            name=f"{code} {name} [{tensor.dtype}]",
+            name=f"{code} {name} [{tensor.judged_in}]",
             classname=phrases.place(tensor),
             time="0",
         )

@@ -151,7 +151,7 @@ def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
     for tensor in tensors:
         found = phrases.comparison(tensor)
         if found:
-            yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.dtype}"
+            yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.judged_in}"
             rows = [(label, *map(_loud, cells)) for label, cells in found.rows]
             yield table(("", *found.columns), rows, numbers=True)
             yield from map(plain, found.remarks)
@@ -160,7 +160,7 @@ def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
 def _evidence(tensors: Sequence[TensorReport]) -> Iterator[str]:
     shown: set[str] = set()
     for tensor in tensors:
-        yield f"### {code(phrases.name(tensor))} in {tensor.dtype}"
+        yield f"### {code(phrases.name(tensor))} in {tensor.judged_in}"
         yield from (f"*{plain(note)}*" for note in tensor.notes)
         if tensor.role == "values" and phrases.health(tensor):
             yield plain(phrases.health(tensor))

@@ -29,7 +29,7 @@ def report_html(report: Report) -> str:
     lines = [
         (
             phrases.verdict(tensor).word,
-            f"{phrases.place(tensor)} {tensor.dtype}",
+            f"{phrases.place(tensor)} {tensor.judged_in}",
             phrases.verdict(tensor).sentence,
         )
         for tensor in worst[:WORST]

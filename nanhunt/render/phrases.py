@@ -241,7 +241,7 @@ def _values_verdict(tensor: TensorReport, severity: Severity) -> str:
     if severity is Severity.NOTE:
         return f"{share} {_verb(tensor, severity, 'is', 'are')} worth a look."
     if tensor.dtype != tensor.stored_dtype:
-        return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.dtype}."
+        return f"{share} {_verb(tensor, severity, 'does', 'do')} not survive {tensor.judged_in}."
     return f"{share} {_verb(tensor, severity, 'is', 'are')} finite, and wrong."
 
 
@@ -430,7 +430,7 @@ def groups(report: Report) -> list[list[TensorReport]]:
     found: dict[tuple[str, str, str], list[list[TensorReport]]] = {}
     for tensor in report.tensors:
         alike = found.setdefault((tensor.file, tensor.origin, tensor.tensor), [])
-        free = (group for group in alike if all(other.dtype != tensor.dtype for other in group))
+        free = (group for group in alike if all(other.judged_in != tensor.judged_in for other in group))
         group = next(free, None)
         if group is None:
             alike.append([tensor])

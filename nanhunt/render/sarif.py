@@ -43,7 +43,7 @@ def render(report: Report) -> str:
     results = [
         Result(
             tensor.file,
-            f"{phrases.place(tensor)} in {tensor.dtype}",
+            f"{phrases.place(tensor)} in {tensor.judged_in}",
             finding,
             phrases.message(finding, tensor),
             fails(finding, tensor),

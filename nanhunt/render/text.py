@@ -107,7 +107,7 @@ def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
         verdict = phrases.verdict(tensor)
         style = STYLES[verdict.severity] if verdict.severity else HEALTHY
         page.line((verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold"), indent=2)
-        page.line((f"{tensor.dtype}: {verdict.sentence}", ""), indent=4)
+        page.line((f"{tensor.judged_in}: {verdict.sentence}", ""), indent=4)
     more = len(tensors) - overview.WORST
     if more > 0:
         page.line((f"and {phrases.count(more)} more", "dim"), indent=2)
@@ -117,7 +117,7 @@ def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
 def _rule(page: Page, rule: overview.RuleGroup) -> None:
     finding, tensor = rule.worst
     page.line((rule.heading, STYLES[rule.severity]))
-    where = f"{phrases.place(tensor)} in {tensor.dtype}"
+    where = f"{phrases.place(tensor)} in {tensor.judged_in}"
     page.line(
         (f"{'most in ' if len(rule.members) > 1 else ''}{where}: {phrases.message(finding, tensor)}", ""),
         indent=2,
@@ -179,7 +179,7 @@ def _what_was_read(page: Page, tensor: TensorReport) -> None:
 def _verdict(page: Page, tensor: TensorReport) -> None:
     verdict = phrases.verdict(tensor)
     style = STYLES[verdict.severity] if verdict.severity else HEALTHY
-    page.line((verdict.word, f"{style} bold"), (f" {tensor.dtype}: {verdict.sentence}", style), indent=2)
+    page.line((verdict.word, f"{style} bold"), (f" {tensor.judged_in}: {verdict.sentence}", style), indent=2)
 
 
 def _numbers(page: Page, group: Sequence[TensorReport], verbosity: int) -> None:
@@ -202,7 +202,7 @@ def _evidence(page: Page, tensor: TensorReport, several: bool, verbosity: int, s
     if table:
         page.gap()
         if several:
-            page.line((tensor.dtype, "bold"), indent=2)
+            page.line((tensor.judged_in, "bold"), indent=2)
         page.table(
             ("", *table.columns), [(label, *cells) for label, cells in table.rows], [""] * len(table.rows)
         )
@@ -219,7 +219,7 @@ def _evidence(page: Page, tensor: TensorReport, several: bool, verbosity: int, s
 
 def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
     style = STYLES[finding.severity]
-    where = f" in {tensor.dtype}" if several else ""
+    where = f" in {tensor.judged_in}" if several else ""
     page.line((phrases.heading(finding, tensor) + where, style), indent=2)
     if phrases.rows_named(finding, tensor) and finding.count > 1:
         page.line((phrases.rows_named(finding, tensor), ""), indent=4)
@@ -254,7 +254,7 @@ def _healthy(page: Page, report: Report, verbosity: int) -> None:
     few = len(tensors) <= FEW_HEALTHY or verbosity > 0
     for tensor in tensors if few else ():
         verdict = phrases.verdict(tensor)
-        read = f" {phrases.shape(tensor.shape)} {tensor.dtype}: {verdict.text}"
+        read = f" {phrases.shape(tensor.shape)} {tensor.judged_in}: {verdict.text}"
         page.line((verdict.word, f"{HEALTHY} bold"), (f" {phrases.place(tensor)}", "bold"), (read, ""))
         if verbosity > 0:
             _numbers(page, [tensor], verbosity)

@@ -40,7 +40,7 @@ def mark_known(report: Report, baseline: Report) -> Report:
 
 def _key(tensor: TensorReport, finding: Finding, folder: str) -> Key:
     file = os.path.normpath(Path(folder, tensor.file))
-    return (tensor.origin, file, tensor.tensor, tensor.dtype, finding.code)
+    return (tensor.origin, file, tensor.tensor, tensor.judged_in, finding.code)
 
 
 def _working_folder() -> str:

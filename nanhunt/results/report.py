@@ -210,6 +210,8 @@ class TensorReport:
     """Name inside the file; "" for a file that holds one unnamed tensor."""
     role: str
     """"logits", "values", or "operands" of another operation."""
+    operation: str
+    """What it was judged as, a name that --op takes; "values" for a tensor that only got a health check."""
     stored_dtype: str
     dtype: str
     """The dtype it was judged in."""
@@ -231,22 +233,27 @@ class TensorReport:
     histogram: Histogram | None = None
     strip: tuple[RowBin, ...] = ()
     worst_rows: tuple[WorstRow, ...] = ()
-    operation: str = "cross-entropy"
-    """What it was judged as, a name that --op takes; "values" for a tensor that only got a health check."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """Role to "file:name", for operations of several tensors."""
     unit: str = "row"
     """What ``rows`` counts: "row", "value"."""
     unit_shape: tuple[int, ...] | None = None
     """Shape over which units are numbered; None: that of the logits without the class axis."""
-    fused_call: str = "F.cross_entropy"
-    """What a user calls who does it right."""
+    fused_call: str = ""
+    """What a user calls who does it right; "" where nothing is called."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those it was judged under, settings of its own path included; ``fail_on`` among them decides."""
     coordinates: Mapping[str, int | str] = field(default_factory=dict)
     """Where it stands in a run, as far as its names say: {"step": 20, "rank": 0, "layer": 3, "phase": "model"}."""
     origin: str = ""
     """The saved report that it comes from, where several reports have a tensor of that name; else ""."""
+    scaling: str = "none"
+    """How float8 was scaled before the cast: "tensor", "block" or "none"."""
+
+    @property
+    def judged_in(self) -> str:
+        """The dtype, and how numbers were scaled to it: "float8_e4m3fn scaled per tensor"."""
+        return self.dtype if self.scaling == "none" else f"{self.dtype} scaled per {self.scaling}"
 
     @property
     def countable(self) -> bool:
@@ -554,7 +561,7 @@ def _ordered(tensors: Iterable[TensorReport]) -> tuple[TensorReport, ...]:
 
 def _place(tensor: TensorReport) -> tuple[Any, ...]:
     tensor_key = (natural_key(tensor.tensor), tensor.tensor)
-    return (natural_key(tensor.file), tensor.file, tensor.origin, *tensor_key, tensor.dtype)
+    return (natural_key(tensor.file), tensor.file, tensor.origin, *tensor_key, tensor.judged_in)
 
 
 def _told_apart(group: list[TensorReport]) -> list[TensorReport]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from nanhunt.cli.app import app
 from nanhunt.cli.options import OutputOptions
 from nanhunt.cli.settings import Configuration, read_configuration
+from nanhunt.difference.options import DiffOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.options import declared
 from nanhunt.scan.options import Options
@@ -66,6 +70,27 @@ def test_per_path_tables_later_ones_win(folder: Path) -> None:
     assert settings.for_path("dumps/attn.npy") == {"max_rows": 2, "fail_on": "never"}
     assert settings.for_path("run/dumps/x.npy") == {"max_rows": 2}
     assert settings.for_path("x.npy") == {}
+
+
+def test_commands_with_other_options_have_a_table_of_their_own(folder: Path) -> None:
+    text = "[tool.nanhunt]\nmax-rows = 3\n[tool.nanhunt.diff]\nmax-ulp = 4\n[tool.nanhunt.run]\nevery-op = true\n"
+    assert read(folder, text).values == {"max_rows": 3}
+    ours = {option.key: option for option in declared(DiffOptions).values()}
+    assert read_configuration(None, ours, {}, command="diff", isolated=False).values == {"max_ulp": 4}
+    with pytest.raises(NanhuntError, match=r"unknown key 'every-op' in \[tool.nanhunt.run\]"):
+        read_configuration(None, ours, {}, command="run", isolated=False)
+
+
+def test_the_commands_read_their_tables(folder: Path) -> None:
+    np.save("a.npy", np.float32([1, 2]))
+    np.save("b.npy", np.float32([1, 2.5]))
+    Path("script.py").write_text("print('ran')\n")
+    assert CliRunner().invoke(app, ["diff", "a.npy", "b.npy"]).exit_code == 1
+    (folder / "pyproject.toml").write_text("[tool.nanhunt.diff]\natol = 1.0\n[tool.nanhunt.run]\nzzz = 1\n")
+    assert CliRunner().invoke(app, ["diff", "a.npy", "b.npy"]).exit_code == 0
+    assert CliRunner().invoke(app, ["diff", "--isolated", "a.npy", "b.npy"]).exit_code == 1
+    run = CliRunner().invoke(app, ["run", "script.py"])
+    assert "unknown key 'zzz'" in str(run.exception)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nanhunt.difference.measure import (
-    CHUNK,
-    Measured,
-    Tolerance,
-    measure,
-    narrower,
-    rounding,
-    steps_at,
-    sums_of_equal,
-)
+from nanhunt.difference.measure import CHUNK, measure, sums_of_equal
+from nanhunt.difference.measured import Measured, Tolerance, narrower, rounding, step_at
 from nanhunt.dtypes.formats import FORMATS
 
 FLOAT32 = Tolerance(FORMATS["float32"], 4.0)
@@ -61,7 +53,7 @@ def test_a_step_is_the_distance_to_the_next_number(dtype: str) -> None:
     kind = getattr(torch, dtype)
     values = torch.tensor([1.0, 1.5, 2.0, 3.999, 1e-3, 6e4, 1e-7, 0.0], dtype=kind)
     after = torch.nextafter(values, torch.tensor(torch.inf, dtype=kind)) - values
-    assert steps_at(values.double().numpy(), FORMATS[dtype]).tolist() == after.double().tolist()
+    assert [step_at(float(value), FORMATS[dtype]) for value in values] == after.double().tolist()
 
 
 @settings(max_examples=50, deadline=None)
@@ -151,3 +143,36 @@ def test_the_largest_numbers_do_not_overflow() -> None:
     )
     assert found.absolute.value == np.inf
     assert found.beyond(rounding(FORMATS["float64"])).count == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays.arrays(np.uint32, (2, 40), elements=st.integers(0, 2**32 - 1)),
+    st.sampled_from(["float32", "bfloat16"]),
+)
+def test_work_in_float32_finds_what_float64_finds(bits, format_name) -> None:
+    """Any bits: subnormal numbers, differences too large for float32, NaN; half of the values some ULP apart."""
+    a = bits[0].view(np.float32)
+    b = np.where(np.arange(40) % 2, bits[1], bits[0] + bits[1] % 16).astype(np.uint32).view(np.float32)
+    form = FORMATS[format_name]
+    found = measured(a, b, Tolerance(form, 4.0))
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    both = np.flatnonzero(np.isfinite(one) & np.isfinite(other) & (one != other))
+    distance = np.abs(one - other)[both]
+    steps = np.array([step_at(size, form) for size in np.maximum(np.abs(one), np.abs(other))[both]])
+    assert found.beyond(Tolerance(None, None)).count == int((distance / steps > 4).sum())
+    if both.size:
+        assert found.absolute.value == pytest.approx(distance.max(), rel=2**-23)
+        assert found.ulp.value == pytest.approx((distance / steps).max(), rel=2**-23)
+
+
+def test_positions_of_each_exponent_are_those_of_the_first_values_over_many_chunks() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.standard_normal(2 * CHUNK + 100).astype(np.float32)
+    b = (a + rng.standard_normal(a.size) * 1e-3).astype(np.float32)
+    found = measured(a, b, Tolerance(FORMATS["float32"], 0.0))
+    exponents = np.frexp(np.abs(a.astype(np.float64) - b))[1]
+    assert sum(places.count for places in found.outside.values()) == int((a != b).sum())
+    for exponent, places in found.outside.items():
+        where = np.flatnonzero((exponents == exponent) & (a != b))
+        assert (places.count, places.first) == (where.size, tuple(where[:10]))

@@ -30,11 +30,13 @@ def masks(kind: str, batch: int, length: int, keys: int, generator: torch.Genera
     }.get(kind, torch.zeros(keep.shape).masked_fill(~keep, lowest))  # fmt: skip
 
 
-def plain(q, k, v, mask, causal: bool, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
+def plain(q, k, v, mask, causal: bool, softcap: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """(bad value, bad gradient of the query) per row of the naive spelling, run on the user's own layout."""
     q = q.detach().clone().requires_grad_()
     k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
-    scores = q @ k.mT * (scale if scale is not None else q.shape[-1] ** -0.5)
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if softcap:
+        scores = (scores / softcap).tanh() * softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, -INF) if mask.dtype == torch.bool else scores + mask
     if causal:
@@ -47,8 +49,8 @@ def plain(q, k, v, mask, causal: bool, scale: float | None) -> tuple[np.ndarray,
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", ["none", "bool", "bool 2d", "key padding", "-inf", "-1e9", "finfo"])
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("size", [1.0, 40.0])
-def test_a_verdict_is_what_pytorch_does(judged, dtype, kind, causal, size):
+@pytest.mark.parametrize(("size", "softcap"), [(1.0, 0.0), (40.0, 0.0), (40.0, 50.0)])
+def test_a_verdict_is_what_pytorch_does(judged, dtype, kind, causal, size, softcap):
     generator = torch.Generator().manual_seed(7)
     q = torch.randn(2, 4, 6, 16, generator=generator) * size
     k, v = (torch.randn(2, 2, 6, 16, generator=generator) * size for _ in range(2))
@@ -56,10 +58,12 @@ def test_a_verdict_is_what_pytorch_does(judged, dtype, kind, causal, size):
         q[1, 2, 3, 0] = math.nan
     mask = masks(kind, 2, 6, 6, generator)
     tensors = {"query": q, "key": k, "value": v} | ({} if mask is None else {"attn_mask": mask})
-    report = judged(ATTENTION, AttentionOptions(causal=causal), str(dtype)[6:], **tensors)
+    report = judged(
+        ATTENTION, AttentionOptions(causal=causal, softcap=softcap), str(dtype)[6:], **tensors
+    )  # fmt: skip
     q, k, v = (each.to(dtype) for each in (q, k, v))
     mask = mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
-    bad_value, bad_gradient = plain(q, k, v, mask, causal, None)
+    bad_value, bad_gradient = plain(q, k, v, mask, causal, softcap)
     found = report.implementations["naive"]
     assert found.bad_value_rows == bad_value.sum()
     assert found.bad_gradient_rows >= bad_gradient.sum()
@@ -226,7 +230,7 @@ def test_scores_that_do_not_fit_are_refused(judged, shapes):
 
 
 def test_scores_have_no_scale_any_more(judged):
-    with pytest.raises(NanhuntError, match=r"--scale 0\.5 multiplies"):
+    with pytest.raises(NanhuntError, match=r"--scale 0\.5 applies"):
         judged(ATTENTION, AttentionOptions(scale=0.5), scores=torch.zeros(2, 3, 4))
 
 
@@ -243,3 +247,36 @@ def test_a_dump_of_scores_under_their_usual_name_is_found():
     scores[0, 1, 2] = -INF
     report = nanhunt.check({"layer.0.attn_scores": scores, "layer.1.attn_scores": scores + 1}, op="attention")
     assert [each.rows for each in report.findings if each.name == "fully-masked-query"] == [(5,), (5,)]
+
+
+def test_a_softcap_spelled_with_exp_is_nan_where_tanh_is_not(judged):
+    q = torch.full((1, 1, 2, 4), 70.0)
+    report = judged(ATTENTION, AttentionOptions(softcap=50.0), query=q, key=q, value=q)  # scores of 9,800
+    by = report.implementations
+    assert (by["naive"].bad_value_rows, by["fused"].wrong_rows, by["softcap-by-exp"].bad_value_rows) == (
+        0,
+        0,
+        2,
+    )
+    (finding,) = [each for each in report.findings if each.name == "softcap-by-exp-overflow"]
+    assert "exp(196) = inf" in finding.message
+    (remedy,) = finding.remedies
+    assert remedy.works
+    follows(remedy, {"query": q, "key": q, "value": q}, torch.float32)
+    assert "softcap-by-exp" not in judged(ATTENTION, AttentionOptions(), query=q, key=q).implementations
+
+
+def test_a_softcap_comes_after_the_scale_and_before_the_mask(judged):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 2, 5, 8, generator=generator, dtype=torch.float64) * 4 for _ in range(3))
+    mask = torch.zeros(5, 5, dtype=torch.float64).masked_fill(torch.ones(5, 5).triu(1) > 0, -INF)
+    scores = (q @ k.mT * 0.5 / 2.0).tanh() * 2.0 + mask
+    t = {"query": q[0], "key": k[0], "value": v[0], "attn_mask": mask[None]}
+    for name in ("naive", "scale-first", "exp-by-hand", "softcap-by-exp", "fused"):
+        output = ATTENTION.forms[name](t, AttentionOptions(scale=0.5, softcap=2.0))
+        torch.testing.assert_close(output, (scores.softmax(-1) @ v)[0])
+    torch.testing.assert_close(
+        ATTENTION.truth(t, AttentionOptions(scale=0.5, softcap=2.0)), (scores.softmax(-1) @ v)[0]
+    )
+    with pytest.raises(NanhuntError, match="--softcap 2 applies"):
+        judged(ATTENTION, AttentionOptions(softcap=2.0), scores=scores)

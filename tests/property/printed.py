@@ -133,7 +133,13 @@ def printed(case: Case) -> Iterator[Printed]:
     weight = {} if case.weight is None else {"class_weights": case.weight}
     try:
         report = nanhunt.check(
-            case.laid_out(case.rows, case.leading), y, case.dtype, max_rows=1000, **weight, **case.options
+            case.laid_out(case.rows, case.leading),
+            y,
+            case.dtype,
+            max_rows=1000,
+            scaling="none",
+            **weight,
+            **case.options,
         )
     except nanhunt.NanhuntError:  # e.g. labels that nobody can align
         return

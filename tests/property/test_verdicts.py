@@ -193,7 +193,7 @@ def judged(problem: Problem, compares: bool) -> TensorReport:
         problem.stored, problem.labels if problem.labels is not None else problem.probabilities, problem.dtype,
         class_weights=problem.weights, class_axis=problem.axis, temperature=problem.temperature,
         label_smoothing=problem.smoothing, reduction=problem.reduction, ignore_index=problem.ignore,
-        max_rows=ROW_LIMIT, fail_on="never",
+        max_rows=ROW_LIMIT, fail_on="never", scaling="none",
     )  # fmt: skip
     return report.tensors[0]
 

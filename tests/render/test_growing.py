@@ -23,7 +23,8 @@ def tensor(
     found = (Finding("NH501", "non-finite-values", Severity.ERROR, 1, (0,), "1 NaN"),) if bad else ()
     path = f"run/checkpoint-{step}"
     return TensorReport(
-        file=f"{path}/m.pt", tensor=f"layers.{layer}.w", role="values", stored_dtype="float16", dtype="float16",
+        file=f"{path}/m.pt", tensor=f"layers.{layer}.w", role="values", operation="values",
+        stored_dtype="float16", dtype="float16",
         shape=(100,), rows=0, classes=0, targets=None, health=Health(0, 0, 0, zeros, 0, -largest, 0.0),
         implementations={}, truth=None, findings=found,
         coordinates={"run": "run", "path": path, "step": step, "phase": phase, "layer": layer},

@@ -16,6 +16,7 @@ def judged(file: str, *severities: Severity, count: int = 1, **fields: Any) -> T
     given: dict[str, Any] = {"dtype": "float32", **fields}
     health = Health(0, 0, 0, 0, 0, 0.0, 1.0)
     return TensorReport(
-        file=file, tensor="logits", role="logits", stored_dtype="float32", shape=(8, 3), rows=8, classes=3,
+        file=file, tensor="logits", role="logits", operation="cross-entropy", fused_call="F.cross_entropy",
+        stored_dtype="float32", shape=(8, 3), rows=8, classes=3,
         targets=None, health=health, implementations={}, truth=None, findings=findings, **given,
     )  # fmt: skip

@@ -225,8 +225,8 @@ def test_thousands_of_healthy_files_are_a_small_report():
     options = {"dtype": (), "fail_on": "warning"}
     tensors = tuple(
         TensorReport(
-            f"/data/runs/2026-11-24/llama-8b-sft/dumps/rank-{n % 8}/step-{n}.npy", "", "logits", "float32",
-            "float32", (64, 100), 64, 100, None, health, {}, None, (), options=options,
+            f"/data/runs/2026-11-24/llama-8b-sft/dumps/rank-{n % 8}/step-{n}.npy", "", "logits", "cross-entropy",
+            "float32", "float32", (64, 100), 64, 100, None, health, {}, None, (), options=options,
         )
         for n in range(2000)
     )  # fmt: skip
@@ -249,7 +249,20 @@ def _with_truth(loss):
     return Report(
         tensors=(
             TensorReport(
-                "a", "", "logits", "float32", "float32", (1, 1), 1, 1, None, health, {}, Truth(loss), ()
+                "a",
+                "",
+                "logits",
+                "cross-entropy",
+                "float32",
+                "float32",
+                (1, 1),
+                1,
+                1,
+                None,
+                health,
+                {},
+                Truth(loss),
+                (),
             ),
         )
     )

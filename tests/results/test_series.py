@@ -23,7 +23,8 @@ def tensor(file: str, name: str = "w", severity: Severity | None = None, **at: A
         (Finding("NH501", "non-finite-values", severity, 1, (0,), "1 NaN of 8 values"),) if severity else ()
     )
     return TensorReport(
-        file=file, tensor=name, role="values", stored_dtype="float32", dtype="float32", shape=(8,), rows=0, classes=0,
+        file=file, tensor=name, role="values", operation="values",
+        stored_dtype="float32", dtype="float32", shape=(8,), rows=0, classes=0,
         targets=None, health=Health(0, 0, 0, 2, 0, -3.0, 1.0), implementations={}, truth=None, findings=found,
         coordinates={"run": "run", **at},
     )  # fmt: skip

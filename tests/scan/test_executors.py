@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.operations import findings, judge
+from nanhunt.operations import bounds, findings, judge
 from nanhunt.operations.bce.operation import BCE
 from nanhunt.operations.cross_entropy import units
 from nanhunt.operations.cross_entropy.job import Job
@@ -25,7 +25,8 @@ from nanhunt.operations.cross_entropy.targets import read_targets
 from nanhunt.operations.problem import problem_of
 from nanhunt.operations.rules import chosen
 from nanhunt.operations.tally import Tally
-from nanhunt.parallel.processes import in_processes
+from nanhunt.parallel.forks import Forks
+from nanhunt.parallel.threads import Threads
 from nanhunt.scan.options import Options
 
 
@@ -58,24 +59,12 @@ class Shuffled(Executor):
         raise NotImplementedError
 
 
-class Forked(Executor):
-    """Two forked processes, as the command line has them before torch is loaded."""
-
-    def map(
-        self, fn: Callable[..., Any], *iterables: Any, timeout: Any = None, chunksize: int = 1
-    ) -> Iterator[Any]:
-        return in_processes(lambda items: fn(*items), zip(*iterables, strict=True), 2)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        raise NotImplementedError
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Logits of both layouts, soft targets and weights in files, several units of work each."""
     monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
     monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
-    monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(bounds, "BLOCK_VALUES", 1 << 10)
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((600, 7)).astype(np.float32)
     logits[::50] *= 100
@@ -116,7 +105,8 @@ def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:
     assert usual.count('"code": "NH101"') >= 3
     assert said(folder, Serial()) == usual
     assert said(folder, Shuffled(seed=1)) == usual
-    assert said(folder, Forked()) == usual
+    assert said(folder, Forks(2)) == usual
+    assert said(folder, Threads(2)) == usual
     with ThreadPoolExecutor(3) as threads:
         assert said(folder, threads) == usual
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
@@ -163,7 +153,7 @@ def test_tallies_add_up_to_the_same_bit_for_bit_in_any_order(folder: Path) -> No
         "targets": nanhunt.load.memory.tensor_of((inside["logits"] > 0) * np.float32(1), "targets"),
     }
     problem = problem_of(BCE, tensors, "float16", Options(), frozenset(rule.code for rule in BCE.rules))
-    parts = [judge.tally(problem, *each)[0] for each in judge.ranges(problem)]
+    parts = [judge.tally(problem, *each)[0] for each in bounds.ranges(problem)]
     assert len(parts) > 5
     whole = repr(findings.report(problem, sum(parts, start=Tally()), compares=True))
     for seed in range(5):

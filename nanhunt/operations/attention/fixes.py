@@ -11,28 +11,51 @@ from nanhunt.operations.fix import Fix
 
 
 def slots(problem: Any) -> Mapping[str, str]:
-    """What the templates below hold for the user's tensors and options."""
-    options, tensors = problem.options, problem.tensors
-    if by_scores(tensors):
+    """What the templates below hold for the user's tensors and options: code of attention by the parts of it."""
+    options, mask, keep = problem.options, problem.tensors.get("attn_mask"), _keep(problem)
+    if by_scores(problem.tensors):
         return _slots_of_scores(problem)
-    mask, keep = tensors.get("attn_mask"), _keep(problem)
-    size = tensors["query"].shape[-1]
-    shared = problem.plan.groups and problem.plan.groups[-1] > 1
-    factor = repr(options.scale) if options.scale else f"{size} ** -0.5"
-    value = ("value" if "value" in tensors else "key") + "{cast}"
+    factor = repr(options.scale) if options.scale else f"{problem.tensors['query'].shape[-1]} ** -0.5"
+    value = ("value" if "value" in problem.tensors else "key") + "{cast}"
+    masked = _cap(options) + _masked_scores(options.causal, mask is not None, keep, _LOWER)
+    first = f"scores = (query{{cast}} * {factor}) @ key{{cast}}.mT\n{masked}"
     return {
-        "query": "query{cast}",
-        "key": "key{cast}",
-        "value": value,
-        "scale": factor,
-        "before": _joined_mask(options.causal, mask is not None, keep),
-        "attn_mask": _mask_argument(options.causal, mask is not None, keep),
-        "options": (f", scale={options.scale!r}" if options.scale else "")
-        + (", enable_gqa=True" if shared else ""),
-        "scores": f"scores = query{{cast}} @ key{{cast}}.mT * {factor}\n",
-        "masked": _masked_scores(options.causal, mask is not None, keep, _LOWER),
+        "call": _call_on_scores(problem, first, value) if options.softcap else _call(problem, keep, value),
+        "scores": f"scores = query{{cast}} @ key{{cast}}.mT * {factor}\n{masked}",
+        "scaled_first": first,
         "weighted": "scores.softmax(-1) @ " + value,
     }
+
+
+def _cap(options: Any) -> str:
+    return (
+        f"scores = {options.softcap!r} * (scores / {options.softcap!r}).tanh()\n" if options.softcap else ""
+    )
+
+
+def _call(problem: Any, keep: str, value: str) -> str:
+    options, has_mask = problem.options, "attn_mask" in problem.tensors
+    scale = f", scale={options.scale!r}" if options.scale else ""
+    mask = _mask_argument(options.causal, has_mask, keep)
+    before = _joined_mask(options.causal, has_mask, keep)
+    given = f"query{{cast}}, key{{cast}}, {value}{mask}{scale}{_gqa(problem)}"
+    return f"{before}output = F.scaled_dot_product_attention({given})"
+
+
+def _call_on_scores(problem: Any, scores: str, value: str) -> str:
+    """PyTorch's call has no softcap, and takes no scores: they are the mask of a query and key of 0."""
+    shared = problem.plan.groups[-1] if problem.plan.groups else 1
+    if shared > 1:
+        scores = scores.replace("key{cast}.mT", f"key{{cast}}.repeat_interleave({shared}, -3).mT")
+    return (
+        f"{scores}# Of 0, they add nothing to the scores.\n"
+        f"q, k = {value}.new_zeros(*scores.shape[:-1], 1), {value}.new_zeros(*{value}.shape[:-1], 1)\n"
+        f"output = F.scaled_dot_product_attention(q, k, {value}, attn_mask=scores{{cast}}{_gqa(problem)})"
+    )
+
+
+def _gqa(problem: Any) -> str:
+    return "" if _hand_written(problem) else ", enable_gqa=True"
 
 
 def _keep(problem: Any) -> str:
@@ -44,23 +67,19 @@ def _keep(problem: Any) -> str:
 
 
 def _slots_of_scores(problem: Any) -> Mapping[str, str]:
-    """Scores are the mask of a query and key of 0; without a value the output is the weights."""
+    """Without a value the output is the weights: those of an identity."""
     tensors, options = problem.tensors, problem.options
-    valued, shared = "value" in tensors, problem.plan.groups and problem.plan.groups[-1] > 1
     lower = "torch.ones(scores.shape[-2:], dtype=torch.bool).tril()"
     masked = _masked_scores(options.causal, "attn_mask" in tensors, _keep(problem), lower)
     identity = "v = torch.eye(scores.shape[-1]).to(scores{cast}).expand(*scores.shape[:-2], -1, -1)\n"
-    v = "value{cast}" if valued else "v"
-    zeros = f"q, k = {v}.new_zeros(*scores.shape[:-1], 1), {v}.new_zeros(*{v}.shape[:-1], 1)\n"
+    valued = "value" in tensors
     return {
-        "query": "q", "key": "k", "value": v,
-        "before": masked + ("" if valued else identity) + "# Of 0, they add nothing to the scores.\n" + zeros,
-        "attn_mask": ", attn_mask=scores{cast}",
-        "options": ", enable_gqa=True" if shared else "",
-        "scores": "",
-        "masked": masked,
-        "weighted": "scores.softmax(-1)" + (f" @ {v}" if valued else ""),
-    }  # fmt: skip
+        "call": _call_on_scores(
+            problem, masked + ("" if valued else identity), "value{cast}" if valued else "v"
+        ),
+        "scores": masked,
+        "weighted": "scores.softmax(-1)" + (" @ value{cast}" if valued else ""),
+    }
 
 
 _LOWER = "torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()"
@@ -97,20 +116,19 @@ def _hand_written(problem: Any) -> bool:
     return not problem.plan.groups or problem.plan.groups[-1] == 1
 
 
-_CALL = "{before}output = F.scaled_dot_product_attention({query}, {key}, {value}{attn_mask}{options})"
-SDPA: Fix[Any] = Fix("call F.scaled_dot_product_attention", _CALL)
+SDPA: Fix[Any] = Fix("call F.scaled_dot_product_attention", "{call}")
 FLOAT32: Fix[Any] = Fix(
-    "compute the attention in float32", _CALL, slots={"cast": ".float()"},
+    "compute the attention in float32", "{call}", slots={"cast": ".float()"},
     when=lambda problem: problem.narrow,
 )  # fmt: skip
 SCALE_FIRST: Fix[Any] = Fix(
     "scale the query before the product",
-    "scores = ({query} * {scale}) @ {key}.mT\n{masked}output = {weighted}",
+    "{scaled_first}output = {weighted}",
     when=lambda problem: _hand_written(problem) and not by_scores(problem.tensors),
 )
 NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the output",
-    "{scores}{masked}output = torch.nan_to_num({weighted})",
+    "{scores}output = torch.nan_to_num({weighted})",
     when=_hand_written, tempting=True,
 )  # fmt: skip
 OVERFLOWS = (SDPA, SCALE_FIRST, FLOAT32, NAN_TO_NUM)

@@ -9,8 +9,8 @@ Without a value their output is the weights, (heads, L, S).
 from __future__ import annotations
 
 import math
-from collections.abc import Container
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Container
+from typing import TYPE_CHECKING, Any
 
 from nanhunt.operations.attention.options import AttentionOptions
 
@@ -71,8 +71,13 @@ def product(t: Tensors) -> torch.Tensor:
 
 
 def scaled(t: Tensors, options: AttentionOptions) -> torch.Tensor:
-    """The scores before the mask: given, or the product times its scale."""
-    return t["scores"] if by_scores(t) else product(t) * scale_of(t, options)
+    """The scores before the mask: given, or the product times its scale, capped."""
+    return t["scores"] if by_scores(t) else capped(product(t) * scale_of(t, options), options)
+
+
+def capped(scores: torch.Tensor, options: AttentionOptions) -> torch.Tensor:
+    """softcap * tanh(scores / softcap) (Gemma 2, arXiv:2408.00118, section 2); without a softcap the scores."""
+    return options.softcap * (scores / options.softcap).tanh() if options.softcap else scores
 
 
 def bad(role: str, values: torch.Tensor) -> torch.Tensor:
@@ -110,6 +115,18 @@ def finite_mask(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     return _output(masked(scaled(t, options), t, options, lowest).softmax(-1), t)
 
 
+def softcap_by_exp(t: Tensors, options: AttentionOptions) -> torch.Tensor:
+    """softmax(cap * (exp(s) - exp(-s)) / (exp(s) + exp(-s)) + mask) @ v with s = q @ k.mT * scale / cap."""
+    s = product(t) * scale_of(t, options) / options.softcap
+    scores = options.softcap * (s.exp() - (-s).exp()) / (s.exp() + (-s).exp())
+    return _output(masked(scores, t, options, -math.inf).softmax(-1), t)
+
+
+def unused(problem: Any) -> Collection[str]:
+    """Without a softcap nobody spells one with exp."""
+    return () if problem.options.softcap else ("softcap-by-exp",)
+
+
 def additive(t: Tensors) -> list[str]:
     """The tensors in which -inf says that a key takes no part: a float mask, scores that have one in them."""
     found = ["scores"] if by_scores(t) else []
@@ -117,11 +134,11 @@ def additive(t: Tensors) -> list[str]:
 
 
 def fused(t: Tensors, options: AttentionOptions) -> torch.Tensor:
-    """F.scaled_dot_product_attention(q, k, v, mask); scores alone are its mask, beside a query and key of 0."""
+    """F.scaled_dot_product_attention(q, k, v, mask); scores alone, or capped, are its mask beside q and k of 0."""
     import torch.nn.functional as F
 
-    if by_scores(t):
-        return _fused_of_scores(masked(t["scores"], t, options, -math.inf), t)
+    if by_scores(t) or options.softcap:
+        return _fused_of_scores(_true_scores(t, options), t)
     mask, keep = t.get("attn_mask"), allowed(t, options)
     if mask is None or not mask.is_floating_point():
         mask = keep
@@ -137,7 +154,7 @@ def _fused_of_scores(scores: torch.Tensor, t: Tensors) -> torch.Tensor:
     import torch
     import torch.nn.functional as F
 
-    v = t.get("value")
+    v = _values(t) if "value" in t or not by_scores(t) else None
     if v is None:
         v = torch.eye(scores.shape[-1], dtype=scores.dtype).expand(len(scores), -1, -1)
     q, k = scores.new_zeros(*scores.shape[:-1], 1), scores.new_zeros(*v.shape[:-1], 1)
@@ -150,7 +167,9 @@ def _values(t: Tensors) -> torch.Tensor:
 
 
 def _true_scores(t: Tensors, options: AttentionOptions) -> torch.Tensor:
-    scores = t["scores"] if by_scores(t) else (t["query"] * scale_of(t, options)) @ t["key"].mT
+    if by_scores(t):
+        return masked(t["scores"], t, options, -math.inf)
+    scores = capped((t["query"] * scale_of(t, options)) @ t["key"].mT, options)
     return masked(scores, t, options, -math.inf)
 
 

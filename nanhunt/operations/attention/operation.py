@@ -42,8 +42,9 @@ ATTENTION = Operation(
     plan=plan.plan,
     forms={
         "naive": forms.naive, "scale-first": forms.scale_first, "exp-by-hand": forms.exp_by_hand,
-        "finite-mask": forms.finite_mask, "fused": forms.fused,
+        "finite-mask": forms.finite_mask, "softcap-by-exp": forms.softcap_by_exp, "fused": forms.fused,
     },
+    unused=forms.unused,
     truth=forms.truth,
     facts=plan.facts,
     rules=RULES,

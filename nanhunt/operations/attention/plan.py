@@ -24,7 +24,7 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Pl
     query (..., H, L, D), key (..., H or fewer, S, D), value (..., H or fewer, S, Dv), attn_mask broadcast to
     (..., H, L, S). Scores (..., H, L, S) stand for query and key where these are not there. Raises NanhuntError for
     shapes that F.scaled_dot_product_attention refuses as well, for scores beside a query without a key, and for a scale
-    of scores.
+    or softcap of scores.
     """
     if forms.by_scores(shapes):
         return _plan_of_scores(shapes, options)
@@ -48,9 +48,11 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Pl
 
 
 def _plan_of_scores(shapes: Mapping[str, tuple[int, ...]], options: AttentionOptions) -> Plan:
-    if options.scale:
+    for name, given in (("scale", options.scale), ("softcap", options.softcap)):
+        if not given:
+            continue
         raise NanhuntError(
-            f"--scale {options.scale:g} multiplies q @ k.mT, and scores are taken as they enter the softmax.",
+            f"--{name} {given:g} applies to q @ k.mT, and scores are taken as they enter the softmax.",
             "Leave it out, or name the query and the key: --role query=NAME --role key=NAME.",
         )
     scores = shapes["scores"]

@@ -156,4 +156,12 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         operation=_OP, holds=lambda f: f.naive.wrong & ~f.fused.wrong, arithmetic=_says("naive"),
         fixes=(SDPA, FLOAT32),
     ),
+    Rule(
+        "NH60A", "softcap-by-exp-overflow", _N,
+        "A tanh of the softcap that is spelled with exp is NaN, or its gradient is.",
+        "(exp(s) - exp(-s)) / (exp(s) + exp(-s)) is inf / inf where exp(s) is beyond the format, and 1 in truth.",
+        "Call torch.tanh.",
+        operation=_OP, holds=lambda f: _fails(f.of("softcap-by-exp")) & ~_fails(f.naive) & ~_input(f),
+        arithmetic=_says("softcap-by-exp"), fixes=(SDPA,),
+    ),
 )  # fmt: skip

@@ -7,8 +7,8 @@ A preference (DPO, arXiv:2305.18290, eq. 7; reward models) is the binary cross e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.bce.options import BceOptions
@@ -39,6 +39,13 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: BceOptions) -> Plan:
             "Name the other: --role rejected=NAME.",
         )
     return Plan(first, (), {name: Sliced(first, 0) for name in shapes})
+
+
+def unused(problem: Any) -> Collection[str]:
+    """Nobody has probabilities of margins, and only a focal loss is modulated."""
+    if "logits" not in problem.tensors:
+        return ("bce-of-sigmoid", "modulated")
+    return () if problem.options.gamma else ("modulated",)
 
 
 def logits(t: Tensors, options: BceOptions) -> torch.Tensor:
@@ -77,8 +84,6 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
     import torch
     import torch.nn.functional as F
 
-    if "logits" not in t:
-        return fused(t, options)  # nobody has probabilities of margins
     x, y = t["logits"], t["targets"]
     valid = (
         (y >= 0) & (y <= 1) & ~x.isnan()
@@ -96,8 +101,7 @@ def logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
 def modulated(t: Tensors, options: BceOptions) -> torch.Tensor:
     """F.binary_cross_entropy_with_logits(x, y) * (1 - p_t)**gamma, as torchvision.ops.sigmoid_focal_loss has it."""
     x, y = logits(t, options), targets(t, options)
-    losses = _with_logits(x, y, options)
-    return losses * _modulation(x, y, options) if "logits" in t else losses
+    return _with_logits(x, y, options) * _modulation(x, y, options)
 
 
 def fused(t: Tensors, options: BceOptions) -> torch.Tensor:

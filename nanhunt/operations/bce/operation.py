@@ -51,6 +51,7 @@ BCE = Operation(
         "naive": forms.naive, "bce-of-sigmoid": forms.bce_of_sigmoid, "logsigmoid": forms.logsigmoid,
         "modulated": forms.modulated, "fused": forms.fused,
     },
+    unused=forms.unused,
     truth=forms.truth,
     facts=facts,
     rules=RULES,

@@ -49,9 +49,9 @@ def diagnose(
         known = f"{tally.affected:,} of {rows.count:,} rows have findings; fixes were still being tried"
         raise Interrupted(f"{tensor.label} in {job.dtype}: {known}") from None
     return report.TensorReport(
-        file=tensor.file, tensor=tensor.name, role="logits", stored_dtype=tensor.dtype, dtype=job.dtype,
-        shape=tensor.shape, rows=rows.count, classes=rows.classes, targets=_targets(job),
-        health=_health(tally, every_row),
+        file=tensor.file, tensor=tensor.name, role="logits", operation="cross-entropy",
+        stored_dtype=tensor.dtype, dtype=job.dtype, shape=tensor.shape, rows=rows.count, classes=rows.classes,
+        targets=_targets(job), health=_health(tally, every_row),
         implementations={name: _implementation(job, tally, name, every_row) for name in IMPLEMENTATIONS},
         truth=_truth(job, tally) if every_row else None,
         findings=findings, affected_rows=tally.affected,

@@ -124,12 +124,12 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
         _check_shape(tensor, run.options)
         seen = recognise(pairing, run.options)
         if seen.softmax:
-            for dtype in run.dtypes(tensor):
-                job = _job(tensor, dtype, seen, weights, _codes(run))
-                table = run.table(tensor, dtype)
+            for cast in run.casts(tensor):
+                job = _job(cast.of(tensor), cast.judged, seen, weights, _codes(run))
+                table = run.table(tensor, cast.dtype)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
-                yield replace(found, notes=(*seen.notes, *found.notes))
+                yield cast.told(replace(found, notes=(*seen.notes, *found.notes)), tensor)
         elif run.compares:
             raise _nothing_to_compare(tensor.label, *seen.notes)
         else:

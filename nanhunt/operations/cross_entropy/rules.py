@@ -96,6 +96,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.nan_logits,
         fixes=fixes.TEMPTING_FUSED,
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH002", "inf-logits", _E,
@@ -106,6 +107,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.inf_logits,
         fixes=fixes.TEMPTING_FUSED,
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH003", "fully-masked-row", _E,
@@ -116,6 +118,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.fully_masked_row,
         fixes=(fixes.DROP, *fixes.MASK, *fixes.TEMPTING_FUSED),
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH004", "cast-overflow", _E,
@@ -126,6 +129,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.cast_overflow,
         fixes=(*fixes.UNCAST, fixes.TEMPTING_FUSED[0]),
         input_at_fault=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH005", "target-out-of-range", _E,
@@ -137,6 +141,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.target_out_of_range,
         fixes=(fixes.VALIDATE,),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH006", "masked-target", _E,
@@ -149,6 +154,7 @@ RULES: tuple[_Rule, ...] = (
         input_at_fault=True,
         sound=_largest_is_finite,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH007", "all-targets-ignored", _E,
@@ -159,6 +165,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.all_targets_ignored,
         fixes=(fixes.GUARD, fixes.GUARD_WEIGHTS),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH008", "ignored-row-poisons-gradient", _E,
@@ -171,6 +178,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SELECT, *fixes.TEMPTING_FUSED),
         input_at_fault=True,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH009", "bad-loss-options", _E,
@@ -185,6 +193,7 @@ RULES: tuple[_Rule, ...] = (
             fixes.GUARD_WEIGHTS, fixes.IGNORE_MASKED, fixes.MASK_OTHERS, fixes.MASK[1], fixes.TEMPTING_FUSED[0],
         ),
         sound=_largest_is_finite,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH010", "half-reduction-overflow", _E,
@@ -196,6 +205,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.half_reduction_overflow,
         fixes=(*fixes.FLOAT32, fixes.NONE_THEN_FLOAT),
         mended=_has_gradient,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH011", "loss-overflow", _E,
@@ -206,6 +216,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.loss_overflow,
         fixes=fixes.WIDER,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH101", "exp-overflow", _W,
@@ -215,6 +226,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.exp_inf,
         arithmetic=arithmetic.exp_overflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH102", "sum-overflow", _W,
@@ -224,6 +236,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_inf,
         arithmetic=arithmetic.sum_overflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH103", "sum-underflow", _W,
@@ -233,6 +246,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_zero,
         arithmetic=arithmetic.sum_underflow,
         fixes=_INSTEAD_OF_NAIVE,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH104", "subnormal-sum", _N,
@@ -242,6 +256,7 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.sum_subnormal,
         arithmetic=arithmetic.subnormal_sum,
         fixes=fixes.CALL,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH201", "probability-underflow", _W,
@@ -253,6 +268,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.probability_underflow,
         fixes=(*fixes.CALL_LOG, *fixes.CROWDED, *fixes.TEMPTING),
         targetless=_N,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH202", "collapsed-loss", _N,
@@ -264,6 +280,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SOFTPLUS, *fixes.WIDER),
         mended=_trains,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH203", "absorbed-log-sum", _N,
@@ -274,6 +291,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.absorbed_log_sum,
         fixes=(*fixes.CALL, fixes.SUBTRACT, *fixes.WIDER),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH301", "reciprocal-overflow", _W,
@@ -285,6 +303,7 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.reciprocal_overflow,
         fixes=(*fixes.CALL, *fixes.WIDER, *fixes.TEMPTING),
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH302", "vanishing-gradient", _N,
@@ -296,6 +315,7 @@ RULES: tuple[_Rule, ...] = (
         fixes=(fixes.SCALE, *fixes.UNCAST, *fixes.WIDER),
         mended=_reaches_others,
         needs_targets=True,
+        operation="cross-entropy",
     ),
     _Rule(
         "NH401", "low-headroom", _N,
@@ -305,5 +325,6 @@ RULES: tuple[_Rule, ...] = (
         holds=lambda facts: facts.low_headroom,
         arithmetic=arithmetic.low_headroom,
         fixes=(*fixes.CALL, *fixes.WIDER),
+        operation="cross-entropy",
     ),
 )  # fmt: skip

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from nanhunt.dtypes.bits import layout
-from nanhunt.dtypes.formats import FORMATS, FloatFormat
+from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rule import Rule
-from nanhunt.operations.values import health, legal, training
+from nanhunt.operations.scaling import Cast, Scaled, casts
+from nanhunt.operations.values import health, legal, scaled, training
 from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE, VALUE_OVERFLOW
 from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
 
@@ -62,8 +63,9 @@ def check_values(
             except (NanhuntError, OSError, MemoryError) as error:  # what stands beside it may not be readable
                 yield tensor, error
                 continue
-            reports = zip(names, found, strict=True)
-            yield tensor, [_report(tensor, *each, faults, codes, asked) for each in reports]
+            ways = [casts(tensor, name, options.scaling, both=False)[-1] for name in names]
+            reports = zip(ways, found, strict=True)
+            yield tensor, [_report(tensor, *each, faults, codes, asked, options.max_rows) for each in reports]
 
 
 _KEPT_WIDE = (
@@ -73,25 +75,28 @@ _KEPT_WIDE = (
 
 def _report(
     tensor: Tensor,
-    dtype: str,
+    cast: Cast,
     found: health.Measured,
     faults: list[Finding],
     codes: frozenset[str],
     asked: bool,
+    most: int,
 ) -> TensorReport:
-    counts, casting = found.counts, found.casting
+    counts, dtype = found.counts, cast.dtype
+    casting = found.casting if cast.scaling == "none" else scaled.casting(Scaled(tensor, cast), most)
     excuse = legal.excuse(tensor, counts) if counts.nan + counts.posinf + counts.neginf else ""
     findings = [*_nonfinite(tensor, counts, found.first_nonfinite, excuse), *faults]
     kept_wide = not asked and dtype != tensor.dtype and legal.is_moment(tensor)
     if not kept_wide and not legal.lowest_mask(tensor, counts, casting):
-        findings += _lossy(tensor, dtype, counts, casting)
+        findings += _lossy(tensor, cast, counts, casting)
     findings = sorted((each for each in findings if each.code in codes), key=lambda each: each.code)
     return TensorReport(
         file=tensor.file, tensor=tensor.name, role="values", operation="values", stored_dtype=tensor.dtype, dtype=dtype,
         shape=tensor.shape, rows=0, classes=0, targets=None, health=as_health(counts), implementations={},
         truth=None, findings=tuple(findings), affected_rows=sum(finding.count for finding in findings),
+        scaling=cast.scaling,
         notes=tuple(
-            filter(None, (tensor.note, excuse, *_notes(tensor, dtype, casting), _KEPT_WIDE * kept_wide))
+            filter(None, (tensor.note, excuse, *_notes(tensor, cast, found.casting, casting), _KEPT_WIDE * kept_wide))
         ),
     )  # fmt: skip
 
@@ -200,16 +205,17 @@ def _nonfinite(tensor: Tensor, counts: health.Counts, bad: tuple[int, ...], excu
         yield Finding(rule.code, rule.name, rule.severity, total, bad, message + _place(tensor, bad))
 
 
-def _lossy(tensor: Tensor, dtype: str, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
+def _lossy(tensor: Tensor, cast: Cast, counts: health.Counts, casting: health.Casting) -> Iterator[Finding]:
     """What a cast would destroy: an overflow always counts, a few values that become 0 hardly ever."""
-    target, total = FORMATS[dtype], math.prod(tensor.shape)
+    dtype, target, total = cast.dtype, FORMATS[cast.dtype], math.prod(tensor.shape)
     if casting.zero:
-        slight = not carries_weight(casting.zero, counts, total, target)
+        limit, said = _flushed_below(cast, counts)
+        slight = not carries_weight(casting.zero, counts, total, limit)
         yield Finding(
             CAST_LOSS.code, CAST_LOSS.name, CAST_LOSS.minor if slight and CAST_LOSS.minor else CAST_LOSS.severity,
             casting.zero, casting.first_zero,
             f"{_share(casting.zero, total, 'becomes', 'become')} 0 in {dtype} "
-            f"(below {target.smallest_subnormal / 2:.3g}){_place(tensor, casting.first_zero)}",
+            f"(below {said}){_place(tensor, casting.first_zero)}",
             () if slight else _mended(CAST_LOSS, tensor, dtype, casting.first_zero),
         )  # fmt: skip
     if casting.overflow:
@@ -230,13 +236,22 @@ FLUSHED_NORM = 1e-3
 """... or where their norm may be this part of the tensor's, twice the rounding error of float16."""
 
 
-def carries_weight(flushed: int, counts: health.Counts, total: int, target: FloatFormat) -> bool:
+def _flushed_below(cast: Cast, counts: health.Counts) -> tuple[float, str]:
+    """The magnitude that no flushed value exceeds, and how a message says where the cast leaves 0."""
+    if cast.scaling == "none":
+        limit = FORMATS[cast.dtype].smallest_subnormal / 2
+        return limit, f"{limit:.3g}"
+    part = scaled.relative_limit(cast.dtype)
+    return part * max(abs(counts.min), abs(counts.max)), f"{part:.3g} of the largest of its {cast.scaling}"
+
+
+def carries_weight(flushed: int, counts: health.Counts, total: int, limit: float) -> bool:
     """Whether values that flush to 0 matter, by number or by norm.
 
-    Each is at most half the smallest subnormal, and the tensor's norm is at least its largest value: a bound that
+    Each is at most ``limit``, and the tensor's norm is at least its largest value: a bound that
     costs no further pass, and that never calls weighty values slight.
     """
-    norm = math.sqrt(flushed) * target.smallest_subnormal / 2
+    norm = math.sqrt(flushed) * limit
     largest = max(abs(counts.min), abs(counts.max))
     return flushed > FLUSHED_SHARE * (total - counts.zero) or norm > FLUSHED_NORM * largest
 
@@ -284,10 +299,14 @@ def position(tensor: Tensor, flat: int) -> str:
     return f"[{', '.join(str(int(index)) for index in indices)}]"
 
 
-def _notes(tensor: Tensor, dtype: str, casting: health.Casting) -> tuple[str, ...]:
-    if dtype == tensor.dtype:
+def _notes(tensor: Tensor, cast: Cast, plain: health.Casting, casting: health.Casting) -> tuple[str, ...]:
+    if cast.dtype == tensor.dtype:
         return ()
-    return (
-        f"cast to {dtype}: {casting.overflow:,} overflow, {casting.zero:,} become 0, "
-        f"{casting.subnormal:,} become subnormal",
-    )
+    if cast.scaling == "none":
+        return (f"cast to {cast.dtype}: {_told(plain)}",)
+    note = Scaled(tensor, cast).how
+    return (f"cast to {cast.dtype}, {note}: {_told(casting)}; unscaled: {_told(plain)}",)
+
+
+def _told(casting: health.Casting) -> str:
+    return f"{casting.overflow:,} overflow, {casting.zero:,} become 0, {casting.subnormal:,} become subnormal"

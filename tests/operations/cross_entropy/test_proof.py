@@ -24,6 +24,7 @@ from nanhunt.results.report import RemedyResult, Severity
 INF = math.inf
 ODD = Rule[Any, Any, Any](
     "NH998", "row-of-sevens", Severity.WARNING, "Every logit is 7.", "Somebody wrote sevens.", "Write eights.",
+    operation="cross-entropy",
     holds=lambda facts: ~facts.nan_logit & ~facts.low_headroom,
     arithmetic=lambda row: f"all {len(row.x)} logits are {float(row.x[0]):g}",
     fixes=(

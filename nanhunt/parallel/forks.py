@@ -18,34 +18,46 @@ from dataclasses import dataclass
 from typing import IO, Any, NoReturn, TypeVar
 
 from nanhunt.errors import NanhuntError
+from nanhunt.parallel.serial import Serial
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_processes(work: Callable[[Item], Result], items: Iterator[Item], count: int) -> Iterator[Result]:
-    """``work`` of every item, in their order: process number i % ``count`` does item i, the first one is this one.
+class Forks(Serial):
+    """Processes forked for one ``map`` each, this one among them.
 
-    Raises NanhuntError when a process was ended from outside.
+    Every one of them makes all the items, which must come out the same; ``fn`` must not change anything.
     """
-    children: list[_Child] = []
-    alive: tuple[int, int] | None = None
-    try:
+
+    def __init__(self, workers: int) -> None:
+        """``workers``: how many processes, this one included."""
+        self._workers = workers
+
+    def in_order(self, work: Callable[[Any], Result], items: Iterator[Any]) -> Iterator[Result]:
+        """Process number i % workers does item i, the first one is this one.
+
+        Raises NanhuntError when a process was ended from outside.
+        """
+        count = self._workers
+        children: list[_Child] = []
+        alive: tuple[int, int] | None = None
         try:
-            with _interrupts_held():  # else one could come between a fork and its name in the list
-                alive = os.pipe()
-                for number in range(1, count):
-                    children.append(_fork(work, items, number, count, alive))
-        except OSError:  # no more processes are allowed: this one does everything
+            try:
+                with _interrupts_held():  # else one could come between a fork and its name in the list
+                    alive = os.pipe()
+                    for number in range(1, count):
+                        children.append(_fork(work, items, number, count, alive))
+            except OSError:  # no more processes are allowed: this one does everything
+                _end(children)
+                count = 1
+            for index, item in enumerate(items):
+                number = index % count
+                yield children[number - 1].result() if number else work(item)
+        finally:
             _end(children)
-            count = 1
-        for index, item in enumerate(items):
-            number = index % count
-            yield children[number - 1].result() if number else work(item)
-    finally:
-        _end(children)
-        for end in alive or ():
-            os.close(end)
+            for end in alive or ():
+                os.close(end)
 
 
 @contextlib.contextmanager
