@@ -147,6 +147,7 @@ def _fix_lines(incident: Incident) -> list[str]:
 def _patch_lines(patch: Patch, step: int) -> list[str]:
     proof = patch.proof
     sound = f"loss {proof.loss:.6g}, {proof.finite_gradients:,} of {proof.gradients:,} gradients finite"
+    sound = sound if proof.gradients else "the output is finite"
     lines = [f"  fix: {patch.title}", f"    proven by repeating step {step}: {sound}, {_others(proof)}"]
     lines += [f"    changes the objective: {patch.bends}"] if patch.bends else []
     lines += [f"    no edit is offered: {patch.why_no_diff}; in your words:"] if not patch.diff else []

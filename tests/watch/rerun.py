@@ -42,6 +42,7 @@ def steps(script: Path) -> list[Step]:
     found: list[Step] = []
     _forget(script.parent)
     sys.path.insert(0, str(script.parent))
+    torch.manual_seed(0)
     try:
         with _looked_at(found):
             runpy.run_path(str(script), run_name="__main__")

@@ -40,10 +40,10 @@ def bounded_exponent(spot: Spot) -> Iterator[Proposal]:
         rewrite = bounded(spot, maker, slot, f"{{x}}.clamp(-{bound:g}, {bound:g})")
         if rewrite is None:
             return
-        beyond = f"{int((value.abs() > bound).sum()):,} of {value.numel():,} values"
-        many = f"{beyond} are bounded there, in every use of them, with no gradient through it"
+        many = "{} values are bounded there, in every use of them, with no gradient through it"
+        bent = int((value.abs() > bound).sum()), value.numel()
         title = f"bound the exponent at -{bound:g} and {bound:g} where it is made, so that its other uses have the same"
-        yield Proposal(title, (rewrite,), many)
+        yield Proposal(title, (rewrite,), many, bent)
 
 
 def exp_bounds(dtype: torch.dtype) -> Iterator[float]:

@@ -175,5 +175,6 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
         if rewrite is None:
             return
         beyond = (given.abs() if difference else given) > bound
-        many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded there, with no gradient through it"
-        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)
+        many = "{} values are bounded there, with no gradient through it"
+        bent = int(beyond.sum()), given.numel()
+        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many, bent)

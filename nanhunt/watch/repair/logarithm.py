@@ -83,8 +83,13 @@ class _Log:
         p, eps = self.base.given, _eps(self.base.entry)
         if self.base is self.log or p is None or eps is None:
             return ""
-        many = f"{int((p < 100 * eps).sum()):,} of {p.numel():,}"
-        return f"log p itself is taken, not that of p and {eps:g}: {many} p are small enough to tell"
+        return f"log p itself is taken, not that of p and {eps:g}: {{}} p are small enough to tell"
+
+    @property
+    def bent(self) -> tuple[int, int]:
+        """How many are."""
+        p, eps = self.base.given, _eps(self.base.entry)
+        return (int((p < 100 * eps).sum()), p.numel()) if p is not None and eps is not None else (0, 0)
 
 
 def _below_eps(log: Spot) -> Spot:
@@ -107,7 +112,7 @@ def _moved(parts: _Log, title: str, template: str, logits: Operand | None) -> It
     early, late = soft.whole(template, logits=logits), log.whole(template, logits=logits)
     away = log.whole("{p}", p=parts.base.operand(0, "input"))
     both = (
-        Proposal(title, (early, away), bends)
+        Proposal(title, (early, away), bends, parts.bent)
         if early is not None and away is not None and parts.alone
         else None
     )
@@ -116,7 +121,7 @@ def _moved(parts: _Log, title: str, template: str, logits: Operand | None) -> It
     if both is not None and nested:
         yield both
     elif late is not None and _same_function(late):
-        yield Proposal(title, (late,), bends)
+        yield Proposal(title, (late,), bends, parts.bent)
     elif both is not None:
         yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..incident import Patch, Proof, Tried
 from ..names import Names
@@ -56,11 +56,14 @@ class Failing:
     def exact(self) -> Repetition | None:
         """The step repeated from its inputs in float64; None where its calls do not take them."""
         if not self.wide:
-            try:
-                self.wide.append(repeat(self.tape, self._wide_roots(), backward=True, wide=True))
-            except CannotRepeat:
-                self.wide.append(None)
+            self.wide.append(self._widened(backward=True) or self._widened(backward=False))
         return self.wide[0]
+
+    def _widened(self, *, backward: bool) -> Repetition | None:
+        try:
+            return repeat(self.tape, self._wide_roots(), backward=backward, wide=True)
+        except CannotRepeat:
+            return None
 
     def _wide_roots(self) -> Roots:
         return [(slot, seed.double() if seed is not None else None) for slot, seed in self.roots]
@@ -69,13 +72,18 @@ class Failing:
         """The step as it was, and who is to blame. Raises CannotRepeat."""
         if self.look is not None:
             return self.look, self.guilty
-        trial = attempt(self.tape, self.roots, None, ())
+        look = repeat(self.tape, self.roots, backward=False)
+        trial = attempt(self.tape, self.roots, None if differentiable(look, self.roots) else look, ())
         return trial.look, trial.guilty
 
     def differentiated(self, look: Repetition) -> Repetition:
         """The step as it was with its gradients, a loss of NaN or not. Raises CannotRepeat."""
         done = any(copy.grad is not None for copy in look.inputs.values())
-        return look if done else repeat(self.tape, self.roots, backward=True)
+        return (
+            look
+            if done or not differentiable(look, self.roots)
+            else repeat(self.tape, self.roots, backward=True)
+        )
 
 
 def mend(step: Failing) -> Mending:
@@ -83,7 +91,7 @@ def mend(step: Failing) -> Mending:
     try:
         step = step.opened()
         look, guilty = step.repeated()
-        if not guilty or not differentiable(look, step.roots):
+        if not guilty:
             return Mending()
         before = step.differentiated(look)
     except CannotRepeat:
@@ -92,7 +100,8 @@ def mend(step: Failing) -> Mending:
     if found.patch is None or not found.patch.diff:
         looser = _search(step, look, guilty, before, strict=False)
         found = looser if looser.patch is not None and (looser.patch.diff or not found.patch) else found
-    found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
+    if differentiable(look, step.roots):
+        found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
     return found
 
 
@@ -221,19 +230,21 @@ def _same_place(one: Entry, other: Entry) -> bool:
 def _in_all_runs(proposal: Proposal, others: Sequence[Spot]) -> Proposal | None:
     """The proposal with what it rewrites wherever this expression ran; None where it does not fit one of them."""
     rewrites, ends = list(proposal.rewrites), list(proposal.ends)
+    some, every = proposal.bent
     for spot in others:
         same = next((one for one in proposals_for(spot) if one.title == proposal.title), None)
         if same is None:
             return None
         rewrites[:0] = same.rewrites
         ends += same.ends
-    return Proposal(proposal.title, tuple(rewrites), proposal.bends, tuple(ends))
+        some, every = some + same.bent[0], every + same.bent[1]
+    return replace(proposal, rewrites=tuple(rewrites), bent=(some, every), until=tuple(ends))
 
 
 def _patch(chosen: Sequence[Proposal], proof: Proof) -> Patch:
     rewrites = [rewrite for one in chosen for rewrite in one.rewrites]
     title = "; ".join(dict.fromkeys(one.title for one in chosen))
-    bends = "; ".join(dict.fromkeys(one.bends for one in chosen if one.bends))
+    bends = "; ".join(dict.fromkeys(one.objective for one in chosen if one.bends))
     try:
         return Patch(title, proof, diff(rewrites), bends=bends)
     except CannotEdit as reason:

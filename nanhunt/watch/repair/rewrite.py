@@ -113,9 +113,17 @@ class Proposal:
     rewrites: tuple[Rewrite, ...]
     """The last one makes what the repaired piece of the formula makes."""
     bends: str = ""
-    """How the objective differs from the user's; "" where it is the same in exact arithmetic."""
+    """How the objective differs from the user's, with {} for how many; "" where it is the same in exact arithmetic."""
+    bent: tuple[int, int] = (0, 0)
+    """How many values the objective differs for, and of how many (0: of all rows), over all runs of the expression."""
     until: tuple[int, ...] = ()
     """Orders of the calls that make what they made before, in all runs; where not given, that of the last rewrite."""
+
+    @property
+    def objective(self) -> str:
+        """How it differs, with the count."""
+        some, every = self.bent
+        return self.bends.replace("{}", f"{some:,} of {every:,}" if every else f"{some:,}")
 
     @property
     def ends(self) -> tuple[int, ...]:
