@@ -65,6 +65,7 @@ def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pyt
             "softmax_over_lines",
             "softmax_lambda",
             "coupling_flow",
+            "softmax_custom_function",
         ),
     ],
 )
@@ -229,3 +230,18 @@ def test_any_kind_of_file_is_patched(
     script.write_bytes(start + end.join(line.encode() for line in lines))  # no line end at the last
     mended(script, monkeypatch)
     assert b"\treturn torch.logsumexp(z, dim=1).sum()" + end in script.read_bytes()
+
+
+def test_inference_is_mended_without_a_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(shutil.copy(HERE / "faults" / "inference_every_op.py", tmp_path))
+    monkeypatch.chdir(tmp_path)
+    [incident], _ = hunt(script, tmp_path / "capture")
+    assert incident.patch is not None
+    assert "+        return torch.softmax(logits, dim=-1)" in incident.patch.diff
+    assert "the output is finite, nothing else changed (22 values compared)" in incident_text(incident)
+
+
+def test_what_a_repair_bends_is_counted_over_all_runs(tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "corpus" / "coupling_flow.py", tmp_path)
+    assert incident.patch is not None
+    assert incident.patch.bends.startswith("2 of 128 values are bounded there")  # 16 rows of 2 in 4 layers

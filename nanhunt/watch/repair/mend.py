@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..incident import Patch, Proof, Tried
@@ -12,11 +13,12 @@ from ..second_look import CannotRepeat, Repetition, repeat
 from ..step_graph import StepGraph
 from ..story import Story
 from ..tape import Entry, Tape
+from .comparison import compare
 from .edit import CannotEdit, diff, snippet
-from .proof import Roots, Trial, attempt, differentiable
+from .proof import Roots, Trial, attempt, differentiable, proof_of
 from .proposals import proposals_for
-from .regions import opened
-from .rewrite import Proposal
+from .regions import Opened, opened
+from .rewrite import Proposal, Rewrite, by_order
 from .spot import Spot
 from .tempting import tempting
 
@@ -50,8 +52,8 @@ class Failing:
 
     def opened(self) -> Failing:
         """The same with the calls inside of compiled regions on the tape. Raises CannotRepeat."""
-        tape = opened(self.tape, [slot for slot, _ in self.roots])
-        return self if tape is None else Failing(tape, self.roots, self.names, self.losses, None, ())
+        found = opened(self.tape, [slot for slot, _ in self.roots])
+        return self if found is None else Failing(found.tape, self.roots, self.names, self.losses, None, ())
 
     def exact(self) -> Repetition | None:
         """The step repeated from its inputs in float64; None where its calls do not take them."""
@@ -100,9 +102,40 @@ def mend(step: Failing) -> Mending:
     if found.patch is None or not found.patch.diff:
         looser = _search(step, look, guilty, before, strict=False)
         found = looser if looser.patch is not None and (looser.patch.diff or not found.patch) else found
+    found.patch = found.patch or _inside_functions(step, before)
     if differentiable(look, step.roots):
         found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
     return found
+
+
+def _inside_functions(step: Failing, before: Repetition) -> Patch | None:
+    """A repair of one call in the forward of a custom Function, proven with the Function's own backward."""
+    with contextlib.suppress(CannotRepeat):
+        found = opened(step.tape, [slot for slot, _ in step.roots], functions=True)
+        if found is None:
+            return None
+        inner = Failing(found.tape, step.roots, step.names, step.losses, None, ())
+        for proposal in _proposals(inner, *inner.repeated()):
+            rewrites = by_order((proposal,))
+            proof = (
+                _run_inside(step, before, found, rewrites) if rewrites.keys() <= found.inner.keys() else None
+            )
+            if proof is not None and proof.sound and _unchanged(proof, (proposal,)):
+                # The gradient is what the Function's own backward makes of the bound value.
+                bends = proposal.bends.removesuffix(", with no gradient through it")
+                return _patch((replace(proposal, bends=bends),), proof)
+    return None
+
+
+def _run_inside(
+    step: Failing, before: Repetition, found: Opened, rewrites: Mapping[int, list[Rewrite]]
+) -> Proof | None:
+    instead = found.instead(step.tape, rewrites)
+    try:
+        look = repeat(step.tape, step.roots, backward=differentiable(before, step.roots), instead=instead)
+    except CannotRepeat:
+        return None
+    return proof_of(look, step.roots, compare(before, look, (), step.exact))
 
 
 def _runs(step: Failing, look: Repetition, guilty: Sequence[Observation]) -> list[Entry]:
