@@ -19,7 +19,10 @@ from nanhunt.results.report import ExitCode
 
 
 def compare(given: Given, a: str, b: str) -> None:
-    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different) or 2 (not whole)."""
+    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different) or 2 (not whole).
+
+    Raises NanhuntError where both are standard input, and as ``Comparison.paths`` does.
+    """
     options, output = given.part(DiffOptions), given.part(WriteOptions)
     check_files(output, [a, b])
     if a == b == "-":

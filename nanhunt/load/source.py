@@ -84,7 +84,7 @@ class Source:
 
     @cached_property
     def head(self) -> bytes:
-        """The first ``HEAD`` bytes, or fewer."""
+        """The first ``HEAD`` bytes, or fewer. Raises NanhuntError where it cannot be read."""
         with self.open() as stream:
             try:
                 return stream.read(HEAD)
@@ -148,7 +148,7 @@ class Folder:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """What lies in it, hidden files too."""
+        """What lies in it, hidden files too. Raises NanhuntError where it may not be looked into."""
         try:
             return frozenset(each.name for each in Path(self.file).iterdir())
         except OSError as error:

@@ -72,6 +72,7 @@ def read_header(stream: IO[bytes], size: int, name: str, stored_dtype: str | Non
     """Parse and check the header of a .npy of ``size`` bytes at the start of ``stream``.
 
     ``name`` is how messages call it. The claimed shape is compared with ``size`` before anything is mapped.
+    Raises NanhuntError for a header that is none, and for a file that is shorter than it says.
     """
     text, offset = _header_text(stream, size, name)
     descr, fortran, shape = _fields(text, name)

@@ -132,7 +132,7 @@ class _Machine:
             handlers[code](self)
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """The next bytes. Raises BadPickle where there are fewer."""
         end = self.position + count
         if not self.position <= end <= len(self.content):
             raise BadPickle("it is cut off")
@@ -147,7 +147,7 @@ class _Machine:
         return value
 
     def line(self) -> bytes:
-        """Up to the next line end, which is dropped."""
+        """Up to the next line end, which is dropped. Raises BadPickle where there is none."""
         end = self.content.find(b"\n", self.position)
         if end < 0:
             raise BadPickle("it is cut off")
@@ -156,7 +156,7 @@ class _Machine:
         return taken
 
     def since_mark(self) -> list[Any]:
-        """What was pushed since the last mark, which is taken away."""
+        """What was pushed since the last mark, which is taken away. Raises BadPickle where no mark is left."""
         stack = self.stack
         for index in range(len(stack) - 1, -1, -1):
             if stack[index] is _MARK:

@@ -110,7 +110,7 @@ def _open(source: Source, reading: Reading) -> Container:
 
 
 def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
-    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage."""
+    """(dtype, key, bytes a value, (first value, values) of a view or None) of a storage. Raises Damaged."""
     match external.identity:
         case ("storage", Global(_, kind), str(key), _, int(), *rest):
             view = rest[0] if rest else None
@@ -171,7 +171,7 @@ def _damaged(source: Source, why: str) -> NanhuntError:
 
 
 def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
-    """What an unpickled checkpoint holds, under dotted names."""
+    """What an unpickled checkpoint holds, under dotted names. Raises NanhuntError for a damaged one."""
     try:
         content = load().object
         found = objects.contents(content)
@@ -197,7 +197,14 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
     unread = {".".join(path): what for path, what in found.unread}
-    return Container(source.file, tensors, form, refused, numbers, unread)
+    return Container(source.file, tensors, form, refused, numbers, unread, told=_told(content))
+
+
+def _told(content: object) -> dict[str, str]:
+    """The texts that ``nanhunt run`` writes beside the tensors of a capture."""
+    said = content.get("nanhunt") if isinstance(content, dict) else None
+    items = said.items() if isinstance(said, dict) else ()
+    return {key: value for key, value in items if isinstance(key, str) and isinstance(value, str)}
 
 
 def _unused(name: str, *taken: Mapping[str, object]) -> str:
