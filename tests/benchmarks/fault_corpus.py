@@ -70,7 +70,9 @@ def judge(script: Path) -> Outcome:
         rerun.apply(incident.patch.diff, copy.parent)
         after = rerun.steps(copy)
         left = [fault for step in after for fault in step.faults]
-        kept = incident.patch.proof.changed > 0 or not rerun.changed(before, after)[1]
+        kept = (
+            bool(incident.patch.bends or incident.patch.proof.changed) or not rerun.changed(before, after)[1]
+        )
         return Outcome(title(script), True, named, code, True, not left, kept, text + "\n".join(left))
 
 

@@ -1,6 +1,6 @@
 """A VAE whose log variance has grown: exp(logvar) overflows, and no softmax is near."""
 
-# says: bound the argument of exp
+# says: bound the exponent at -20 and 20 where it is made
 # never: cross_entropy
 # never: softmax
 # never: look closer
