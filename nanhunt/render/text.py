@@ -32,6 +32,10 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
     _runs(page, report, verbosity)
+    if series.is_answer(report) and verbosity <= 0:
+        _unread(page, report.errors, verbosity)
+        page.line(("The findings of the steps that were read: -v", "dim"))
+        return page.text()
     if len(sick) > IN_FULL and verbosity <= 0:
         _overview(page, report)
     else:
