@@ -13,7 +13,9 @@ from functools import cached_property
 from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, natural_key
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
-PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2}
+COUNTER = "counter"
+"""Phase of an optimizer's step counters, which are no tensors that anybody counts."""
+PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2, COUNTER: 2}
 """In their order; a checkpoint holds weights and optimizer state of one moment."""
 _LEVELS = (Severity.ERROR, Severity.WARNING)
 _BEFORE_LAYERS = ("embed", "wte", "wpe", "tok_")
@@ -205,7 +207,7 @@ class _Parts:
         self._epochs = self._epochs and "step" not in at
         rank = rank_of(at)
         key = (step, phase, rank, at.get("layer"), stored, dtype)
-        self._counts[key] = self._counts.get(key, 0) + tensors
+        self._counts[key] = self._counts.get(key, 0) + (tensors if phase != COUNTER else 0)
         self._places.setdefault(_number(step), set()).add(str(at.get("path", "")))
         self._ranks.update(filter(None, [rank]))
         self._layers.update({at.get("layer")} - {None})

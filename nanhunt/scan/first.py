@@ -20,7 +20,7 @@ from nanhunt.scan.options import Options
 
 Judge = Callable[[Found], Report]
 """All files of one step, and what lies beside them."""
-_STAYS = {"model", "optimizer"}
+_STAYS = {"model", "optimizer", "counter"}
 """Phases of what stays NaN."""
 
 

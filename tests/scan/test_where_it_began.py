@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("run")
 
 
-BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 3, optimizer 1 of 6 tensors)"
+BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 3, optimizer 1 of 3 tensors)"
 
 
 def test_before_any_list_in_text(run: Path) -> None:
