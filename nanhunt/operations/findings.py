@@ -6,22 +6,24 @@ import functools
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanhunt.dtypes.formats import compute_format
+from nanhunt.operations.bounds import Groups, has_bound, proven, ranges
 from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
 from nanhunt.operations.exact import Exact
-from nanhunt.operations.judge import Columns, ranges, tally
 from nanhunt.operations.operation import BEHAVIOUR_FIELDS, Facts, Unit
 from nanhunt.operations.problem import Problem, read_block
-from nanhunt.operations.prove import prove
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
+
+if TYPE_CHECKING:
+    from nanhunt.operations.judge import Columns
 
 
 def judged(
@@ -33,22 +35,42 @@ def judged(
     table: RowTable | None = None,
 ) -> TensorReport:
     """Judges the problem block by block; ``advance`` is told bytes done, ``table`` filled in with an entry a unit."""
+    found, left = Tally(), list(ranges(problem))
+    looks = not compares and table is None and has_bound(problem)
+    if looks:
+        found, left = proven(problem, executor, advance)
+    if left:
+        found += _run(problem, left, executor, advance, counts=not looks, table=table)
+    return report(problem, found, compares=compares)
+
+
+def _run(
+    problem: Problem,
+    blocks: list[Groups],
+    executor: Executor,
+    advance: Callable[[int], None],
+    *,
+    counts: bool,
+    table: RowTable | None,
+) -> Tally:
+    """Runs every form on those blocks."""
     found, size = Tally(), problem.main.nbytes // max(1, problem.plan.group_count)
-    blocks = list(ranges(problem))
+    work = functools.partial(_tally, problem, counts, table is not None)
     with one_torch_thread():
-        work = functools.partial(_tally, problem, compares, table is not None)
         for (first, last), (part, columns) in zip(blocks, executor.map(work, blocks), strict=True):
             found += part
             if table is not None:
                 table.fill(first * problem.plan.units_of_group, problem.plan.unit_count, columns)
             advance((last - first) * size)
-    return report(problem, found, compares=compares)
+    return found
 
 
-def _tally(problem: Problem, compares: bool, columns: bool, groups: tuple[int, int]) -> tuple[Tally, Columns]:
+def _tally(problem: Problem, counts: bool, columns: bool, groups: Groups) -> tuple[Tally, Columns]:
+    from nanhunt.operations.judge import tally  # brings torch, which a healthy file does without
+
     # One thread: how torch splits a sum over threads decides its last bits.
     with defaults_of_libraries(), one_torch_thread():
-        return tally(problem, *groups, compares=compares, columns=columns)
+        return tally(problem, *groups, counts=counts, columns=columns)
 
 
 def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
@@ -95,6 +117,8 @@ def _reduced(problem: Problem, total: Exact) -> float | None:
 
 
 def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Finding:
+    from nanhunt.operations.prove import prove
+
     numbers = found.rows[rule.code]
     unit = unit_of(problem, numbers[0])
     said = rule.arithmetic(unit) if rule.arithmetic else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from nanhunt.dtypes.convert import to_torch, torch_dtype
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.judge import Bools, Ran, behaviour, observe, run_truth
+from nanhunt.operations.judge import Bools, Ran, behaviour, error_of, run_truth, scale_of
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
 from nanhunt.operations.problem import Problem, groups_of, picked_of, read_block
 from nanhunt.operations.rule import Rule
@@ -37,6 +38,16 @@ class Sample:
     """Numbers of the failing units in the part."""
     share: float
     """What the part's own mean must be multiplied by to be its share of the whole mean."""
+
+    @cached_property
+    def block(self) -> Block:
+        """All of the part, read once for all fixes."""
+        return read_block(self.problem, 0, self.problem.plan.group_count)
+
+    @cached_property
+    def truth(self) -> Ran:
+        """Its truth."""
+        return run_truth(self.problem.operation, self.block, self.problem.upstream)
 
 
 def prove(
@@ -142,13 +153,12 @@ def _part(problem: Problem, tensors: Mapping[str, Tensor], failing: npt.NDArray[
 
 def _sound(sample: Sample, rule: Rule[Facts, Unit, Any]) -> Bools:
     """Units of the part whose input is not at fault; all of them for a rule that is about the input."""
-    problem = sample.problem
-    block = read_block(problem, 0, problem.plan.group_count)
+    block, operation = sample.block, sample.problem.operation
     sound = np.ones(block.count, bool)
     if rule.input_at_fault or not block.count:
         return sound
-    facts = observe(problem, block).facts
-    for other in problem.operation.rules:
+    facts = Facts({}, operation.facts(block))  # such rules look at the input alone
+    for other in operation.rules:
         if other.input_at_fault and other.holds is not None:
             sound &= ~other.holds(facts)
     return sound
@@ -169,21 +179,20 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     problem = sample.problem
     code = fix.render(problem.operation.slots(problem))
-    block = read_block(problem, 0, problem.plan.group_count)
-    given = block.stored if fix.stored else block.cast
+    given = sample.block.stored if fix.stored else sample.block.cast
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
     ran = fixes.run(code, tensors, leaves, sample.share)
-    bad, outcome, error = _judged(sample, block, ran, fix)
+    bad, outcome, error = _judged(sample, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     if fix.changes and outcome.endswith("finite but wrong"):
-        outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, block, ran)
+        outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, ran)
     return RemedyResult(
         fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
     )
 
 
-def _in_numbers(sample: Sample, block: Block, ran: fixes.Ran) -> str:
+def _in_numbers(sample: Sample, ran: fixes.Ran) -> str:
     """What another objective makes of the failing units: ": loss 2.4e+08, largest gradient 0, the truth 1.3e+43"."""
     problem = sample.problem
     if ran.result is None:
@@ -191,7 +200,7 @@ def _in_numbers(sample: Sample, block: Block, ran: fixes.Ran) -> str:
     largest = max((float(each.abs().max()) for each in ran.gradients.values() if each.numel()), default=0.0)
     if ran.result.dim():
         return f": largest gradient {largest:.3g}"
-    true = _true_loss(problem, run_truth(problem.operation, block, problem.upstream))
+    true = _true_loss(problem, sample.truth)
     return f": loss {float(ran.result):.3g}, largest gradient {largest:.3g}, the true loss {float(true):.3g}"
 
 
@@ -205,14 +214,13 @@ def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
     return narrowed.to(dtype)
 
 
-def _judged(sample: Sample, block: Block, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
+def _judged(sample: Sample, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
     """(bool (units,): still bad, what is still wrong, error of a loss where it and the truth are finite)."""
-    everything = np.ones(block.count, bool)
+    everything = np.ones(sample.block.count, bool)
     if ran.result is None:
         return everything, f"raises {ran.error}", None
-    problem = sample.problem
-    truth = run_truth(problem.operation, block, problem.upstream)
-    found = _observed(problem, block, ran, truth)
+    problem, truth = sample.problem, sample.truth
+    found = _observed(problem, sample.block, ran, truth)
     if ran.result.dim() == 0:
         wrong, error = _wrong_loss(problem, truth, ran.result)
         if fix.redefines:
@@ -259,4 +267,6 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
     value = truth.value.to(operation.main(block.cast).dtype)  # a reduced loss says nothing of single units
     if ran.result is not None and ran.result.dim():
         value = ran.result.reshape(value.shape)
-    return behaviour(operation, block, Ran(value, cut), truth, problem.upstream)
+    seen = Ran(value, lambda: cut)
+    scale = scale_of(operation, block, truth)
+    return behaviour(operation, block, seen, truth, problem.upstream, scale, error_of(seen, truth))

@@ -77,7 +77,7 @@ def tally_rules(
     for position, (code, held) in reversed(list(enumerate(holds))):
         if held.any():
             counts[code] = int(np.count_nonzero(held))
-            first[code] = tuple(int(n) for n in numbers[held][:REMEDY_ROWS])
+            first[code] = tuple(numbers[np.flatnonzero(held)[:REMEDY_ROWS]].tolist())
             cause[held] = position
     hit = cause >= 0
     times = np.bincount(bin_of(numbers[hit], rows) * len(holds) + cause[hit])

@@ -54,6 +54,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found: FirstBad | None = None
         self.backward = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and to see to that PyTorch would import its compiler, for seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -374,7 +377,13 @@ def test_masked_entropy_is_told_with_every_fix_that_only_hides_it(judged):
 
 
 SCREENED = (
-    ("bce", {}, {"logits": (-5.0, 5.0, 4.99, 0.0, -1e-30, 5.01), "targets": (0.0, 1.0)}, 0),
+    ("bce", {}, {"logits": (-27.0, 5.3, 4.99, 0.0, -1e-30, 15.0, 15.1), "targets": (0.0, 1.0)}, 0),
+    (
+        "ppo",
+        {},
+        {"log_probs": (0.0, -1.0, 5.0), "old_log_probs": (-14.0, 18.0), "advantages": (1.0, -1e6, 0.0)},
+        0,
+    ),
     ("entropy", {}, {"logits": (-6.0, 6.0, 0.0, 5.9999, 6.5)}, 7),
     ("norm", {}, {"hidden_states": (1e-3, 0.0, -1e6, 1.0, 1e-20, 2e6)}, 3),
     ("norm", {"norm": "l2"}, {"hidden_states": (1e-3, 0.0, -1e6, 1.0, 1e-20, 2e6)}, 3),
@@ -391,3 +400,52 @@ def test_what_a_bound_proves_healthy_has_no_finding(judged, op, options, numbers
     given = operation.options(**options)
     if operation.screen({name: each.numpy() for name, each in stored.items()}, given):
         assert not judged(operation, given, **stored).findings
+
+
+EDGES: tuple[tuple[str, dict[str, Any], dict[str, tuple[float, ...]]], ...] = (
+    ("bce", {}, {"logits": (-27.0, -20.0, -5.3, -1e-30, 0.0, 1.0, 5.0, 5.3, 9.0, 15.0), "targets": (0.0, 1.0)}),
+    ("ppo", {}, {
+        "log_probs": (0.0, -1.0, -19.0, -0.1), "old_log_probs": (0.0, -0.2, -19.0, -1.1823215),
+        "advantages": (0.0, 1.0, -1.0, 1e6, -1e6, 1e-30), "mask": (0.0, 1.0),
+    }),
+    ("ppo", {"beta": 1.0}, {
+        "log_probs": (0.0, -4.0, -2.0), "old_log_probs": (0.0, -4.0, -0.2), "ref_log_probs": (0.0, -4.0, -2.0, -1e-4),
+        "advantages": (0.0, 1.0, -1.0, 1e6),
+    }),
+)  # fmt: skip
+"""Numbers up to where the bounds end."""
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(("op", "options", "numbers"), EDGES)
+def test_no_finding_lies_within_a_bound(judged, op, options, numbers, dtype):
+    operation, given = OPERATIONS[op], OPERATIONS[op].options(**options)
+    grid = torch.tensor(list(itertools.product(*numbers.values())), dtype=dtype)
+    within = torch.tensor([is_proven(operation, dict(zip(numbers, row, strict=True)), given) for row in grid])
+    assert int(within.sum()) > len(grid) // 4
+    proven = dict(zip(numbers, grid[within].T.contiguous(), strict=True))
+    assert is_proven(operation, proven, given)
+    assert not judged(operation, given, **proven).findings
+
+
+def is_proven(operation, tensors: Tensors, options) -> bool:
+    return operation.screen({name: each.reshape(-1).numpy() for name, each in tensors.items()}, options)
+
+
+def test_what_bounds_prove_healthy_needs_no_torch(tmp_path):
+    rng = np.random.default_rng(0)
+    dumps = {
+        "bce": {"logits": rng.standard_normal((50, 4)), "targets": rng.integers(0, 2, (50, 4)) * 1.0},
+        "entropy": {"logits": rng.standard_normal((50, 4))},
+        "norm": {"hidden_states": rng.standard_normal((50, 4)) + 2},
+        "ppo": {name: -rng.random((5, 40)) for name in ("log_probs", "old_log_probs", "advantages")},
+    }
+    for op, tensors in dumps.items():
+        np.savez(tmp_path / f"{op}.npz", **{name: each.astype(np.float32) for name, each in tensors.items()})
+    code = (
+        "import sys, nanhunt\n"
+        "for op in sys.argv[2:]:\n"
+        "    assert nanhunt.check(f'{sys.argv[1]}/{op}.npz', op=op).ok, op\n"
+        "    assert 'torch' not in sys.modules, op\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), *dumps], check=True)

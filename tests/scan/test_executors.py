@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.operations import findings, judge
+from nanhunt.operations import bounds, findings, judge
 from nanhunt.operations.bce.operation import BCE
 from nanhunt.operations.cross_entropy import units
 from nanhunt.operations.cross_entropy.job import Job
@@ -64,7 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Logits of both layouts, soft targets and weights in files, several units of work each."""
     monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
     monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
-    monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(bounds, "BLOCK_VALUES", 1 << 10)
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((600, 7)).astype(np.float32)
     logits[::50] *= 100
@@ -153,7 +153,7 @@ def test_tallies_add_up_to_the_same_bit_for_bit_in_any_order(folder: Path) -> No
         "targets": nanhunt.load.memory.tensor_of((inside["logits"] > 0) * np.float32(1), "targets"),
     }
     problem = problem_of(BCE, tensors, "float16", Options(), frozenset(rule.code for rule in BCE.rules))
-    parts = [judge.tally(problem, *each)[0] for each in judge.ranges(problem)]
+    parts = [judge.tally(problem, *each)[0] for each in bounds.ranges(problem)]
     assert len(parts) > 5
     whole = repr(findings.report(problem, sum(parts, start=Tally()), compares=True))
     for seed in range(5):

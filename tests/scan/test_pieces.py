@@ -12,7 +12,7 @@ import pytest
 from nanhunt.load.container import Container
 from nanhunt.load.shards import Shard
 from nanhunt.load.tensor import Tensor
-from nanhunt.operations import judge, registry
+from nanhunt.operations import bounds, registry
 from nanhunt.operations.cross_entropy import units
 from nanhunt.scan.options import Options
 from nanhunt.scan.survey import Survey
@@ -60,7 +60,7 @@ def test_pieces_are_judged_as_the_whole_and_never_joined(
 ) -> None:
     monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
     monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
-    monkeypatch.setattr(judge, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(bounds, "BLOCK_VALUES", 1 << 10)
     rows, images = whole("logits", TROUBLED), whole("logits", IMAGES)
     soft = whole("targets", RNG.dirichlet(np.ones(7), 600).astype(np.float32))
     yes = whole("targets", (TROUBLED > 0).astype(np.float32))

@@ -38,15 +38,21 @@ def facts(block: Block) -> dict[str, Bools]:
 
 
 def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
-    """Whether every |x| is at most 5 and every target 0 or 1, and the loss a plain one.
+    """Whether every x lies in -27..15, at most 5.3 where the target is 0, every target is 0 or 1, the loss a plain one.
 
-    1 - sigmoid(x) is then at least e^-5.01, off by less than 1.5 u of 1, so log(1 - s) is off by 1.5 u e^5.01 = 225 u,
-    which is less than 64 u max(1, loss) = 320 u at |x| = 5 and stays so below: the loss of the wrong label is |x|.
+    With the target 0 the loss is log(1 - s), above x. 1 - s is at least e^-5.31 and off by 1.5 u, so the loss is off by
+    less than 1.5 u e^5.31 = 304 u, less than 64 u x = 339 u at x = 5.3 and so below. With the target 1 it is log s, of
+    an s that has all its digits for x < 0, and is above 1/2 and off by 1.5 u else. s is below 1 until x = 16.6, and
+    s (1 - s) above the 1e-12 by which F.binary_cross_entropy divides until x = -27.6, so no gradient is lost.
     """
+    import numpy as np
+
     if "logits" not in stored or options.gamma or options.pos_weight != 1.0:
         return False
     x, y = stored["logits"], stored["targets"]
-    return bool(x.size and x.min() >= -5 and x.max() <= 5 and ((y == 0) | (y == 1)).all())
+    if not x.size or not (x.min() >= -27 and x.max() <= 15 and ((y == 0) | (y == 1)).all()):
+        return False
+    return bool(x.max() <= 5.3 or np.where(y == 0, x, 0).max() <= 5.3)
 
 
 def _logit(unit: Unit) -> str:

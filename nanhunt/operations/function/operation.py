@@ -154,9 +154,10 @@ def judged(
     code: Code, other: Code | None, tensors: Mapping[str, Tensor], dtype: str, codes: frozenset[str], run: Run
 ) -> TensorReport:
     """The report on the function run on these tensors in that dtype."""
+    from nanhunt.operations.bounds import ranges
     from nanhunt.operations.caller import defaults_of_libraries
     from nanhunt.operations.findings import report
-    from nanhunt.operations.judge import ranges, tally
+    from nanhunt.operations.judge import tally
     from nanhunt.operations.problem import problem_of
     from nanhunt.operations.tally import Tally
 

@@ -23,13 +23,22 @@ def slots(problem: Any) -> Mapping[str, str]:
         "masked": f"torch.where({mask}, {_NEW} - {_OLD}, 0.0)" if mask else f"{_NEW} - {_OLD}",
         "mean": _mean(mask) if options.level == "sequence" else "",
         "advantages": "advantages{cast}" + ("[..., None]" if per_sequence else ""),
-        "bound": f"{math.log1p(options.clip_high):.6g}",
+        "bound": _exponent(math.log1p(options.clip_high)),
+        "rest": f"d.clamp(max={_exponent(math.log(options.clip_dual))})" if options.clip_dual else "d",
+        "dual": f"losses = torch.where(A < 0, torch.min(losses, -{options.clip_dual!r} * A), losses)\n"
+        if options.clip_dual
+        else "",
         "low": f"{1 - options.clip_low:.6g}",
         "high": f"{1 + options.clip_high:.6g}",
         "penalty": _penalty(problem, mask),
         "poisoned_penalty": _penalty(problem, ""),
         "loss": _loss(options, mask, dimensions),
     }
+
+
+def _exponent(limit: float) -> str:
+    """In six decimals, never below: exp of it is clipped."""
+    return repr(math.ceil(limit * 1e6) / 1e6)
 
 
 def _mask(problem: Any) -> str:
@@ -72,6 +81,8 @@ def _loss(options: PpoOptions, mask: str, dimensions: int) -> str:
     if dimensions > 1 and averages:
         per_token = f"{kept}.sum(-1) / {_number(mask)}-1).clamp(min=1)" if mask else "losses.mean(-1)"
         return f"loss = ({per_token}).{end}"
+    if dimensions > 1 and options.aggregation == "seq-mean-token-sum-norm":
+        return f"loss = ({kept}.sum(-1) / losses.shape[-1]).{end}"
     if dimensions > 1 and options.aggregation == "seq-mean-token-sum":
         return f"loss = {kept}.sum(-1).{end}"
     if options.reduction == "sum" or not mask:
@@ -79,12 +90,12 @@ def _loss(options: PpoOptions, mask: str, dimensions: int) -> str:
     return f"loss = {kept}.sum() / {_number(mask)}).clamp(min=1)"
 
 
-_SURROGATE = "losses = -torch.min(ratio * A, ratio.clamp({low}, {high}) * A)\n"
+_SURROGATE = "losses = -torch.min(ratio * A, ratio.clamp({low}, {high}) * A)\n{dual}"
 _END = _SURROGATE + "{penalty}{loss}"
 _POISONED = "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp()\n" + _SURROGATE + "{poisoned_penalty}{loss}"
 _BOUND = (
     "d = {masked}\n{mean}A = {advantages}\n"
-    "ratio = torch.where(A >= 0, d.clamp(max={bound}), d).exp()  # what is clipped anyway, before exp\n"
+    "ratio = torch.where(A >= 0, d.clamp(max={bound}), {rest}).exp()  # what is clipped anyway, before exp\n"
     + _END
 )
 

@@ -2,9 +2,11 @@
 
 With the log-ratio d = log_probs - old_log_probs and r = exp(d), a token loses -min(r A, clip(r, 1 - low, 1 + high) A)
 (Schulman et al. 2017, arXiv:1707.06347, eq. 7), plus beta times an estimate of the KL divergence from the reference
-policy (k1, k2, k3 of Schulman, "Approximating KL Divergence", 2020). A ratio of sequences is exp of the mean of d over
-the tokens that count (GSPO, arXiv:2507.18071, eq. 7). Log-probabilities and mask are (groups, T), advantages
-(groups, T) or (groups, 1); one sequence is a group, or one token where there is no axis of tokens.
+policy (k1, k2, k3 of Schulman, "Approximating KL Divergence", 2020). A dual clip c bounds the loss of A < 0 by -c A
+(Ye et al. 2020, arXiv:1912.09729, eq. 5). A ratio of sequences is exp of the mean of d over the tokens that count
+(GSPO, arXiv:2507.18071, eq. 7). The mean of sums over T is that of Dr. GRPO (arXiv:2503.20783). Log-probabilities and
+mask are (groups, T), advantages (groups, T) or (groups, 1); one sequence is a group, or one token where there is no
+axis of tokens.
 """
 
 from __future__ import annotations
@@ -54,11 +56,14 @@ def penalty(k: torch.Tensor, options: PpoOptions) -> torch.Tensor:
 
 
 def clipped(ratio: torch.Tensor, t: Tensors, options: PpoOptions) -> torch.Tensor:
-    """-min(r A, clip(r) A), r (groups, T) or (groups, 1)."""
+    """-min(r A, clip(r) A), r (groups, T) or (groups, 1); with a dual clip c no more than -c A where A < 0."""
     import torch
 
     a = t["advantages"]
-    return -torch.min(ratio * a, ratio.clamp(1 - options.clip_low, 1 + options.clip_high) * a)
+    losses = -torch.min(ratio * a, ratio.clamp(1 - options.clip_low, 1 + options.clip_high) * a)
+    if not options.clip_dual:
+        return losses
+    return torch.where(a < 0, torch.min(losses, -options.clip_dual * a), losses)
 
 
 def per_level(d: torch.Tensor, t: Tensors, options: PpoOptions) -> torch.Tensor:
@@ -77,6 +82,8 @@ def aggregated(losses: torch.Tensor, t: Tensors, options: PpoOptions) -> torch.T
         return weighted.sum(-1) / mask.sum(-1).clamp(min=1)
     if options.aggregation == "seq-mean-token-mean" and losses.dim() > 1:
         return weighted / mask.sum(-1, keepdim=True).clamp(min=1)
+    if options.aggregation == "seq-mean-token-sum-norm" and losses.dim() > 1:
+        return weighted / losses.shape[-1]
     return weighted
 
 
@@ -133,7 +140,8 @@ def _exact(t: Tensors, options: PpoOptions, largest: float) -> torch.Tensor:
     count = kept(t, options)
     advantages = t["advantages"].expand(count.shape).where(count, 0.0)
     d = per_level(log_ratio(t).where(count, 0.0), t, options).clamp(max=largest)
-    bounded = torch.where(advantages >= 0, d.clamp(max=math.log1p(options.clip_high)), d)
+    most = math.log(options.clip_dual) if options.clip_dual else math.inf
+    bounded = torch.where(advantages >= 0, d.clamp(max=math.log1p(options.clip_high)), d.clamp(max=most))
     losses, k = clipped(bounded.exp(), {**t, "advantages": advantages}, options), reference_ratio(t)
     k = None if k is None else k.where(count, 0.0).clamp(max=largest)
     return aggregated(_with_penalty(losses, k, options), t, options)

@@ -47,6 +47,7 @@ PPO = Operation(
     facts=plan.facts,
     rules=RULES,
     slots=slots,
+    screen=plan.screen,
     shapes={"log_probs": (4, 128), "old_log_probs": (4, 128), "advantages": (4, 128), "mask": (4, 128)},
     reduces=True,
     count=plan.count,

@@ -16,13 +16,19 @@ class PpoOptions(BetaOptions, MaskOptions, LossOptions):
         0.2, help="The ratio is clipped below at 1 minus this.", at_least=0.0, at_most=1.0
     )
     clip_high: float = option(0.2, help="The ratio is clipped above at 1 plus this.", at_least=0.0)
+    clip_dual: float = option(
+        0.0, help="Where the advantage is negative the ratio counts up to this, above 1 (dual clip); 0: without end.",
+        at_least=0.0,
+    )  # fmt: skip
     level: str = option(
-        "token", help="A ratio for each token, or one for a sequence (GSPO).", choices=("token", "sequence")
+        "token",
+        help="A ratio for each token, or one for a sequence (GSPO), over whose tokens the loss is a mean.",
+        choices=("token", "sequence"),
     )
     aggregation: str = option(
         "token-mean",
         help="How the losses of tokens become one.",
-        choices=("token-mean", "seq-mean-token-mean", "seq-mean-token-sum"),
+        choices=("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"),
     )
     kl: str = option(
         "k3",

@@ -12,6 +12,7 @@ from nanhunt.operations.ppo import forms
 from nanhunt.operations.ppo.options import PpoOptions
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from nanhunt.operations.operation import Bools, Tensors
@@ -24,9 +25,14 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
     """A token is a unit, or a sequence at the level of sequences.
 
     Log-probabilities (..., T), mask alike, advantages (..., T) or (...): (B, T) and (B,) in most dumps. Raises
-    NanhuntError for shapes that do not fit, and for a level of sequences without an axis of tokens.
+    NanhuntError for shapes that do not fit, a level of sequences without an axis of tokens, and a dual clip up to 1.
     """
     whole = shapes["log_probs"]
+    if 0 < options.clip_dual <= 1:
+        raise NanhuntError(
+            f"--clip-dual {options.clip_dual:g} would clip ratios that have not grown.",
+            "Give a number above 1 (3 is usual), or leave it out.",
+        )
     for name, shape in shapes.items():
         if shape != whole and not (name == "advantages" and shape == whole[:-1] and len(whole) > 1):
             raise _unfit(shapes)
@@ -132,3 +138,28 @@ def _explodes(t: Tensors, options: PpoOptions) -> torch.Tensor:
     if k is not None and options.kl != "none":
         bad = bad | ~forms.penalty(k, options).isfinite()
     return bad
+
+
+def screen(stored: Mapping[str, npt.NDArray[Any]], options: PpoOptions) -> bool:
+    """Whether every log-ratio lies within +-19, or +-4 beside a ref - new within +-2 and a beta of at most 1.
+
+    Tokens only, advantages up to 1e6 in size. The ratio is then a normal number and off by 12 u of itself (4 u), and
+    the clamps at +-20 change nothing. exp(k) - k - 1 is off by less than 25 u, of a number below 5.4, which is less
+    than 64 u of the sum of both, and of 1.
+    """
+    import numpy as np
+
+    if options.level != "token":
+        return False
+    new, limit = stored["log_probs"], 19.0
+    if "ref_log_probs" in stored and options.kl != "none":
+        if options.beta > 1 or not _within(stored["ref_log_probs"] - new, 2.0):
+            return False
+        limit = 4.0
+    advantages = stored["advantages"]
+    return _within(new - stored["old_log_probs"], limit) and bool(np.abs(advantages).max(initial=0.0) <= 1e6)
+
+
+def _within(values: npt.NDArray[Any], limit: float) -> bool:
+    """Of NaN nothing is true."""
+    return bool(values.size and values.min() >= -limit and values.max() <= limit)
