@@ -87,8 +87,8 @@ class Curve:
 
     @property
     def changes(self) -> bool:
-        """Whether its largest magnitude or its zeros differ between any two steps."""
-        return len({(point.largest, point.zeros) for point in self.points}) > 1
+        """Whether its largest magnitude or its zeros differ between any two steps before it is bad."""
+        return len({(point.largest, point.zeros) for point in self.healthy}) > 1
 
     @property
     def zeros_rise(self) -> float:
