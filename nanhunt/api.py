@@ -230,4 +230,17 @@ def _difference_html(found: Difference) -> str:
     return notebook.difference_html(found)
 
 
+def _report_text(report: Report) -> str:
+    from nanhunt.render import render
+
+    return render(report, "text")
+
+
+def _difference_text(found: Difference) -> str:
+    from nanhunt.render.difference import render_difference
+
+    return render_difference(found, "text")
+
+
 Report.as_html, Difference.as_html = _report_html, _difference_html
+Report.as_text, Difference.as_text = _report_text, _difference_text

@@ -214,6 +214,15 @@ def verdict(tensor: TensorReport) -> Verdict:
     return Verdict(severity, text + known, _cause(tensor))
 
 
+def brief(tensor: TensorReport) -> str:
+    """The verdict where many stand below each other: "1 of 8 rows in float16: nan-logits (NH001)"."""
+    severity = worst(tensor)
+    if severity is None:
+        return "healthy"
+    cast = f" in {tensor.judged_in}" if tensor.dtype != tensor.stored_dtype else ""
+    return f"{_share(tensor, severity)}{cast}: {_gravest(tensor)[0]}"
+
+
 def _operation_verdict(tensor: TensorReport, severity: Severity) -> str:
     broken, breaks_naive, silent = (
         _share(tensor, level) for level in (Severity.ERROR, Severity.WARNING, Severity.NOTE)
@@ -257,7 +266,14 @@ def _verb(tensor: TensorReport, severity: Severity, one: str, many: str) -> str:
 
 
 def _cause(tensor: TensorReport) -> str:
-    """The gravest rules: by severity, then the cause of most rows; notes only where nothing is graver."""
+    """The gravest rules; notes only where nothing is graver."""
+    order = _gravest(tensor)
+    named = " and ".join(order[:2])
+    return f"{named}, {len(order) - 2} more" if len(order) > 2 else named
+
+
+def _gravest(tensor: TensorReport) -> list[str]:
+    """Names of rules by severity, then by the rows they are the cause of; notes only where nothing is graver."""
     rows: dict[str, int] = {}
     for item in tensor.strip:
         for code, number in item.causes:
@@ -271,8 +287,7 @@ def _cause(tensor: TensorReport) -> str:
             found.code,
         ),
     )
-    named = " and ".join(f"{finding.name} ({finding.code})" for finding in order[:2])
-    return f"{named}, {len(order) - 2} more" if len(order) > 2 else named
+    return [f"{finding.name} ({finding.code})" for finding in order]
 
 
 def heading(finding: Finding, tensor: TensorReport) -> str:

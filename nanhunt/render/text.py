@@ -31,12 +31,15 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     groups = phrases.groups(report)
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
+    at_a_glance = len(sick) > IN_FULL and verbosity <= 0
+    if at_a_glance:
+        _headline(page, report)
     _runs(page, report, verbosity)
     if series.is_answer(report) and verbosity <= 0:
         _unread(page, report.errors, verbosity)
         page.line(("The findings of the steps that were read: -v", "dim"))
         return page.text()
-    if len(sick) > IN_FULL and verbosity <= 0:
+    if at_a_glance:
         _overview(page, report)
     else:
         _in_full(page, shown, verbosity)
@@ -83,14 +86,18 @@ def _in_full(page: Page, groups: Sequence[Sequence[TensorReport]], verbosity: in
             _group(page, group, verbosity, snippets)
 
 
-def _overview(page: Page, report: Report) -> None:
-    """Counts, the worst tensors, then every rule with its worst tensor and its fix."""
-    tensors = overview.worst_first(report)
-    severity = overview.worst_word(tensors)
+def _headline(page: Page, report: Report) -> None:
+    """The verdict on all of it."""
+    severity = overview.worst_word(overview.worst_first(report))
     style = STYLES[severity] if severity else HEALTHY
     word = severity.name if severity else "NOTHING NEW"
     page.line((word, f"{style} bold"), (f" {overview.headline(report)}", style))
     page.gap()
+
+
+def _overview(page: Page, report: Report) -> None:
+    """The worst tensors, then every rule with its worst tensor and its fix."""
+    tensors = overview.worst_first(report)
     _worst(page, tensors)
     rules = overview.by_rule(report)
     for rule in rules[:RULES]:
@@ -110,8 +117,13 @@ def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
     for tensor in tensors[: overview.WORST]:
         verdict = phrases.verdict(tensor)
         style = STYLES[verdict.severity] if verdict.severity else HEALTHY
-        page.line((verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold"), indent=2)
-        page.line((f"{tensor.judged_in}: {verdict.sentence}", ""), indent=4)
+        word, place = (verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold")
+        brief = phrases.brief(tensor)
+        if len(f"  {word[0]}{place[0]}  {brief}") <= page.width:
+            page.line(word, place, (f"  {brief}", ""), indent=2)
+        else:
+            page.line(word, place, indent=2)
+            page.line((brief, ""), indent=4)
     more = len(tensors) - overview.WORST
     if more > 0:
         page.line((f"and {phrases.count(more)} more", "dim"), indent=2)

@@ -177,8 +177,15 @@ class Difference:
     as_html: ClassVar[Callable[[Difference], str] | None] = None
     """How Jupyter shows it; set by the interface above, since results know no renderer."""
 
+    as_text: ClassVar[Callable[[Difference], str] | None] = None
+    """What ``str`` and ``print`` show of it; set as ``as_html`` is."""
+
     def _repr_html_(self) -> str | None:
         return None if Difference.as_html is None else Difference.as_html(self)
+
+    def __str__(self) -> str:
+        """The text report: what ``print`` shows, and what an experiment tracker should log."""
+        return repr(self) if Difference.as_text is None else Difference.as_text(self)
 
     def __repr__(self) -> str:
         """The verdict, and not a page of fields."""

@@ -368,8 +368,15 @@ class Report:
     as_html: ClassVar[Callable[[Report], str] | None] = None
     """How Jupyter shows it; set by the interface above, since results know no renderer."""
 
+    as_text: ClassVar[Callable[[Report], str] | None] = None
+    """What ``str`` and ``print`` show of it; set as ``as_html`` is."""
+
     def _repr_html_(self) -> str | None:
         return None if Report.as_html is None else Report.as_html(self)
+
+    def __str__(self) -> str:
+        """The text report: what ``print`` shows, and what an experiment tracker should log."""
+        return repr(self) if Report.as_text is None else Report.as_text(self)
 
     def __repr__(self) -> str:
         """The verdict, and not a page of fields."""

@@ -173,3 +173,9 @@ class Incident:
     """Path of the file written."""
     closer: str | None = None
     """The command that judges that file, where it says the same."""
+
+    def __str__(self) -> str:
+        """The report, as ``nanhunt run`` prints it: what an experiment tracker should log."""
+        from .message import incident_text  # which reads incidents
+
+        return incident_text(self)

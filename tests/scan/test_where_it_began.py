@@ -36,7 +36,8 @@ BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 
 
 def test_before_any_list_in_text(run: Path) -> None:
     text = printed(str(run))
-    assert text.startswith(f"run: 5 steps from 10 to 50, 3 layers; order: step, layer {BEGAN}")
+    assert text.startswith("ERROR ")
+    assert f"run: 5 steps from 10 to 50, 3 layers; order: step, layer {BEGAN}" in text
     assert "first bad: step 30, model.layers.1.mlp.weight: 1 NaN of 16 values, the first at [1, 2]" in text
     assert text.index(BEGAN) < text.index("The worst 5:") < text.index("All of it: -v")
 
