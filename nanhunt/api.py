@@ -20,7 +20,7 @@ from nanhunt.load.container import Container
 from nanhunt.load.memory import FILE, container_of, holds_names, tensor_of
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.caller import defaults_of_libraries
-from nanhunt.operations.choosing import asked, of_code
+from nanhunt.operations.choosing import asked, check_options, of_code
 from nanhunt.operations.operation import Described
 from nanhunt.options import again, declared, explained, make, one_of, option
 from nanhunt.parallel import Fastest
@@ -143,6 +143,9 @@ def _in_default_state(x: Any, keywords: Keywords, *, compares: bool) -> Report:
 
 def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     options = _options(keywords)
+    check_options(
+        [name for name, each in declared(Options).items() if getattr(options, name) != each.default], options
+    )
     survey = Survey(options, compares, executor=keywords.executor or Fastest(), operation=_own(keywords))
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):

@@ -131,14 +131,14 @@ def write_rows(path: str, tables: Tables) -> None:
 def _csv(stream: io.BufferedWriter, tables: Tables) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    names = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
+    names = list(dict.fromkeys(name for table in tables.values() for name in table.columns if name != "row"))
     writer.writerow(["tensor", "dtype", "row", *names])
     for (label, dtype), table in tables.items():
         columns = {name: column.tolist() for name, column in table.columns.items()}
-        rows = len(next(iter(columns.values()), []))
-        for row in range(rows):  # what another operation has is left empty
+        numbers = columns.pop("row", range(len(next(iter(columns.values()), []))))
+        for at, row in enumerate(numbers):  # what another operation has is left empty
             writer.writerow(
-                [label, dtype, row, *(columns[name][row] if name in columns else "" for name in names)]
+                [label, dtype, row, *(columns[name][at] if name in columns else "" for name in names)]
             )
     text.flush()
     text.detach()

@@ -53,6 +53,8 @@ class Tensor:
     """What a reader of the report must know of how the values were read."""
     owner: str = ""
     """The parameter whose state an optimizer keeps here, where the file tells which."""
+    eps: float | None = None
+    """What that optimizer adds to the denominator of its step, where the file tells it."""
     address: Address | None = field(default=None, repr=False, compare=False)
     """How another process opens it; None: the values themselves must get there."""
 

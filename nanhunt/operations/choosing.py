@@ -7,22 +7,24 @@ single name says too little (hidden_states is in every dump of a model), and log
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
+from nanhunt.load.options import ReadOptions
 from nanhunt.load.roles import by_spot, complete_sets
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import listed
 from nanhunt.operations import registry
 from nanhunt.operations.assignment import Assignment, parted, spoken_name
-from nanhunt.operations.cross_entropy.tensors import LOGITS
+from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.operation import Described, Operation
+from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.registry import OperationOptions
 from nanhunt.operations.run import Failed, Outcome, Run
-from nanhunt.options import one_of
+from nanhunt.options import declared, one_of
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,44 @@ def asked(options: OperationOptions) -> Described:
             "Say which operation is meant: --op NAME; `nanhunt op` lists them.",
         )
     return registry.find(having[0])
+
+
+def check_options(said: Iterable[str], options: OperationOptions) -> None:
+    """Raises NanhuntError for an option, by field name, that the operation asked for makes nothing of.
+
+    Where nothing says which operation is meant, names of tensors do, file by file, and any option may be for one.
+    """
+    if options.stable and not options.function:
+        raise NanhuntError(
+            "--stable is compared with --function, and there is none.", "Add --function FILE.py:NAME."
+        )
+    if options.function and options.op not in (None, "function"):
+        raise NanhuntError(
+            f"--function is judged as itself, and --op {options.op} asks for another operation.",
+            "Leave one of them out.",
+        )
+    name = "function" if options.function else options.op
+    if name is None:
+        return
+    operation = registry.find(name)
+    known = declared(OperationOptions)
+    for option in (known[each] for each in said if each in known and not _takes(operation, each)):
+        owners = [each.name for each in registry.OPERATIONS.values() if _takes(each, option.name)]
+        own = [known[each].flag for each in declared(operation.options) if each in known]
+        own = [flag for flag in own if flag not in {known[each].flag for each in declared(JudgeOptions)}]
+        raise NanhuntError(
+            f"{option.flag} means nothing to --op {name}: it is an option of {listed(owners)}.",
+            f"{name} takes {', '.join(own) or 'no options of its own'}; see nanhunt op {name}.",
+        )
+
+
+def _takes(operation: Described, option: str) -> bool:
+    """Whether an option, by field name, says something to that operation."""
+    if option in (LOGITS.name, TARGETS.name):
+        return option in {role.name for role in operation.roles}
+    if option in ("class_weights", "class_axis"):
+        return operation.name == registry.DEFAULT
+    return any(option in declared(each) for each in (operation.options, JudgeOptions, ReadOptions))
 
 
 def of_code(function: Callable[..., Any] | str, stable: Callable[..., Any] | str | None = None) -> Described:

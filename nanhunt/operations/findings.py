@@ -86,8 +86,13 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         findings=findings, affected_rows=found.affected, notes=_notes(problem),
         strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
-        unit_shape=(*plan.groups, *plan.units), fused_call=operation.fused_call,
+        unit_shape=(*plan.groups, *plan.units), fused_call=_fused_call(problem),
     )  # fmt: skip
+
+
+def _fused_call(problem: Problem) -> str:
+    call = problem.operation.fused_call
+    return call if isinstance(call, str) else call(problem)
 
 
 def _notes(problem: Problem) -> tuple[str, ...]:
@@ -123,7 +128,8 @@ def _finding(problem: Problem, rule: Rule[Facts, Unit, Any], found: Tally) -> Fi
     unit = unit_of(problem, numbers[0])
     said = rule.arithmetic(unit) if rule.arithmetic else ""
     return Finding(
-        rule.code, rule.name, rule.severity, found.counts[rule.code], numbers[: problem.max_rows],
+        rule.code, rule.name, rule.severity, found.counts[rule.code],
+        tuple(map(problem.number, numbers[: problem.max_rows])),
         f"{unit.name}: {said}", prove(problem, rule, numbers),
     )  # fmt: skip
 
@@ -146,5 +152,5 @@ def unit_name(problem: Problem, number: int) -> str:
     """Says "row 7", or "row (0, 7)" where units are numbered over several dimensions."""
     shape = (*problem.plan.groups, *problem.plan.units)
     if len(shape) < 2:
-        return f"{problem.operation.unit} {number}"
+        return f"{problem.operation.unit} {problem.number(number)}"
     return f"{problem.operation.unit} ({', '.join(str(int(at)) for at in np.unravel_index(number, shape))})"

@@ -88,11 +88,12 @@ def run(
     tensors: Mapping[str, torch.Tensor],
     leaves: Sequence[str],
     upstream: torch.Tensor | float = 1.0,
+    names: Mapping[str, Any] = NO_SLOTS,
 ) -> Ran:
     """Compiles and runs ``code`` as it stands on ``tensors`` by role, forward and backward to ``leaves``.
 
     ``upstream`` is what the result's gradient is: a number, or a tensor of the result's shape. Code that runs the
-    backward pass itself keeps the gradients it made.
+    backward pass itself keeps the gradients it made. ``names``: what it may call beside torch and F.
     """
     import torch
     import torch.nn.functional as F
@@ -101,18 +102,19 @@ def run(
     with torch.enable_grad(), warnings.catch_warnings():
         for name in leaves:
             given[name].requires_grad_()
-        scope: dict[str, Any] = {"torch": torch, "F": F, **given}
+        scope: dict[str, Any] = {"torch": torch, "F": F, **names, **given}
         try:
             warnings.simplefilter("ignore")  # torch.std of one value warns, and is shown to be NaN
             exec(compile(code, "<fix>", "exec"), scope)
-            result: torch.Tensor = scope["loss"] if "loss" in scope else scope["output"]
+            made_loss = scope.get("loss") is not names.get("loss")
+            result: torch.Tensor = scope["loss" if made_loss else "output"]
             if leaves and all(given[name].grad is None for name in leaves):
                 seed = torch.as_tensor(upstream, dtype=torch.float64).to(result.dtype).expand_as(result)
                 torch.autograd.backward((result * seed).sum())
         except (RuntimeError, ValueError, TypeError, IndexError, NameError, KeyError) as error:
             return Ran(error=f"{type(error).__name__}: {error}".splitlines()[0])
-    made = {name: given[name].grad for name in leaves}
+    found = {name: given[name].grad for name in leaves}
     gradients = {
-        name: torch.zeros_like(given[name]) if one is None else one.detach() for name, one in made.items()
+        name: torch.zeros_like(given[name]) if one is None else one.detach() for name, one in found.items()
     }
     return Ran(result.detach(), gradients)

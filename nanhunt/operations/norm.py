@@ -87,6 +87,10 @@ def in_single(t: Tensors, options: NormOptions) -> torch.Tensor:
     return naive(wide, options).to(t["hidden_states"].dtype)
 
 
+CALLS = {"rms": "F.rms_norm", "layer": "F.layer_norm", "l2": "F.normalize", "cosine": "F.cosine_similarity"}
+"""By --norm, what ``fused`` calls."""
+
+
 def fused(t: Tensors, options: NormOptions) -> torch.Tensor:
     """F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity."""
     import torch.nn.functional as F
@@ -278,7 +282,7 @@ NORM = Operation(
     name="norm",
     what="A row divided by its own size: RMS norm, layer norm, normalize (l2), cosine similarity.",
     unit="row",
-    fused_call="PyTorch's own norm",
+    fused_call=lambda problem: CALLS[problem.options.norm],
     roles=(
         Role(
             "hidden_states", r"(.*[_-])?hidden([_-]states?)?|(.*[_-])?(embeddings?|features?|activations?)", FLOATING,

@@ -204,8 +204,8 @@ class Operation(Described):
 
     unit: str
     """What is counted: "row", "value"."""
-    fused_call: str
-    """How users call the fused form: "F.cross_entropy"."""
+    fused_call: str | Callable[[Any], str]
+    """How users call the fused form: "F.cross_entropy"; of the Problem, where its options make that another call."""
     plan: Callable[[Mapping[str, tuple[int, ...]], Any], Plan]
     """(shapes by role, options) -> Plan. Raises NanhuntError for shapes that do not fit."""
     forms: Mapping[str, Form]
@@ -231,6 +231,8 @@ class Operation(Described):
     """(Problem) -> what a mean divides by, where that is not the number of units: tokens that a mask keeps."""
     assumes: Callable[[Any], str] | None = None
     """(Problem) -> what was taken for granted of the user's tensors, a sentence for the report; "" for nothing."""
+    names: Callable[[Any], Mapping[str, Any]] | None = None
+    """(Problem) -> what the code of its fixes calls beside torch and F, by name: functions of the user's."""
     isolate: Callable[[Tensors, Any, int], tuple[Tensors, Any]] | None = None
     """(tensors of one group, options, unit) -> the same with that unit alone; None: a group is a unit."""
 

@@ -44,6 +44,8 @@ class Problem:
     """Rules to look for."""
     plan: Plan
     max_rows: int = 10
+    numbers: tuple[int, ...] | None = None
+    """What the user calls each unit, where only some of theirs are judged."""
 
     @property
     def main(self) -> Tensor:
@@ -81,6 +83,10 @@ class Problem:
     def narrow(self) -> bool:
         """Whether it is computed in less than float32."""
         return compute_format(self.dtype).unit_roundoff > FORMATS["float32"].unit_roundoff
+
+    def number(self, unit: int) -> int:
+        """What the user calls that unit."""
+        return unit if self.numbers is None else self.numbers[unit]
 
     @property
     def main_role(self) -> str:

@@ -182,7 +182,8 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     given = sample.block.stored if fix.stored else sample.block.cast
     tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
-    ran = fixes.run(code, tensors, leaves, sample.share)
+    names = problem.operation.names(problem) if problem.operation.names else {}
+    ran = fixes.run(code, tensors, leaves, sample.share, names)
     bad, outcome, error = _judged(sample, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     if fix.changes and outcome.endswith("finite but wrong"):

@@ -102,3 +102,35 @@ def test_what_is_missing_or_unclear_is_said(saved, options, said):
     )  # fmt: skip
     (error,) = nanhunt.check(path, **options).errors
     assert said in error.message + " " + error.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"op": "bce", "causal": True}, "--causal means nothing to --op bce: it is an option of attention."),
+        ({"op": "attention", "gamma": 2.0}, "attention takes --mask-drops, --scale,"),
+        ({"op": "ppo", "logits": "log_probs"}, "--logits means nothing to --op ppo: it is an option of cross-entropy"),
+        ({"op": "entropy", "class_axis": 0}, "--class-axis means nothing to --op entropy"),
+        ({"op": "values", "temperature": 2.0}, "--temperature means nothing to --op values"),
+        ({"stable": "losses.py:right"}, "--stable is compared with --function, and there is none."),
+        ({"function": "losses.py:loss", "op": "ppo"}, "--op ppo asks for another operation"),
+        ({"function": "losses.py:loss", "eps": 1e-3}, "--eps means nothing to --op function"),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_operation_is_refused(saved, options, said):
+    with pytest.raises(nanhunt.NanhuntError) as error:
+        nanhunt.check(saved(POLICY), **options)
+    assert said in f"{error.value} {error.value.hint}"
+
+
+def test_an_option_of_a_configuration_file_is_for_the_operations_that_have_it(saved, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from nanhunt.cli.app import app
+
+    (tmp_path / "pyproject.toml").write_text("[tool.nanhunt]\ncausal = true\n")
+    monkeypatch.chdir(tmp_path)
+    path = str(saved({"logits": torch.zeros(2), "targets": torch.ones(2)}))
+    assert CliRunner().invoke(app, ["check", path, "--op", "bce"]).exit_code == 0
+    refused = CliRunner().invoke(app, ["check", path, "--op", "bce", "--scale", "0.0"])
+    assert isinstance(refused.exception, nanhunt.NanhuntError)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import nanhunt
 from nanhunt.load.memory import tensor_of
 from nanhunt.operations.judge import LOSS_BOUND
 from nanhunt.operations.problem import problem_of, read_block
@@ -449,3 +450,22 @@ def test_what_bounds_prove_healthy_needs_no_torch(tmp_path):
         "    assert 'torch' not in sys.modules, op\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path), *dumps], check=True)
+
+
+@pytest.mark.parametrize(
+    ("op", "options", "tensors", "call"),
+    [
+        ("bce", {}, {"logits": (3,), "targets": (3,)}, "F.binary_cross_entropy_with_logits"),
+        ("bce", {"gamma": 2.0}, {"logits": (3,), "targets": (3,)}, "F.logsigmoid for both logarithms"),
+        ("norm", {"norm": "layer"}, {"hidden_states": (3, 4)}, "F.layer_norm"),
+        ("norm", {"norm": "l2"}, {"hidden_states": (3, 4)}, "F.normalize"),
+        (
+            "attention", {"softcap": 5.0}, {"query": (1, 3, 4), "key": (1, 3, 4)},
+            "F.scaled_dot_product_attention with the capped scores as its mask",
+        ),
+    ],
+)  # fmt: skip
+def test_the_fused_call_is_that_of_the_options(op, options, tensors, call):
+    given = {name: torch.ones(shape) for name, shape in tensors.items()}
+    (tensor,) = nanhunt.check(given, op=op, **options).tensors
+    assert tensor.fused_call == call

@@ -32,6 +32,9 @@ def loss(logits, targets, temperature=1.0):
 def right(logits, targets, temperature=1.0):
     return F.cross_entropy(logits / temperature, targets)
 
+def shifted(logits, targets, temperature=1.0):
+    return F.cross_entropy(logits / temperature, targets) + 3
+
 def distance(x):
     squared = x.pow(2).sum(-1)
     return torch.where(squared > 0, squared.sqrt(), 0.0)
@@ -48,6 +51,16 @@ def fails(x):
 
 def nothing(x):
     x.sum()
+
+def detached(x):
+    return (x * 2).detach().sum()
+
+def through_data(x):
+    x.data.mul_(2)
+    return x.sum()
+
+def exits(x):
+    raise SystemExit("no")
 
 def whole(x):
     return (x @ x.mT).exp().sum(-1).log().mean()
@@ -119,7 +132,7 @@ def test_a_bad_gradient_has_a_line_too(code):
     report = nanhunt.check({"x": torch.tensor([[3.0, 4.0], [0.0, 0.0]])}, function=f"{code}:distance")
     (finding,) = report.findings
     assert (finding.code, finding.rows) == ("NH915", (1,))
-    assert "losses.py:21 `return torch.where(squared > 0, squared.sqrt(), 0.0)`" in finding.message
+    assert "losses.py:24 `return torch.where(squared > 0, squared.sqrt(), 0.0)`" in finding.message
     assert "backward pass" in finding.message
 
 
@@ -171,6 +184,47 @@ def test_functions_in_memory_and_a_batch_whose_sum_overflows():
     assert nanhunt.check(x.float(), function=total).ok
 
 
+def test_stable_that_survives_is_the_fix_and_was_run(code):
+    logits, targets = torch.tensor([[1.0, 2.0], [95.0, 0.0], [80.0, 0.0]]), torch.tensor([0, 1, 1])
+    batch = {"logits": logits, "targets": targets, "temperature": torch.tensor(2)}
+    options = {"function": f"{code}:loss", "dtype": "float16"}
+    (finding,) = nanhunt.check(batch, stable=f"{code}:right", **options).findings
+    by_title = {fix.title: fix for fix in finding.remedies}
+    stable = by_title["call the function given as --stable"]
+    assert (stable.works, stable.rows, stable.bad_rows_after) == (True, 2, 0)
+    assert stable.snippet == "loss = right(logits, targets, temperature=2)"
+    assert by_title["give the function float32"].works
+    finding, _ = nanhunt.check(batch, stable=f"{code}:shifted", **options).findings
+    assert [(fix.title, fix.works) for fix in finding.remedies][-1] == (
+        "call the function given as --stable",
+        False,
+    )
+
+
+def test_many_rows_one_by_one_are_those_that_matter():
+    calls = 0
+
+    def branching(x):
+        nonlocal calls
+        calls += 1
+        return x.log().sum() if x.max().item() > 0 else (-x).log().sum()
+
+    x = torch.rand(30_000, 2, generator=torch.Generator().manual_seed(2)) + 0.1
+    x[[7, 17_771, 29_999], 0] = 0.0
+    (tensor,) = nanhunt.check({"x": x}, function=branching).tensors
+    (finding,) = tensor.findings
+    assert finding.rows == (7, 17_771, 29_999)
+    assert finding.message.startswith("row 7: test_function.py:")
+    assert "1,000 of 30,000 rows" in tensor.notes[0]
+    assert (tensor.rows, tensor.shape) == (1000, (30_000, 2))
+    assert calls < 10_000
+
+
+def test_a_module_is_a_function_of_what_forward_takes():
+    (tensor,) = nanhunt.check({"input": torch.ones(3, 4)}, function=torch.nn.Softplus()).tensors
+    assert (tensor.rows, tensor.findings) == (3, ())
+
+
 def test_two_functions_that_differ_are_told():
     report = nanhunt.compare(
         {"x": torch.tensor([[0.5], [1e-9]])},
@@ -196,6 +250,9 @@ def test_masks_and_healthy_rows_are_no_finding(code):
         ("losses.py:in_place", "losses.py:in_place changes its input x in place"),
         ("losses.py:pair", "losses.py:pair returns 2 values (tuple)"),
         ("losses.py:nothing", "losses.py:nothing returns None"),
+        ("losses.py:detached", "losses.py:detached returns a tensor that no gradient reaches"),
+        ("losses.py:through_data", "losses.py:through_data changes its input x in place"),
+        ("losses.py:exits", "losses.py:exits raises SystemExit: no."),
         (
             "losses.py:fails",
             "losses.py:fails raises ValueError: x must be a probability. It was given x float64 (2, 2)",

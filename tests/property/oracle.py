@@ -21,10 +21,13 @@ LIMITS = {  # (largest x whose exp is finite, largest number, smallest normal)
     torch.float8_e5m2: (10.0, 57344.0, 2.0**-14),
 }
 ORDER = (
-    "NH001", "NH002", "NH003", "NH004", "NH005", "NH006", "NH007", "NH008", "NH009", "NH010", "NH011",
+    "NH001", "NH002", "NH003", "NH004", "NH005", "NH006", "NH007", "NH008", "NH009", "NH010", "NH011", "NH012",
     "NH101", "NH102", "NH103", "NH104", "NH201", "NH202", "NH203", "NH301", "NH302", "NH401",
+    "NH402",
 )  # fmt: skip
 NEED_TARGETS = {"NH005", "NH006", "NH007", "NH008", "NH011", "NH202", "NH203", "NH301", "NH302"}
+
+HAND_WRITTEN = {"NH101", "NH102", "NH103", "NH201", "NH203", "NH301", "NH401"}
 
 
 @dataclass
@@ -102,6 +105,10 @@ def observe(problem: Problem) -> Seen:
         _judge_loss(seen, x, labels, kept, y, weights, problem, fused_gradient, true)
     else:
         seen.rules = {code: rows for code, rows in seen.rules.items() if code not in NEED_TARGETS}
+    for code in (
+        HAND_WRITTEN & seen.rules.keys()
+    ):  # nothing that is made of a row of one number far from 0 mends it
+        seen.rules[code] = seen.rules[code] & ~seen.rules["NH012"]
     return seen
 
 
@@ -285,6 +292,9 @@ def _judge_input(
     size = torch.where(x == -math.inf, 0.0, x.double().abs()).amax(-1)
     near = ((top >= 0.9 * limit) & (top <= limit)) | ((size >= 0.9 * largest) & (size <= largest))
     rules["NH401"] = near
+    even = (base == base[:, :1]).all(-1) & base.isfinite().all(-1) & (base.shape[-1] > 1) & ~ignored
+    rules["NH012"] = even & (base.abs().amax(-1) >= 1000)
+    rules["NH402"] = even & ~rules["NH012"]
 
 
 def _judge_options(
@@ -331,6 +341,7 @@ def _judge_options(
     # float8_e4m3fn has no infinity: its cast makes finite numbers of them.
     lost = seen.rules["NH002"] | seen.rules["NH003"] | (seen.rules["NH006"] & given)
     seen.error = seen.error | (lost if problem.dtype == torch.float8_e4m3fn else False)
+    seen.error = seen.error | seen.rules["NH012"]
     seen.warning = seen.warning | seen.error
 
 

@@ -7,7 +7,7 @@ shapes bear them out, for every number: a wrong name is worse than none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nanhunt.load.readers.objects import spelled
@@ -38,6 +38,21 @@ def owners(content: object, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         names = _names(groups, shapes, models)
         found |= {name: names[number] for name, (number, _, _) in state.items() if number in names}
     return found
+
+
+def epsilons(content: object, tensors: Iterable[str]) -> dict[str, float]:
+    """The eps of its group by the name of each tensor of optimizer state; those whose group says none are left out.
+
+    ``content``: what was unpickled; ``tensors``: the dotted names of what was found in it.
+    """
+    known = {
+        ".".join((*path, "state", str(number), "")): float(group["eps"])
+        for path, groups in _optimizers(content)
+        for group in groups
+        if isinstance(group, Mapping) and isinstance(group.get("eps"), float)  # Adafactor has two
+        for number in group.get("params") or ()
+    }
+    return {name: known[prefix] for name in tensors if (prefix := name[: name.rfind(".") + 1]) in known}
 
 
 def _optimizers(content: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:

@@ -24,7 +24,7 @@ from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.numpy_pickle import numpy_array
-from nanhunt.load.readers.optimizer import owners
+from nanhunt.load.readers.optimizer import epsilons, owners
 from nanhunt.load.readers.pickled import External, Global, Instance
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
@@ -191,6 +191,8 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
         raise NanhuntError(message, hint) from None
     for name, owner in owners(content, tensors).items():
         tensors[name] = replace(tensors[name], owner=owner)
+    for name, eps in epsilons(content, tensors).items():
+        tensors[name] = replace(tensors[name], eps=eps)
     numbers = plain_numbers(source, found.numbers)
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows

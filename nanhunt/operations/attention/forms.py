@@ -133,6 +133,12 @@ def additive(t: Tensors) -> list[str]:
     return [*found, "attn_mask"] if "attn_mask" in t and t["attn_mask"].is_floating_point() else found
 
 
+def fused_call(problem: Any) -> str:
+    """Scores that are capped by hand go in as its mask: it has no softcap of its own."""
+    call = "F.scaled_dot_product_attention"
+    return f"{call} with the capped scores as its mask" if problem.options.softcap else call
+
+
 def fused(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     """F.scaled_dot_product_attention(q, k, v, mask); scores alone, or capped, are its mask beside q and k of 0."""
     import torch.nn.functional as F

@@ -14,7 +14,7 @@ ATTENTION = Operation(
     name="attention",
     what="Scaled dot-product attention: softmax(q k^T / sqrt(d) + mask) v, query by query.",
     unit="row",
-    fused_call="F.scaled_dot_product_attention",
+    fused_call=forms.fused_call,
     roles=(
         Role(
             "query", r"(.*[_-])?(q|query|queries)([_-]states?)?", FLOATING,

@@ -104,6 +104,12 @@ def modulated(t: Tensors, options: BceOptions) -> torch.Tensor:
     return _with_logits(x, y, options) * _modulation(x, y, options)
 
 
+def fused_call(problem: Any) -> str:
+    """PyTorch has no focal loss: its logarithms by F.logsigmoid are the nearest."""
+    is_focal = problem.options.gamma and "logits" in problem.tensors
+    return "F.logsigmoid for both logarithms" if is_focal else "F.binary_cross_entropy_with_logits"
+
+
 def fused(t: Tensors, options: BceOptions) -> torch.Tensor:
     """F.binary_cross_entropy_with_logits(x, y); focal: exp(gamma logsigmoid(-x)) for (1 - p)**gamma."""
     if options.gamma and "logits" in t:

@@ -17,7 +17,7 @@ BCE = Operation(
     what="Binary cross entropy: -(y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))), value by value; focal with --gamma, "
     "and of preferences -log sigmoid(beta (chosen - rejected)).",
     unit="value",
-    fused_call="F.binary_cross_entropy_with_logits",
+    fused_call=forms.fused_call,
     roles=(
         Role(
             "logits", r".*logits?|(.*[_-])?scores?", FLOATING,

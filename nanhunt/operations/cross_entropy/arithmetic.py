@@ -128,6 +128,12 @@ def sum_overflow(n: Row) -> str:
     return f"{len(n.z):,} exps add up to {total:.6g} > {limit}; max is {_g(_top(n))}"
 
 
+def constant_row(n: Row) -> str:
+    classes, value = len(n.stored), _g(n.stored[0])
+    loss = "" if n.job.targets is None else f"; the loss is {_g(n.losses['fused'])} whatever the label"
+    return f"all {classes:,} logits are {value}: softmax is uniform, 1/{classes:,} each{loss}"
+
+
 def sum_underflow(n: Row) -> str:
     return f"max {_g(_top(n))} < {n.format.exp_zero:.2f}, the smallest x whose exp is above 0 in {n.format.name}: 0/0"
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from nanhunt.dtypes.convert import Array, to_torch, torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.facts import Bools, RowBehaviour, RowFacts
+from nanhunt.operations.cross_entropy.facts import BLANK_FROM, Bools, RowBehaviour, RowFacts
 from nanhunt.operations.cross_entropy.forms import (
     IMPLEMENTATIONS,
     Implementation,
@@ -184,12 +184,15 @@ def _input_facts(
     false = np.zeros(len(x), bool)
     later: dict[str, Any] = {name: false.copy() for name in _FILLED_LATER}
     top, bottom = base.amax(-1), base.amin(-1)  # both are NaN where a row holds one
+    even = (top == bottom) & top.isfinite() & (base.shape[-1] > 1)
     given = targets.labels is not None or labels.probabilities is not None
     casts = batch.dtype != batch.stored
     return RowFacts(
         nan_logit=top.isnan().numpy(),
         inf_logit=_where(~top.isfinite(), lambda rows: (base[rows] == math.inf).any(-1)),
         fully_masked=(top == -math.inf).numpy(),
+        constant=even.numpy(),
+        blank=(even & (top.abs() >= BLANK_FROM)).numpy(),
         cast_overflow=_cast_overflow(base, x, top, bottom, batch.dtype) if casts else false.copy(),
         bad_label=bad.copy(),
         ignored=false.copy() if targets.ignored is None else targets.ignored.copy(),

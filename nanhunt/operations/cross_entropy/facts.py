@@ -16,6 +16,11 @@ from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 Bools = npt.NDArray[np.bool_]
 
 
+BLANK_FROM = 1000.0
+"""From this magnitude on a constant row is no model's: what masks and sanitised NaN are filled with starts at 1e4, and
+no dtype has an exp for it."""
+
+
 @dataclass
 class RowBehaviour:
     """What one implementation does with each row; every field bool (rows,)."""
@@ -48,6 +53,10 @@ class RowFacts:
     inf_logit: Bools
     fully_masked: Bools
     """Every logit is -inf."""
+    constant: Bools
+    """Every logit is the same finite number, and there are two at least."""
+    blank: Bools
+    """``constant``, at BLANK_FROM or beyond: no model's scores."""
     cast_overflow: Bools
     """A finite logit overflows in the cast (float8_e4m3fn: saturates)."""
     bad_label: Bools

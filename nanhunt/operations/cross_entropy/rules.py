@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
+def _blank(facts: RowFacts) -> Bools:
+    """Rows that are nobody's scores, whatever is made of them; of ignored ones nothing is."""
+    return facts.blank & ~facts.ignored
+
+
 def _ignored_row_poisons_gradient(facts: RowFacts) -> Bools:
     return facts.ignored & facts.by["fused"].bad_gradient
 
@@ -44,13 +49,13 @@ def _probability_underflow(facts: RowFacts) -> Bools:
     sums_fail = facts.exp_inf | facts.sum_inf | facts.sum_zero
     # Smoothing and probability targets take the logarithm of every class's probability.
     elsewhere = naive.bad_loss & ~facts.by["fused"].bad_loss & ~sums_fail
-    return naive.zero_target_probability | facts.zero_classes | elsewhere
+    return (naive.zero_target_probability | facts.zero_classes | elsewhere) & ~_blank(facts)
 
 
 def _reciprocal_overflow(facts: RowFacts) -> Bools:
     naive = facts.by["naive"]
     # No reciprocal is in the backward pass of fused: where that fails too, something else is at fault.
-    return naive.bad_gradient & ~naive.bad_loss & ~facts.by["fused"].bad_gradient
+    return naive.bad_gradient & ~naive.bad_loss & ~facts.by["fused"].bad_gradient & ~_blank(facts)
 
 
 # What must hold after a fix beside finite, right losses and gradients.
@@ -219,11 +224,24 @@ RULES: tuple[_Rule, ...] = (
         operation="cross-entropy",
     ),
     _Rule(
+        "NH012", "constant-row", _E,
+        "Every logit of the row is the same number, 1,000 or more in size: -1e30, the lowest of the dtype.",
+        "No model scores so: a NaN was replaced (nan_to_num, where), or a finite mask covers every class. The softmax "
+        "is uniform, the loss is log(classes) whatever the label, and looks healthy.",
+        "Find what was replaced (nanhunt run names the operation that made it), and leave such rows out. That "
+        "F.cross_entropy is finite here mends nothing.",
+        operation="cross-entropy",
+        holds=_blank,
+        arithmetic=arithmetic.constant_row,
+        fixes=(fixes.DROP_CONSTANT,),
+        input_at_fault=True,
+    ),
+    _Rule(
         "NH101", "exp-overflow", _W,
         "An exp of the naive softmax is inf.",
         "exp(x) is beyond the format's largest number, and inf/inf is NaN at that class, finite/inf 0 at the others.",
         "Call F.cross_entropy on the raw logits: it subtracts the row maximum first.",
-        holds=lambda facts: facts.exp_inf,
+        holds=lambda facts: facts.exp_inf & ~_blank(facts),
         arithmetic=arithmetic.exp_overflow,
         fixes=_INSTEAD_OF_NAIVE,
         operation="cross-entropy",
@@ -233,7 +251,7 @@ RULES: tuple[_Rule, ...] = (
         "No exp is inf, but their sum is.",
         "Every probability becomes finite/inf = 0 with no NaN in sight: the loss is inf, the gradient NaN.",
         "Call F.cross_entropy on the raw logits.",
-        holds=lambda facts: facts.sum_inf,
+        holds=lambda facts: facts.sum_inf & ~_blank(facts),
         arithmetic=arithmetic.sum_overflow,
         fixes=_INSTEAD_OF_NAIVE,
         operation="cross-entropy",
@@ -243,7 +261,7 @@ RULES: tuple[_Rule, ...] = (
         "Every exp of the naive softmax is 0.",
         "All logits lie below the format's zero cliff, and 0/0 is NaN.",
         "Call F.cross_entropy on the raw logits: after the shift the largest exp is 1.",
-        holds=lambda facts: facts.sum_zero,
+        holds=lambda facts: facts.sum_zero & ~_blank(facts),
         arithmetic=arithmetic.sum_underflow,
         fixes=_INSTEAD_OF_NAIVE,
         operation="cross-entropy",
@@ -287,7 +305,7 @@ RULES: tuple[_Rule, ...] = (
         "m + log(s) - x_t is off by more than its rounding bound where F.cross_entropy is right.",
         "log(s) is at most ln(classes) and is rounded away when it is added to a huge maximum m.",
         "Subtract first: (x_t - m) - log(s), which is what F.log_softmax does.",
-        holds=lambda facts: facts.absorbed,
+        holds=lambda facts: facts.absorbed & ~_blank(facts),
         arithmetic=arithmetic.absorbed_log_sum,
         fixes=(*fixes.CALL, fixes.SUBTRACT, *fixes.WIDER),
         needs_targets=True,
@@ -322,9 +340,18 @@ RULES: tuple[_Rule, ...] = (
         "The row is within 10 % of the exp limit of the dtype, or of its largest value.",
         "The next few steps may push it over: exp(x) doubles every 0.69.",
         "Use F.cross_entropy and a wider dtype before it happens; watch the largest logit.",
-        holds=lambda facts: facts.low_headroom,
+        holds=lambda facts: facts.low_headroom & ~_blank(facts),
         arithmetic=arithmetic.low_headroom,
         fixes=(*fixes.CALL, *fixes.WIDER),
         operation="cross-entropy",
+    ),
+    _Rule(
+        "NH402", "uniform-row", _N,
+        "Every logit of the row is the same number, so that its softmax is uniform.",
+        "A head that starts at 0 gives such rows, and padding; so does NaN that was replaced (nan_to_num: by 0).",
+        "Where other rows differ, look at what these held before (nanhunt run); give padding the ignored index.",
+        operation="cross-entropy",
+        holds=lambda facts: facts.constant & ~_blank(facts) & ~facts.ignored,
+        arithmetic=arithmetic.constant_row,
     ),
 )  # fmt: skip

@@ -33,7 +33,7 @@ from nanhunt.dtypes.convert import Array, rounded, to_floats
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.operations.cross_entropy.exps import log_sum_exp
 from nanhunt.operations.cross_entropy.extremes import Between, Extremes, extremes, runner_up
-from nanhunt.operations.cross_entropy.facts import Bools, RowBehaviour, RowFacts, nothing_wrong
+from nanhunt.operations.cross_entropy.facts import BLANK_FROM, Bools, RowBehaviour, RowFacts, nothing_wrong
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -119,10 +119,14 @@ def screen(
     if len(unsure):
         numbers = _with_sums(block, numbers, found, unsure, how)
         verdict = _decide(numbers, sound, how)
+    # The least logit is that of classes that are not masked: such rows are looked at where some are.
+    even = sound & (found.max == found.min) & (how.classes > 1)
+    verdict.facts.constant, verdict.facts.blank = even, even & (np.abs(found.max) >= BLANK_FROM)
+    proven = verdict.proven & ~even if found.masked else verdict.proven
     _mark_ignored(verdict.facts, ignored)
     counted = 1.0 if ignored is None else ~ignored
     low, high = (numbers.low - numbers.label) * counted, (numbers.high - numbers.label) * counted
-    return Screened(verdict.proven, verdict.facts, found, low, high)
+    return Screened(proven, verdict.facts, found, low, high)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,14 @@ class Code:
     """Those that take one value each, in order."""
     required: frozenset[str]
     """Those without a default."""
+    by_name: frozenset[str]
+    """Those that take their value by name only."""
+
+    @property
+    def word(self) -> str:
+        """What code calls it; "" for a lambda, which has no name."""
+        word = self.name.rpartition(":")[2].rpartition(".")[2]
+        return word if word.isidentifier() else ""
 
 
 def code_of(function: Callable[..., Any] | str, option: str) -> Code:
@@ -45,7 +53,8 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
             f"{option} is a {type(function).__name__}, no function.", "Give a function, or FILE.py:NAME."
         )
     try:
-        known = inspect.signature(call).parameters.values()
+        # A torch.nn.Module hands its arguments on to forward.
+        known = inspect.signature(getattr(call, "forward", call)).parameters.values()
     except (ValueError, TypeError):
         raise NanhuntError(
             f"{name} ({option}) does not say which parameters it has.", "Wrap it: def f(x): return ..."
@@ -57,7 +66,8 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
             "Tensors are given to parameters by name: def f(logits, targets): ...",
         )
     required = frozenset(each.name for each in taken if each.default is each.empty)
-    return Code(name, call, tuple(each.name for each in taken), required)
+    by_name = frozenset(each.name for each in taken if each.kind is each.KEYWORD_ONLY)
+    return Code(name, call, tuple(each.name for each in taken), required, by_name)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

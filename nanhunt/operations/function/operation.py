@@ -17,7 +17,7 @@ from nanhunt.load.wording import did_you_mean, printable
 from nanhunt.operations.assignment import parted
 from nanhunt.operations.function.code import Code, code_of
 from nanhunt.operations.function.options import FunctionOptions
-from nanhunt.operations.function.rules import RULES
+from nanhunt.operations.function.rules import RULES, rules_with_ways_out
 from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
 from nanhunt.operations.operation import Block, Described, Form, Operation, Plan, Sliced, Tensors
 from nanhunt.operations.run import Outcome, Run
@@ -157,6 +157,7 @@ def judged(
     from nanhunt.operations.bounds import ranges
     from nanhunt.operations.caller import defaults_of_libraries
     from nanhunt.operations.findings import report
+    from nanhunt.operations.function.telling import telling
     from nanhunt.operations.judge import tally
     from nanhunt.operations.problem import problem_of
     from nanhunt.operations.tally import Tally
@@ -166,18 +167,23 @@ def judged(
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
         way = _way(code, other, arrays, plain)
         operation = operation_of(way, arrays)
-        problem = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
-        found, table = Tally(), run.table(problem.main, dtype)
+        whole = problem_of(operation, arrays, dtype, way, codes, run.options.max_rows)
+        problem = whole if way.mapped else telling(whole)
+        found, table = Tally(), run.table(whole.main, dtype)
         for first, last in ranges(problem):
             part, columns = tally(problem, first, last, columns=table is not None)
             found += part
             if table is not None:
+                columns = columns if problem.numbers is None else _numbered(problem, first, columns)
                 table.fill(first, problem.plan.unit_count, columns)
         made = report(problem, found, compares=run.compares)
-        together = _together(problem, made) if "NH916" in codes else ()
-    notes = (_ran(way), *made.notes)
+        together = _together(whole, made) if "NH916" in codes else ()
+    notes = (_ran(way) + _chosen(problem, whole), *made.notes)
     return replace(
-        made, findings=tuple(sorted((*made.findings, *together), key=lambda f: f.code)), notes=notes
+        made,
+        shape=whole.main.shape,
+        findings=tuple(sorted((*made.findings, *together), key=lambda f: f.code)),
+        notes=notes,
     )
 
 
@@ -206,6 +212,24 @@ def _ran(way: Way) -> str:
         "" if way.mapped else ", one by one (torch.func.vmap cannot map it)"
     )
     return f"runs your code, nothing of the dump: naive is {way.code.name}{other}; {how}"
+
+
+def _chosen(problem: Problem, whole: Problem) -> str:
+    """Which rows were run, where not all were."""
+    if problem.numbers is None:
+        return ""
+    return (
+        f": {problem.plan.unit_count:,} of {whole.plan.unit_count:,} rows, those that go bad when many are run "
+        "together and others spread evenly"
+    )
+
+
+def _numbered(problem: Problem, first: int, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """--save-rows of some of the user's rows says which they are."""
+    import numpy as np
+
+    count = len(columns["cause"])
+    return {"row": np.array([problem.number(first + at) for at in range(count)]), **columns}
 
 
 def _together(problem: Problem, made: TensorReport) -> tuple[Finding, ...]:
@@ -245,11 +269,48 @@ def operation_of(way: Way, tensors: Mapping[str, Tensor]) -> Operation:
     )  # fmt: skip
     forms: dict[str, Form] = {"naive": naive, **({"stable": stable} if way.stable else {})}
     return Operation(
-        name="function", what=FUNCTION.what, roles=roles, options=FunctionOptions, forms=forms, rules=RULES,
-        unit="row" if way.rows else "batch",
+        name="function", what=FUNCTION.what, roles=roles, options=FunctionOptions, forms=forms,
+        rules=rules_with_ways_out(), unit="row" if way.rows else "batch",
         fused_call=way.stable.name if way.stable else "the same code in float64",
-        plan=plan, truth=truth, facts=facts, slots=lambda _: {}, reduces=way.reduction != "none",
+        plan=plan, truth=truth, facts=facts, slots=slots, names=_names, reduces=way.reduction != "none",
     )  # fmt: skip
+
+
+def slots(problem: Problem) -> Mapping[str, str]:
+    """Calls of the functions on the user's tensors, each with the fix's own cast."""
+    way: Way = problem.options
+    called = {code: _call(word, code, problem) for word, code in _names_of(way).items()}
+    return {
+        "result": "loss" if problem.reduction or not way.rows else "output",
+        "function": called[way.code], "stable": "" if way.stable is None else called[way.stable],
+    }  # fmt: skip
+
+
+def _call(word: str, code: Code, problem: Problem) -> str:
+    """The call as code: right(logits{cast}, targets, temperature=2.0)."""
+    way: Way = problem.options
+    given = {
+        name: f"{name}{{cast}}" if each.dtype in FLOATING else name for name, each in problem.tensors.items()
+    }
+    given |= {name: repr(value) for name, value in way.plain.items()}
+    parts = []
+    for name in (each for each in code.parameters if each in given):
+        plainly = name in code.required and name not in code.by_name
+        parts.append(given[name] if plainly else f"{name}={given[name]}")
+    return f"{word}({', '.join(parts)})"
+
+
+def _names(problem: Problem) -> Mapping[str, Any]:
+    return {word: code.call for word, code in _names_of(problem.options).items()}
+
+
+def _names_of(way: Way) -> dict[str, Code]:
+    """The functions by the name that fixes call them by."""
+    names = {way.code.word or "function": way.code}
+    if way.stable is not None:
+        word = way.stable.word or "stable"
+        names["stable" if word in names else word] = way.stable
+    return names
 
 
 def plan(shapes: Mapping[str, tuple[int, ...]], way: Way) -> Plan:

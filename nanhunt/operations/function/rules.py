@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nanhunt.operations.fix import Fix
 from nanhunt.operations.function.code import Code
 from nanhunt.operations.function.run import doubled, values
 from nanhunt.operations.operation import Facts, Unit
@@ -50,9 +51,8 @@ def _goes_bad(unit: Unit) -> str:
 
 
 def _bad_anyway(unit: Unit) -> str:
-    return (
-        f"{_line(unit, unit.options.code)}; {_numbers(unit, unit.cast)}; in float64 {unit.value('truth'):.6g}"
-    )
+    wide = float(values(unit.options.code, doubled(unit.cast), unit.options).reshape(-1)[0])
+    return f"{_line(unit, unit.options.code)}; {_numbers(unit, unit.cast)}; in float64 {wide:.6g}"
 
 
 def _gives(unit: Unit) -> str:
@@ -83,6 +83,11 @@ def _fails(behaviour: Behaviour) -> Bools:
     return behaviour.bad_value | behaviour.bad_gradient
 
 
+def _handed_on(f: Facts) -> Bools:
+    """Rows given a number that is not finite, and bad for that, where the function was run: it may have masked it."""
+    return f.own["not_finite"] & (_fails(f.naive) if "naive" in f.by else True)
+
+
 def _sound(f: Facts) -> Bools:
     return ~(f.own["not_finite"] | f.own["cast_overflow"])
 
@@ -92,6 +97,25 @@ def _of_stable(f: Facts, held: Bools) -> Bools:
     return held if "stable" in f.by else held & False
 
 
+WAYS_OUT: tuple[Fix[Any], ...] = (
+    Fix(
+        "call the function given as --stable", "{result} = {stable}",
+        when=lambda problem: problem.options.stable is not None,
+    ),
+    Fix(
+        "give the function float32", "{result} = {function}", slots={"cast": ".float()"},
+        when=lambda problem: problem.narrow,
+    ),
+)  # fmt: skip
+"""Only code that is there can be proven: neither is in the catalogue."""
+_OF_VALUES = frozenset({"NH913", "NH914", "NH915", "NH918"})
+
+
+def rules_with_ways_out() -> tuple[Rule[Facts, Unit, Any], ...]:
+    """The rules as they are judged."""
+    return tuple(replace(rule, fixes=WAYS_OUT) if rule.code in _OF_VALUES else rule for rule in RULES)
+
+
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     Rule(
@@ -99,7 +123,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "A number that the function is given is NaN or +inf, and its value or gradient is not finite either.",
         "The function hands it on; -inf alone may be a mask, and is no fault by itself.",
         "Find what produced it (nanhunt run names the operation).",
-        operation="function", holds=lambda f: f.own["not_finite"] & _fails(f.naive),
+        operation="function", holds=_handed_on,
         arithmetic=lambda u: _numbers(u, u.stored), input_at_fault=True,
     ),
     Rule(

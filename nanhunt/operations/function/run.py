@@ -49,7 +49,7 @@ def called(code: Code, t: Tensors, way: Way) -> torch.Tensor:
         value = code.call(**given)
     except NanhuntError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = str(error).split("\n")[0]
         raise NanhuntError(
             f"{code.name} raises {type(error).__name__}: {told.rstrip('.')}.",
@@ -138,14 +138,23 @@ def _tame(t: Tensors) -> dict[str, torch.Tensor]:
 
 
 def _unchanged(code: Code, t: Tensors, way: Way) -> torch.Tensor:
+    """Its value. Raises NanhuntError where it changes what it is given, or cuts the gradient off."""
+    import torch
+
     copies = {name: each.clone() for name, each in t.items()}
     value = called(code, copies, way)
     for name, each in copies.items():
-        if each._version:
+        if each._version or not torch.equal(each, t[name]):  # .data escapes the count of versions
             raise NanhuntError(
                 f"{code.name} changes its input {name} in place.",
                 f"Let it work on a copy ({name} = {name}.clone()): rows are run several times, in several formats.",
             )
+    leaves = {name: each.clone().requires_grad_(each.is_floating_point()) for name, each in t.items()}
+    if not called(code, leaves, way).requires_grad:
+        raise NanhuntError(
+            f"{code.name} returns a tensor that no gradient reaches.",
+            "Something in it cuts it off: detach(), torch.no_grad(), .item(), a new tensor made of numbers.",
+        )
     return value
 
 

@@ -210,7 +210,7 @@ def _lossy(tensor: Tensor, cast: Cast, counts: health.Counts, casting: health.Ca
     dtype, target, total = cast.dtype, FORMATS[cast.dtype], math.prod(tensor.shape)
     if casting.zero:
         limit, said = _flushed_below(cast, counts)
-        slight = not carries_weight(casting.zero, counts, total, limit)
+        slight = legal.is_bias(tensor) or not carries_weight(casting.zero, counts, total, limit)
         yield Finding(
             CAST_LOSS.code, CAST_LOSS.name, CAST_LOSS.minor if slight and CAST_LOSS.minor else CAST_LOSS.severity,
             casting.zero, casting.first_zero,

@@ -32,8 +32,11 @@ _METRIC = (
 )
 _LIMIT = r"min_vals?|max_vals?|(min|max|best)[_-](value|score|loss|metric)"
 """Buffers of observers (quantization) and running metrics, one number each."""
-_MOMENT = r"(max_)?exp_avg(_sq)?|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta"
-"""What torch's optimizers keep of each weight."""
+_MOMENT = (
+    r"(max_)?exp_avg(_sq)?(_row|_col)?|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta"
+    r"|(row|col)_var|(optim(izer)?(_states?)?(\.\d+)?\.)?state\.\d+\.(sum|prev|step_size|variance|ax|mu|eta)"
+)
+"""What torch's optimizers keep of each weight; common words only where an optimizer's state is."""
 _KEPT = (
     r"callbacks|loops|metrics?|meters?|logs?|log_history|history|hyper_parameters|hparams|args|config|cfg"
     r"|trainer(_state)?|early_stopp(ing|er)|best_k_models"
@@ -67,7 +70,13 @@ def is_bookkeeping(tensor: Tensor, *, has_nan: bool) -> bool:
 
 def is_moment(tensor: Tensor) -> bool:
     """Whether this is an average that an optimizer keeps. Nobody casts those with the weights."""
-    return _called(tensor, _MOMENT)
+    path = ".".join(_parts(tensor))
+    return _called(tensor, _MOMENT) or re.fullmatch(rf"(.*\.)?({_MOMENT})", path) is not None
+
+
+def is_bias(tensor: Tensor) -> bool:
+    """Whether this is added to activations, beside which what a format flushes to 0 is below a rounding."""
+    return _called(tensor, r"(.*[_-])?bias(es)?")
 
 
 def lowest_mask(tensor: Tensor, counts: Counts, casting: Casting) -> bool:

@@ -24,7 +24,7 @@ from nanhunt.operations.values.health import Counts
 from nanhunt.results.report import Finding
 
 EPS = 1e-8
-"""Of Adam and AdamW in PyTorch, optax and TensorFlow; a checkpoint rarely says."""
+"""Of Adam and AdamW in PyTorch and optax, where the checkpoint does not say."""
 LARGE_UPDATE = 10.0
 """Adam's update is at most about (1 - beta1) / sqrt(1 - beta2) = 3.2 learning rates."""
 CHUNK = 1 << 20
@@ -73,20 +73,22 @@ def _first_moment(tensor: Tensor, word: str, beside: Mapping[str, Tensor]) -> Te
 
 def _flushed(second: Tensor, first: Tensor | None) -> Iterator[Finding]:
     """Second moments of 0: an update of exp_avg / eps where exp_avg is not 0, 0 / 0 where eps is 0 in the dtype too."""
-    no_eps = FORMATS[second.dtype].smallest_subnormal / 2 > EPS
-    moments = _Moments() if first is None else _moments(first, second)
-    if first is not None and moments.largest / EPS > LARGE_UPDATE:
+    eps = EPS if second.eps is None else second.eps
+    no_eps = FORMATS[second.dtype].smallest_subnormal / 2 >= eps
+    moments = _Moments() if first is None else _moments(first, second, eps)
+    update = moments.largest / eps if eps else math.inf
+    if moments.large:
         rule = rules.FLUSHED_MOMENT
         message = (
             f"{moments.large:,} of {math.prod(second.shape):,} values are 0 where exp_avg is not: the next update is "
-            f"{moments.largest:.3g} / (0 + eps {EPS:g}) = {moments.largest / EPS:.3g} learning rates, at "
+            f"{moments.largest:.3g} / (0 + eps {eps:g}) = {update:.3g} learning rates, at "
             f"flat position {moments.at:,}"
         )
         yield Finding(rule.code, rule.name, rule.severity, moments.large, (moments.at,), message)
     if no_eps:
         yield _finding(
             rules.NO_EPS, second, lambda x: x == 0,
-            f"are 0, and eps {EPS:g} is 0 in {second.dtype}: a step computed in it divides by 0",
+            f"are 0, and eps {eps:g} is 0 in {second.dtype}: a step computed in it divides by 0",
         )  # fmt: skip
 
 
@@ -99,13 +101,13 @@ class _Moments:
         self.at = 0
 
 
-def _moments(first: Tensor, second: Tensor) -> _Moments:
+def _moments(first: Tensor, second: Tensor, eps: float) -> _Moments:
     found, size = _Moments(), math.prod(first.shape)
     for start in range(0, size, CHUNK):
         stop = min(start + CHUNK, size)
         values = np.abs(to_floats(first.flat(start, stop), first.dtype)).astype(np.float64)
         values = np.where(to_floats(second.flat(start, stop), second.dtype) == 0, np.nan_to_num(values), 0.0)
-        found.large += int(np.count_nonzero(values / EPS > LARGE_UPDATE))
+        found.large += int(np.count_nonzero(values > eps * LARGE_UPDATE))
         if values.size and values.max() > found.largest:
             found.largest, found.at = float(values.max()), start + int(values.argmax())
     return found

@@ -52,7 +52,7 @@ def test_a_rule_added_to_its_operation_is_judged_proven_reported_and_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(monkeypatch, ODD)
-    report = nanhunt.check(torch.full((2, 3), 7.0), torch.tensor([0, 1]))
+    report = nanhunt.check(torch.full((2, 3), 7.0), torch.tensor([0, 1]), select=ODD.code)
     (finding,) = json.loads(report.to_json())["tensors"][0]["findings"]
     assert (finding["code"], finding["name"], finding["severity"]) == (ODD.code, ODD.name, "warning")
     assert finding["message"] == "row 0: all 3 logits are 7"

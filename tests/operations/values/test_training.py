@@ -109,3 +109,28 @@ def test_fresh_trained_tied_and_pruned_models_are_healthy(optimizer):
         model(torch.randn(3, 4, 2)).square().mean().backward()
         used.step()
         assert not nanhunt.check({"model": model.state_dict(), "optimizer": used.state_dict()}).findings
+
+
+def test_the_eps_of_the_file_is_the_one_that_divides(tmp_path):
+    def told(eps: float, dtype: torch.dtype) -> dict[str, str]:
+        weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
+        optimizer = torch.optim.AdamW([{"params": weights[:1]}, {"params": weights[1:], "eps": eps}])
+        sum(each.sum() for each in weights).backward()
+        optimizer.step()
+        optimizer.state[weights[1]]["exp_avg_sq"] = torch.zeros(3, dtype=dtype)
+        torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+        return codes(tmp_path / "optimizer.pt")
+
+    assert not told(1e-1, torch.float32)
+    assert "0.1 / (0 + eps 1e-05) = 1e+04 learning rates" in told(1e-5, torch.float32)["NH506"]
+    assert list(told(1e-1, torch.float16)) == []
+    assert list(told(1e-9, torch.float16)) == ["NH506", "NH507"]
+    assert "0.1 / (0 + eps 0) = inf learning rates" in told(0.0, torch.float32)["NH506"]
+
+
+@pytest.mark.parametrize("name", ["layer.bias", "norm.bias", "weight"])
+def test_a_bias_that_a_cast_flushes_is_a_note(name):
+    (finding,) = nanhunt.check(
+        {name: torch.full((4,), 1e-10), "other": torch.ones(2)}, dtype="float16"
+    ).findings
+    assert (finding.code, finding.severity) == ("NH502", "warning" if name == "weight" else "note")

@@ -1,0 +1,121 @@
+"""What a report says of each operation: its JSON, its rows, its snippets, whichever operation it is."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+import nanhunt
+from nanhunt.cli.app import app
+from nanhunt.operations.operation import Operation
+from nanhunt.operations.registry import OPERATIONS
+from nanhunt.results.schema import schema
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+JUDGED = [name for name, each in OPERATIONS.items() if isinstance(each, Operation)]
+FILES = {"attention": "attention", "ppo": "policy", "bce": "preference"}
+OPTIONS: dict[str, dict[str, Any]] = {"contrastive": {"temperature": 0.07}}
+ROLES = {"attention": ("scores=layers.0.attn.scores",)}
+VALIDATOR = Draft202012Validator(schema())
+
+
+def sample(op: str) -> Path:
+    """The file of that operation."""
+    return SAMPLES / (f"{FILES[op]}.safetensors" if op in FILES else f"operations/{op}.safetensors")
+
+
+def entry(op: str, judge: Any = nanhunt.compare) -> dict[str, Any]:
+    """The JSON of the only tensor that is judged."""
+    report = judge(sample(op), op=op, role=ROLES.get(op, ()), **OPTIONS.get(op, {}))
+    body = json.loads(report.to_json())
+    assert [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(body)] == []
+    (tensor,) = body["tensors"]
+    return tensor
+
+
+@pytest.fixture(scope="module", params=JUDGED)
+def told(request):
+    """(operation, its entry)."""
+    return OPERATIONS[request.param], entry(request.param)
+
+
+def test_an_entry_says_operation_roles_rows_and_implementations(told):
+    operation, tensor = told
+    assert tensor["operation"] == operation.name
+    assert set(tensor["roles"]) <= {role.name for role in operation.roles}
+    of_files = [label for label in tensor["roles"].values() if not label.startswith("<memory>:")]
+    assert of_files
+    assert all(label.startswith(f"{sample(operation.name)}:") for label in of_files)
+    assert tensor["rows"] == np.prod(tensor["unit_shape"], dtype=int) > 0
+    assert {"naive", "fused"} <= set(tensor["implementations"]) <= set(operation.forms)
+    for form in tensor["implementations"].values():
+        counts = [form[name] for name in ("bad_value_rows", "bad_gradient_rows", "wrong_rows")]
+        assert all(0 <= count <= tensor["rows"] for count in counts)
+        assert form["max_error"] is None or form["max_error"] >= 0
+    naive = tensor["implementations"]["naive"]
+    assert naive["bad_value_rows"] + naive["bad_gradient_rows"] + naive["wrong_rows"] > 0, (
+        "the sample has no fault"
+    )
+
+
+def test_snippets_use_the_roles_and_end_in_loss_or_output(told):
+    _, tensor = told
+    fixes = [fix for finding in tensor["findings"] for fix in finding["remedies"]]
+    assert any(fix["works"] for fix in fixes)
+    known = {*tensor["roles"], "torch", "F"}
+    for fix in fixes:
+        body = ast.parse(fix["snippet"]).body
+        names = [each for each in ast.walk(ast.Module(body, [])) if isinstance(each, ast.Name)]
+        made = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+        builtins = {"int", "float", "len", "min", "max", "range", "sum"}
+        bound = {each.arg for each in ast.walk(ast.Module(body, [])) if isinstance(each, ast.arg)}
+        read = {each.id for each in names if isinstance(each.ctx, ast.Load)}
+        assert read <= known | made | builtins | bound
+        assert made & {"loss", "output"}, fix["title"]
+
+
+def test_check_and_compare_agree_on_the_findings(told):
+    operation, tensor = told
+    assert entry(operation.name, nanhunt.check)["findings"] == tensor["findings"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_rows_are_saved_with_their_forms_and_cause(told, tmp_path, suffix):
+    operation, tensor = told
+    file = tmp_path / f"rows{suffix}"
+    words = [
+        "check",
+        str(sample(operation.name)),
+        "--op",
+        operation.name,
+        "--save-rows",
+        str(file),
+        "--quiet",
+    ]
+    words += [word for role in ROLES.get(operation.name, ()) for word in ("--role", role)]
+    words += [
+        word for name, value in OPTIONS.get(operation.name, {}).items() for word in (f"--{name}", str(value))
+    ]
+    CliRunner().invoke(app, words)
+    columns = dict(np.load(file)) if suffix == ".npz" else columns_of(file)
+    names = {f"{form}_{what}_finite" for form in tensor["implementations"] for what in ("value", "gradient")}
+    assert names | {"cause"} == set(columns) - {"tensor", "dtype", "row"}
+    for form, counts in tensor["implementations"].items():
+        assert np.count_nonzero(~columns[f"{form}_value_finite"]) == counts["bad_value_rows"]
+        assert np.count_nonzero(~columns[f"{form}_gradient_finite"]) == counts["bad_gradient_rows"]
+    assert set(columns["cause"]) - {""} <= {finding["name"] for finding in tensor["findings"]}
+
+
+def columns_of(file: Path) -> dict[str, Any]:
+    """The columns of a .csv, those of truth values as such."""
+    lines = list(csv.DictReader(file.read_text().splitlines()))
+    columns = {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    return {name: each == "True" if name.endswith("_finite") else each for name, each in columns.items()}
