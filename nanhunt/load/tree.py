@@ -207,7 +207,13 @@ _MODULES = (
     r"^(?P<module>.+)_(?P<tensor>activation|gradient|dgrad|wgrad)$",
 )
 """What the name of a file that holds one tensor says, in the writers' own spelling."""
-_OF_TENSOR = {"activation": "forward", "gradient": "backward", "dgrad": "backward", "wgrad": "backward"}
+_OF_TENSOR = {
+    "activation": ("forward", "input"),
+    "gradient": ("backward", "input"),
+    "dgrad": ("backward", "output"),
+    "wgrad": ("backward", "output"),
+}
+"""TransformerEngine's tensors of a linear layer: the phase, and the side of the layer's computation in it."""
 
 
 def _module(stem: str) -> dict[str, str]:
@@ -217,9 +223,9 @@ def _module(stem: str) -> dict[str, str]:
         return {}
     said = match.groupdict()
     found = {"module": said.get("module") or said["api"]}
-    if said.get("side"):
-        found["side"] = _SIDES[said["side"]]
-    phase = said.get("phase") or _OF_TENSOR.get(said.get("tensor") or "", "")
+    phase, side = _OF_TENSOR.get(said.get("tensor") or "", ("", ""))
+    phase, side = said.get("phase") or phase, _SIDES.get(said.get("side") or "", side)
+    found |= {"side": side} if side else {}
     if not phase and found.get("side"):
         phase = "forward"
     return found | ({"phase": phase} if phase else {})

@@ -6,6 +6,7 @@ out from the tensors and cells of a report, so that it is the same for a report 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -217,7 +218,7 @@ class _Parts:
         moments = tuple(self._moments())
         steps = any(moment.step is not None for moment in moments)
         called = any({"order", "side"} & tensor.coordinates.keys() for tensor in self.tensors)
-        ranks = tuple(sorted(self._ranks, key=natural_key))
+        ranks = tuple(sorted(_whole(self._ranks), key=natural_key))
         unit = ("epoch" if self._epochs else "step") if steps else ""
         return Run(
             self.name, self.origin, unit, ranks, len(self._layers), called, moments, self._began(moments)
@@ -283,6 +284,14 @@ class _Parts:
             finding = _finding(tensor, self._severity)
             assert finding is not None  # it is one of those that are bad
             yield First(step_of(tensor), tuple(filter(None, [rank])), tensor, finding)
+
+
+def _whole(ranks: Collection[str]) -> Iterator[str]:
+    """Without those told by fewer dimensions: "tp 0", of a file that belongs to both "dp 0 tp 0" and "dp 1 tp 0"."""
+    parts = {rank: set(re.findall(r"\S+ \d+", rank)) for rank in ranks}
+    yield from (
+        rank for rank in ranks if not any(parts[rank] and parts[rank] < more for more in parts.values())
+    )
 
 
 def _first(then: list[TensorReport], severity: Severity) -> tuple[First, bool]:
