@@ -99,7 +99,9 @@ class Run:
     ranks: tuple[str, ...]
     layers: int
     called: bool
-    """Whether tensors say in which call they were made."""
+    """Whether tensors say in which call they were made, or on which side of one they stand."""
+    ordered: bool
+    """Whether they say in which order calls were made."""
     moments: tuple[Moment, ...]
     """In order."""
     began: Began | None
@@ -218,10 +220,19 @@ class _Parts:
         moments = tuple(self._moments())
         steps = any(moment.step is not None for moment in moments)
         called = any({"order", "side"} & tensor.coordinates.keys() for tensor in self.tensors)
+        ordered = any("order" in tensor.coordinates for tensor in self.tensors)
         ranks = tuple(sorted(_whole(self._ranks), key=natural_key))
         unit = ("epoch" if self._epochs else "step") if steps else ""
         return Run(
-            self.name, self.origin, unit, ranks, len(self._layers), called, moments, self._began(moments)
+            self.name,
+            self.origin,
+            unit,
+            ranks,
+            len(self._layers),
+            called,
+            ordered,
+            moments,
+            self._began(moments),
         )
 
     @cached_property
