@@ -151,14 +151,16 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
 def _is_of_the_run(container: Container, options: ReadOptions) -> bool:
     """Whether the path says that it is optimizer state, or which module or layer made it, and not that it is logits."""
     made_by = coordinates(container.file, "", options.layout)
-    if made_by.get("phase") == "optimizer":
+    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+    if made_by.get("phase") == "optimizer" or re.fullmatch(_REGISTERED, stem):
         return True
     if not made_by.keys() & {"module", "side", "layer"}:
         return False
-    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     return not any(is_called(LOGITS.called, name) for name in (stem, str(made_by.get("module", ""))))
 
 
+_REGISTERED = r"custom_checkpoint_[0-9]+"
+"""accelerate's files for objects that are saved along: averages of weights, mostly."""
 _ASSUMED_LONE = "assumed to be logits, as the only floating-point tensor here"
 _ASSUMED_PAIR = "assumed to be logits, with the integers beside them as labels"
 
