@@ -20,7 +20,10 @@ from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def compare(given: Given, a: str, b: str) -> None:
-    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different), 2 (not whole) or 130 (Ctrl-C)."""
+    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different), 2 (not whole) or 130 (Ctrl-C).
+
+    Raises NanhuntError where both are standard input, and as ``Comparison.paths`` does.
+    """
     options, output = given.part(DiffOptions), given.part(WriteOptions)
     check_files(output, [a, b])
     if a == b == "-":

@@ -198,7 +198,7 @@ def _saved(path: str, *, as_input: bool) -> Report:
 
 
 def check_files(output: WriteOptions, inputs: Iterable[str]) -> None:
-    """Refuses outputs without a format, and outputs that would overwrite an input."""
+    """Raises NanhuntError for outputs without a format, and for outputs that would overwrite an input."""
     for path in output.output:
         format_for(path)
     rows = output.save_rows if isinstance(output, ScanOutputOptions) else None

@@ -44,7 +44,10 @@ def is_ascii() -> bool:
 
 
 def say(text: str) -> None:
-    """Writes to standard output, what it cannot encode replaced; the process ends when nobody reads (`| head`)."""
+    """Writes to standard output, what it cannot encode replaced; the process ends when nobody reads (`| head`).
+
+    Raises NanhuntError where it cannot be written: a full device, a closed stream.
+    """
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
@@ -70,7 +73,10 @@ def write(path: str, text: str) -> None:
 
 
 def write_with(path: str, fill: Callable[[io.BufferedWriter], Any]) -> None:
-    """Writes a file next to its final place, then moves it there: a reader sees the old one or the new one."""
+    """Writes a file next to its final place, then moves it there: a reader sees the old one or the new one.
+
+    Raises NanhuntError where the folder or the file cannot be written.
+    """
     target = Path(path)
     if target.exists() and not target.is_file():
         # A device or a pipe (/dev/stdout, a process substitution) cannot be replaced; it is written straight.

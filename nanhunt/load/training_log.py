@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanhunt.errors import NanhuntError
+from nanhunt.load.listing import text
 from nanhunt.load.tree import coordinates
 from nanhunt.results.report import Logged
 
@@ -39,6 +41,7 @@ def read_log(files: Iterable[str], layout: str | None = None) -> TrainingLog:
     for file in files:
         if Path(file).name == NAME:
             at = coordinates(file, "", layout)
+<<<<<<< HEAD
             runs.setdefault(str(at.get("run", "")), []).append((int(at.get("step", 0)), file))
     lines: list[Logged] = []
     read: set[str] = set()
@@ -50,6 +53,17 @@ def read_log(files: Iterable[str], layout: str | None = None) -> TrainingLog:
             lines += (each for name in _NAMES for each in _series(run, newest, name, entries))
             read |= {file for _, file in logs}
     return TrainingLog(tuple(lines), frozenset(read))
+=======
+            run, step = str(at.get("run", "")), int(at.get("step", 0))
+            newest[run] = max(newest.get(run, (-1, "")), (step, file))
+    for run, (_, file) in sorted(newest.items()):
+        try:
+            state = json.loads(text(file))
+            entries = [entry for entry in state["log_history"] if isinstance(entry.get("step"), int)]
+        except (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+        yield from (each for name in _NAMES for each in _series(run, file, name, entries))
+>>>>>>> main
 
 
 def _series(run: str, file: str, name: str, entries: list[Mapping[str, Any]]) -> Iterator[Logged]:

@@ -29,6 +29,7 @@ _HOMES = {
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
     "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
+    "softmax": "nanhunt.operations.softmax:SOFTMAX",
     "norm": "nanhunt.operations.norm:NORM",
     "gaussian-kl": "nanhunt.operations.gaussian_kl:GAUSSIAN_KL",
     "kl": "nanhunt.operations.kl:KL",
@@ -37,6 +38,7 @@ _HOMES = {
     "log1mexp": "nanhunt.operations.log1mexp:LOG1MEXP",
     "contrastive": "nanhunt.operations.contrastive:CONTRASTIVE",
     "gumbel-softmax": "nanhunt.operations.gumbel_softmax:GUMBEL_SOFTMAX",
+    "call": "nanhunt.operations.call.operation:CALL",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed.
 

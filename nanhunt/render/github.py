@@ -52,7 +52,7 @@ def _finding(finding: Finding, tensor: TensorReport) -> Annotation:
     fixes = [remedy for remedy in finding.remedies if remedy.works]
     advice = [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}" for remedy in fixes[:1]]
     advice = advice or [line for line in [phrases.explanation(finding)] if line]
-    lines = [f"{phrases.place(tensor)} in {tensor.judged_in}", phrases.message(finding, tensor), *advice]
+    lines = [f"{phrases.place(tensor)} in {tensor.judged_in}", phrases.message(finding), *advice]
     return Annotation(tensor.file, f"nanhunt: {phrases.heading(finding, tensor)}", "\n".join(lines))
 
 

@@ -107,7 +107,7 @@ def _looked_at(tensor: TensorReport) -> Iterator[tuple[str, str]]:
 
 
 def _finding(case: ET.Element, finding: Finding, tensor: TensorReport) -> None:
-    lines = [phrases.rows_named(finding, tensor), phrases.message(finding, tensor)]
+    lines = [phrases.rows_named(finding, tensor), phrases.message(finding)]
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         lines += [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}", *remedy.snippet.splitlines()]

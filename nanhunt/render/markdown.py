@@ -170,7 +170,7 @@ def _evidence(tensors: Sequence[TensorReport]) -> Iterator[str]:
 
 def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterator[str]:
     sign = SIGNS[finding.severity].split()[0]
-    yield f"**{sign} {plain(phrases.heading(finding, tensor))}**  \n{plain(phrases.message(finding, tensor))}"
+    yield f"**{sign} {plain(phrases.heading(finding, tensor))}**  \n{plain(phrases.message(finding))}"
     named = phrases.rows_named(finding, tensor)
     if named and len(finding.rows) > FOLD_ABOVE:
         yield _details(phrases.plural(finding.count, phrases.unit(tensor)), plain(named))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -119,12 +118,9 @@ def rows_named(finding: Finding, tensor: TensorReport) -> str:
     return f"{unit(tensor)}{'' if finding.count == 1 else 's'} {', '.join(names)}{tail}"
 
 
-def message(finding: Finding, tensor: TensorReport) -> str:
-    """The finding's arithmetic, its row named by indices as everywhere in the text."""
-    text = literal(finding.message)
-    if finding.rows:
-        text = re.sub(rf"^row {finding.rows[0]}\b", f"row {row_name(tensor, finding.rows[0])}", text)
-    return text
+def message(finding: Finding) -> str:
+    """The finding's arithmetic, untrusted characters spelled out."""
+    return literal(finding.message)
 
 
 def health(tensor: TensorReport) -> str:

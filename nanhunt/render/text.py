@@ -136,7 +136,7 @@ def _rule(page: Page, rule: overview.RuleGroup) -> None:
     page.line((rule.heading, STYLES[rule.severity]))
     where = f"{phrases.place(tensor)} in {tensor.judged_in}"
     page.line(
-        (f"{'most in ' if len(rule.members) > 1 else ''}{where}: {phrases.message(finding, tensor)}", ""),
+        (f"{'most in ' if len(rule.members) > 1 else ''}{where}: {phrases.message(finding)}", ""),
         indent=2,
     )
     working = next((remedy for remedy in finding.remedies if remedy.works), None)
@@ -240,7 +240,7 @@ def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, 
     page.line((phrases.heading(finding, tensor) + where, style), indent=2)
     if phrases.rows_named(finding, tensor) and finding.count > 1:
         page.line((phrases.rows_named(finding, tensor), ""), indent=4)
-    page.line((phrases.message(finding, tensor), ""), indent=4)
+    page.line((phrases.message(finding), ""), indent=4)
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         _remedy(page, remedy, tensor, shown)

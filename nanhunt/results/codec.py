@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
@@ -32,6 +33,39 @@ def _float_name(value: float) -> str:
 def _field_types(kind: type) -> dict[str, Any]:
     """Resolved once per class: a report of a long run holds a hundred thousand row bins."""
     return get_type_hints(kind)
+
+
+WIDTH = 100
+"""Characters up to which a list or an object of JSON stands on one line."""
+
+
+def written(value: Any, indent: int | None = 2) -> str:
+    """JSON of what ``encode`` made, non-finite floats being names there; ``indent`` None: all of it on one line.
+
+    Lists of numbers and what is short stand on one line: a long run has thousands of bins.
+    """
+    return _dumped(value) if indent is None else _written(value, "\n", " " * indent)
+
+
+def _written(value: Any, line: str, indent: str) -> str:
+    """``line``: the line feed and the indentation that ``value`` stands at."""
+    is_object = isinstance(value, dict)
+    parts = list(value.values()) if is_object else value if isinstance(value, list) else []
+    if not any(isinstance(part, dict | list) and part for part in parts):
+        flat = _dumped(value)  # in one call, since there are many of these
+        if not is_object or len(flat) <= WIDTH:
+            return flat
+    inner = line + indent
+    texts = [_written(part, inner, indent) for part in parts]
+    if is_object:
+        texts = [f"{_dumped(str(key))}: {text}" for key, text in zip(value, texts, strict=True)]
+    opening, closing = "{}" if is_object else "[]"
+    if sum(map(len, texts)) + 2 * len(texts) <= WIDTH and not any("\n" in text for text in texts):
+        return opening + ", ".join(texts) + closing
+    return opening + inner + f",{inner}".join(texts) + line + closing
+
+
+_dumped = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
 def decode(kind: Any, value: Any) -> Any:

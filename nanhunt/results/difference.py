@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
-from nanhunt.results.codec import decode, encode
+from nanhunt.results.codec import decode, encode, written
 from nanhunt.results.report import ExitCode, Finding, NotLookedAt, ReadError, Severity
 
 FORMAT_VERSION = 1
@@ -224,7 +224,7 @@ class Difference:
         """Strictly valid JSON, as ``nanhunt schema diff`` describes it; non-finite numbers are texts."""
         shown = self if verbose else self.counted()
         body = {"diff_format_version": FORMAT_VERSION, **encode(shown)}
-        return literal_json(json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+        return literal_json(written(body, indent) + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> Difference:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
-from nanhunt.results.codec import decode, encode
+from nanhunt.results.codec import decode, encode, written
 
 FORMAT_VERSION = 2
 
@@ -430,8 +430,7 @@ class Report:
             "where_it_began": began,
             **encode(self if verbose else self.counted()),
         }
-        text = json.dumps(body, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
-        return literal_json(text)
+        return literal_json(written(body, indent) + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> Report:

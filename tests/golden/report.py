@@ -254,14 +254,14 @@ ATTENTION = TensorReport(
     implementations={},
     truth=None,
     findings=(
-        Finding("NH003", "fully-masked-row", Severity.ERROR, 1, (63,), "row 63: every logit is -inf"),
+        Finding("NH003", "fully-masked-row", Severity.ERROR, 1, (63,), "row (1, 3, 7): every logit is -inf"),
         Finding(
             "NH201",
             "probability-underflow",
             Severity.NOTE,
             4,
             (0, 9, 10, 62),
-            "row 0: loss is inf if the label is one of 7 of 16 classes",
+            "row (0, 0, 0): loss is inf if the label is one of 7 of 16 classes",
         ),
     ),
     affected_rows=5,

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.arrays import Order, byte_size, mapped
+from nanhunt.load.arrays import Order, byte_size, mapped, ranges
 from nanhunt.load.container import Container, NotNumbers, RefusedTensor
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import Source
@@ -65,13 +65,16 @@ def _open(source: Source, reading: Reading) -> Container:
     def read() -> np.ndarray[Any, Any]:
         return mapped(source, header.offset, header.stored, header.shape, header.order)
 
-    return Container(source.file, {"": Tensor(source.file, "", header.dtype, header.shape, read)}, "npy")
+    apart = ranges(source, header.offset, header.stored) if header.order == "C" else None
+    tensor = Tensor(source.file, "", header.dtype, header.shape, read, ranges=apart)
+    return Container(source.file, {"": tensor}, "npy")
 
 
 def read_header(stream: IO[bytes], size: int, name: str, stored_dtype: str | None) -> Header:
     """Parse and check the header of a .npy of ``size`` bytes at the start of ``stream``.
 
     ``name`` is how messages call it. The claimed shape is compared with ``size`` before anything is mapped.
+    Raises NanhuntError for a header that is none, and for a file that is shorter than it says.
     """
     text, offset = _header_text(stream, size, name)
     descr, fortran, shape = _fields(text, name)

@@ -48,7 +48,10 @@ def fields(content: mmap.mmap, begin: int, end: int) -> Iterator[Field]:
 
 
 def varint(content: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """(a number in groups of seven bits, the position behind it), reduced to 64 bits as protobuf does."""
+    """(a number in groups of seven bits, the position behind it), reduced to 64 bits as protobuf does.
+
+    Raises CutShort.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

@@ -50,7 +50,10 @@ def opened(source: Source, entry: ZipInfo) -> Iterator[IO[bytes]]:
 
 
 def offsets(source: Source, wanted: Iterable[ZipInfo]) -> dict[str, int | None]:
-    """Where in the file the bytes of each entry lie, so that they can be mapped; None where they are compressed."""
+    """Where in the file the bytes of each entry lie, so that they can be mapped; None where they are compressed.
+
+    Raises BadZipFile where an entry lies beyond the end of the file.
+    """
     found: dict[str, int | None] = {}
     with source.open() as stream, whole_zip(source):
         for entry in wanted:

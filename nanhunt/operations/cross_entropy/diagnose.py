@@ -40,6 +40,7 @@ def diagnose(
     """Judges the logits of ``job``; ``every_row`` runs all of them, which also tells the losses.
 
     ``table`` is filled in with one entry per row (and needs ``every_row``); ``advance`` is told bytes done.
+    Raises Interrupted, with what is known, on Ctrl-C.
     """
     job, tally = _tally(job, executor, every_row, table, advance)
     tensor, rows = job.tensor, job.rows

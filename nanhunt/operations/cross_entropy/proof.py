@@ -204,7 +204,10 @@ def _proven(
 
 
 def unaligned(code: str, labels: torch.Tensor) -> torch.Tensor:
-    """Labels of which the line ``code`` makes ``labels``: they are one longer, or lose their first."""
+    """Labels of which the line ``code`` makes ``labels``: they are one longer, or lose their first.
+
+    Raises ValueError where no labels become these.
+    """
     longer = torch.nn.functional.pad(labels, (1, 0))
     for given in (longer, longer[..., :-1]):
         scope: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, "targets": given}

@@ -84,7 +84,10 @@ def run_all(
     advance: Advance = lambda _: None,
     added: RowTable | None = None,
 ) -> Tally:
-    """Runs every row; what the losses add up to is known afterwards. ``added`` takes what a reduction adds up."""
+    """Runs every row; what the losses add up to is known afterwards. ``added`` takes what a reduction adds up.
+
+    Raises Interrupted, with what is known, on Ctrl-C.
+    """
     job.batch  # noqa: B018 - cached: no other process need know the targets of all rows
     total, seen = Tally(behaviour=empty_behaviour()), 0
     work = functools.partial(run_unit, columns=table is not None, added=added is not None)
@@ -184,7 +187,7 @@ def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
 
 
 def screen_all(job: Job, executor: Executor, advance: Advance = lambda _: None) -> Tally:
-    """Proves what it can from bounds, then runs the rows that were not proven."""
+    """Proves what it can from bounds, then runs the rows that were not proven. Raises Interrupted as ``run_all``."""
     total, seen = Tally(behaviour=empty_behaviour()), 0
     doubtful: list[Numbers] = []
     units = _units(job, SCREEN_BYTES // job.tensor.itemsize)
