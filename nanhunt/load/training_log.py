@@ -18,6 +18,7 @@ from nanhunt.results.report import Logged
 NAME = "trainer_state.json"
 """As transformers' Trainer calls it."""
 _NAMES = ("loss", "grad_norm")
+_DAMAGED = (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _BEFORE = 2
 """Entries kept before the first that is not finite, or before the last."""
 
@@ -41,29 +42,17 @@ def read_log(files: Iterable[str], layout: str | None = None) -> TrainingLog:
     for file in files:
         if Path(file).name == NAME:
             at = coordinates(file, "", layout)
-<<<<<<< HEAD
             runs.setdefault(str(at.get("run", "")), []).append((int(at.get("step", 0)), file))
     lines: list[Logged] = []
     read: set[str] = set()
     for run, logs in sorted(runs.items()):
         _, newest = max(logs)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            state = json.loads(Path(newest).read_text(encoding="utf-8"))
+        with contextlib.suppress(*_DAMAGED):
+            state = json.loads(text(newest))
             entries = [entry for entry in state["log_history"] if isinstance(entry.get("step"), int)]
             lines += (each for name in _NAMES for each in _series(run, newest, name, entries))
             read |= {file for _, file in logs}
     return TrainingLog(tuple(lines), frozenset(read))
-=======
-            run, step = str(at.get("run", "")), int(at.get("step", 0))
-            newest[run] = max(newest.get(run, (-1, "")), (step, file))
-    for run, (_, file) in sorted(newest.items()):
-        try:
-            state = json.loads(text(file))
-            entries = [entry for entry in state["log_history"] if isinstance(entry.get("step"), int)]
-        except (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-        yield from (each for name in _NAMES for each in _series(run, file, name, entries))
->>>>>>> main
 
 
 def _series(run: str, file: str, name: str, entries: list[Mapping[str, Any]]) -> Iterator[Logged]:

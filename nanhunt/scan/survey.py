@@ -11,13 +11,9 @@ from functools import cached_property
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
-<<<<<<< HEAD
 from nanhunt.load.folder import Found
-from nanhunt.load.source import bytes_at
-=======
 from nanhunt.load.listing import bytes_at
 from nanhunt.load.remote import PART, ahead
->>>>>>> main
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
