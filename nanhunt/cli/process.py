@@ -18,9 +18,7 @@ from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import PLAIN, literal, literal_lines
-from nanhunt.results.report import ExitCode
-
-INTERRUPTED = 130
+from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
@@ -37,6 +35,7 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:
+        complain("interrupted.")
         code = INTERRUPTED
     except (
         BrokenPipeError
