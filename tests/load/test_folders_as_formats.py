@@ -223,6 +223,13 @@ def test_safetensors_of_several_ranks_are_one_tensor(tmp_path: Path) -> None:
     np.testing.assert_array_equal(container.tensors["w"].rows(0).range(4, 6), whole[:, 4:].T.numpy())
 
 
+def test_a_shard_of_a_few_bytes_is_told(tmp_path: Path) -> None:
+    write_shards(tmp_path, quarters())
+    (tmp_path / "shard-00002-model-00001-of-00001.safetensors").write_bytes(b"cut")
+    with pytest.raises(NanhuntError, match="do not make one tensor|is not a whole"):
+        open_path(str(tmp_path))
+
+
 def test_a_missing_rank_is_told(tmp_path: Path) -> None:
     write_shards(tmp_path, quarters())
     (tmp_path / "shard-00002-model-00001-of-00001.safetensors").unlink()
