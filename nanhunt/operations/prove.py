@@ -171,7 +171,7 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
     if not has_axis:
         return tensor
-    if tensor.shards:
+    if tensor.ranges or tensor.shards:
         size = math.prod(tensor.shape[1:])
         return _of_values(tensor, tensor.runs(slices * size, size).reshape(-1, *tensor.shape[1:]))
     return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
