@@ -332,10 +332,11 @@ class Unit:
         """The largest entry, by size, of the gradient of what ``form`` gives; "truth" gives that of the truth."""
         import torch
 
-        known = {
-            name: each.double() if form == "truth" and each.is_floating_point() else each.clone()
-            for name, each in self.cast.items()
-        }
+        known = {name: each.detach().clone() for name, each in self.cast.items()}
+        if form == "truth":
+            known = {
+                name: each.double() if each.is_floating_point() else each for name, each in known.items()
+            }
         leaves = [
             role.name for role in self.operation.roles if role.gradient == "unit" and role.name in known
         ]
