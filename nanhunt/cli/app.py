@@ -15,9 +15,11 @@ from nanhunt.cli.options import (
     SettingsOptions,
     WriteOptions,
     command,
+    starting,
 )
 from nanhunt.cli.run import register
 from nanhunt.difference.options import DiffOptions
+from nanhunt.operations.options import operations, rules
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions
@@ -97,7 +99,10 @@ def last_good(
 @app.command()
 def rule(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CODE|NAME]", help="A rule, by code or name.")
+        str | None,
+        typer.Argument(
+            metavar="[CODE|NAME]", help="A rule, by code or name.", autocompletion=starting(rules)
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
@@ -109,7 +114,10 @@ def rule(
 
 @app.command()
 def op(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An operation.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An operation.", autocompletion=starting(operations)),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
     """Explain an operation: its tensors, options, ways of writing it, rules."""

@@ -37,10 +37,11 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
     options, output, work = given.part(Options), given.part(ScanOutputOptions), given.part(WorkOptions)
     from nanhunt.operations import rules  # the catalogue: nothing that --help needs
-    from nanhunt.operations.choosing import check_options
+    from nanhunt.operations.choosing import check_names, check_options
     from nanhunt.scan.survey import Survey
 
     check_options(given.typed, options)
+    check_names(options)
     rules.check((*options.select, *options.ignore))
     read = (options.targets, options.class_weights, output.baseline)
     check_files(output, [*paths, *(path for path in read if path)])
@@ -130,6 +131,7 @@ def _judged(paths: list[str], survey: Survey, work: WorkOptions) -> tuple[Report
                 done.append(survey.without_a_file())
             for report in survey.paths(paths):
                 done.append(report)
+                progress.finished(len(done) - 1)  # the first says what was found
         except KeyboardInterrupt as interrupt:
             process.complain("interrupted; this is what was known.")
             known = "; ".join((f"interrupted after {progress.done:,} bytes", *map(str, interrupt.args)))
