@@ -17,9 +17,7 @@ from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal, literal_lines
-from nanhunt.results.report import ExitCode
-
-INTERRUPTED = 130
+from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
@@ -34,6 +32,7 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:
+        complain("interrupted.")
         code = INTERRUPTED
     except (
         BrokenPipeError
