@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -71,6 +72,8 @@ def run(
     otherwise the exit code is its own.
     """
     options = given.part(RunOptions)
+    if options.replay:
+        raise typer.Exit(_replayed(options.replay, options, verbose=given.part(WatchOptions).verbose))
     orders = _orders(given, options)
     from nanhunt.watch.runner import exit_code, prepare
 
@@ -79,7 +82,9 @@ def run(
     from nanhunt.watch.family import Family
     from nanhunt.watch.session import Session, Settings
 
-    session = Session(given.part(Settings), report=_tell if options.format == "text" else _hold)
+    settings = given.part(Settings)
+    telling = functools.partial(_tell, settings.verbose)
+    session = Session(settings, report=telling if options.format == "text" else _hold)
     with Family(orders, session) as family:
         with _logging(session, session.settings.tensorboard), session:
             code = exit_code(start, session.raised)
@@ -87,6 +92,26 @@ def run(
         if family.is_first:
             _write(session, family, what.name, code, options)
     raise typer.Exit(code)
+
+
+def _replayed(path: str, options: RunOptions, *, verbose: bool) -> int:
+    """Repeat a saved step and report: 1 where it goes bad again, 0 where it does not here.
+
+    Raises NanhuntError for a file that holds no step, and for one that cannot be repeated here.
+    """
+    from nanhunt.watch.message import incident_text, run_json
+    from nanhunt.watch.replay import load
+
+    replay = load(path)
+    found = replay.incident()
+    code = int(found is not None)
+    finite = (
+        f"nanhunt: step {replay.step}, repeated from {path}, is finite here (it was not: {replay.what})\n"
+    )
+    text = incident_text(found, verbose=verbose) if found is not None else finite
+    incidents = [found] if found is not None else []
+    _put(options, incidents, text, run_json(path, 1, incidents, code), said=False)
+    return code
 
 
 def _script(words: Sequence[str], module: str) -> Script:
@@ -122,11 +147,11 @@ def _write_patch(path: str, incidents: Sequence[Incident | dict[str, Any]]) -> N
         say(f"nanhunt: {path} was not written: no edit was proven\n")
 
 
-def _tell(incident: Incident) -> None:
+def _tell(verbose: bool, incident: Incident) -> None:
     from nanhunt.watch.family import say
     from nanhunt.watch.message import incident_text
 
-    say(incident_text(incident))
+    say(incident_text(incident, verbose=verbose))
 
 
 def _hold(incident: Incident) -> None:
@@ -151,7 +176,6 @@ def _for_rank(path: str) -> str:
 
 
 def _write(session: Session, family: Family, script: str, code: int, options: RunOptions) -> None:
-    from nanhunt.watch.family import say
     from nanhunt.watch.message import all_clear, incident_text, run_json
 
     children = family.reports()
@@ -161,12 +185,29 @@ def _write(session: Session, family: Family, script: str, code: int, options: Ru
     document = run_json(script, sum(steps), incidents, code, session.unlooked)
     every_op, processes = session.settings.every_op, sum(map(bool, steps))
     clear = all_clear(sum(steps), every_op, code, processes, session.unlooked)
-    text = "".join([*map(incident_text, session.incidents), *(text for text, _ in children)]) or clear
-    for path in options.output:
-        files.write(_for_rank(path), document if path.endswith(".json") else text)
-    if options.format == "json":
-        say(document)
-    elif not family.found:
-        say(clear)
+    own = (incident_text(incident, verbose=session.settings.verbose) for incident in session.incidents)
+    text = "".join([*own, *(text for text, _ in children)]) or clear
+    _put(options, incidents, text, document, said=family.found)
     if options.patch:
         _write_patch(options.patch, incidents)
+
+
+def _put(
+    options: RunOptions,
+    incidents: Sequence[Incident | dict[str, Any]],
+    text: str,
+    document: str,
+    *,
+    said: bool,
+) -> None:
+    """Write the report where it was asked for; ``said``: it stands on standard error as text already."""
+    from nanhunt.watch import sarif
+    from nanhunt.watch.family import say
+
+    for path in options.output:
+        log = sarif.document(incidents) if path.endswith(".sarif") else ""
+        files.write(_for_rank(path), log or (document if path.endswith(".json") else text))
+    if options.format != "text":
+        say(sarif.document(incidents) if options.format == "sarif" else document)
+    elif not said:
+        say(text)

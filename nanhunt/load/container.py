@@ -27,6 +27,8 @@ class Container:
     """What may hold numbers and was not looked at: by name, what it is."""
     missing: tuple[NanhuntError, ...] = ()
     """Parts that are not there or damaged, each once: the rest can be judged, and is not the whole."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What nanhunt itself has written into the file beside the tensors: which operation they belong to."""
 
 
 class NothingToCheck(NanhuntError):  # noqa: N818 - it is not a fault of the file: a search skips it

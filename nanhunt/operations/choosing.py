@@ -7,6 +7,7 @@ single name says too little (hidden_states is in every dump of a model), and log
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.registry import OperationOptions
 from nanhunt.operations.run import Failed, Outcome, Run
-from nanhunt.options import declared, one_of
+from nanhunt.options import checked, declared, one_of
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,9 @@ class ByName(Described):
         if given or run.options.logits or run.options.role:
             yield from judge(container, given, run)
             return
+        if "op" in container.told and not run.compares:
+            yield from _as_told(container, run)
+            return
         choices, notes = by_names(container)
         used, said = set[str](), dict(notes)
         for choice in choices:
@@ -179,6 +183,29 @@ class ByName(Described):
                 main = choice.operation.main(choice.tensors)
                 said[main.label] = (f"{choice.note}, and cannot be judged so: {error}",)
         yield from judge(container, given, run, frozenset(used), said)
+
+
+_TELLS = ("reduction", "ignore_index", "causal", "scale", "norm", "eps", "p", "std", "temperature")
+"""Options that a capture may hold; where the user says otherwise, that counts."""
+
+
+def _as_told(container: Container, run: Run) -> Iterator[Outcome]:
+    """A capture, as the operation that ``nanhunt run`` has named in it. Raises NanhuntError for one that is damaged."""
+    try:
+        said = dict(json.loads(container.told.get("options", "{}")))
+    except (ValueError, TypeError):
+        raise NanhuntError(
+            f"{container.file} is a damaged capture: its options are not JSON.", "Capture it anew."
+        ) from None
+    known = declared(OperationOptions)
+    usual = {name: known[name].default for name in _TELLS}
+    told = {
+        name: checked(known[name], said[name])
+        for name in said.keys() & usual.keys()
+        if getattr(run.options, name) == usual[name]
+    }
+    operation = registry.find(container.told["op"])
+    yield from operation.judge(container, {}, replace(run, options=replace(run.options, **told)))
 
 
 @functools.cache

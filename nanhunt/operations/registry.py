@@ -37,6 +37,7 @@ _HOMES = {
     "log1mexp": "nanhunt.operations.log1mexp:LOG1MEXP",
     "contrastive": "nanhunt.operations.contrastive:CONTRASTIVE",
     "gumbel-softmax": "nanhunt.operations.gumbel_softmax:GUMBEL_SOFTMAX",
+    "call": "nanhunt.operations.call.operation:CALL",
 }
 """By the name that --op takes: module and attribute. In this order their rules are listed.
 

@@ -7,7 +7,7 @@ https://docs.github.com/en/code-security/code-scanning/integrating-with-code-sca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -67,25 +67,33 @@ def document(results: Iterable[Result], errors: Iterable[ReadError]) -> str:
         }
         for error in errors
     ]
-    driver = {"name": "nanhunt", "version": __version__, "rules": [_rule(found) for _, found in codes]}
+    return log([rule(found.code, found.name) for _, found in codes], [_result(each) for each in kept], notes)
+
+
+def log(
+    rules: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], notes: Sequence[dict[str, Any]] = ()
+) -> str:
+    """The document of one run, from the objects of the format."""
+    driver = {"name": "nanhunt", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
         "invocations": [{"executionSuccessful": not notes, "toolExecutionNotifications": notes}],
-        "results": [_result(each) for each in kept],
+        "results": results,
         "columnKind": "unicodeCodePoints",
     }
-    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
-    return literal_json(json.dumps(log, indent=2, ensure_ascii=False) + "\n")
+    whole = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
+    return literal_json(json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
 
 
-def _rule(found: Finding) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": found.code, "name": found.name}
-    rule = RULES.get(found.code)  # a report of a newer version may name another
-    if rule is not None:
-        told["shortDescription"] = {"text": rule.what}
-        told["fullDescription"] = {"text": rule.why}
-        told["help"] = {"text": rule.fix}
-        told["defaultConfiguration"] = {"level": LEVELS[rule.severity]}
+def rule(code: str, name: str) -> dict[str, Any]:
+    """A rule as the catalogue tells it; one that is not in it has its name alone."""
+    told: dict[str, Any] = {"id": code, "name": name}
+    known = RULES.get(code)  # a report of a newer version may name another
+    if known is not None:
+        told["shortDescription"] = {"text": known.what}
+        told["fullDescription"] = {"text": known.why}
+        told["help"] = {"text": known.fix}
+        told["defaultConfiguration"] = {"level": LEVELS[known.severity]}
     return told
 
 
@@ -102,6 +110,11 @@ def _result(each: Result) -> dict[str, Any]:
 
 def _location(file: str) -> dict[str, Any]:
     """A tensor file has no lines; GitHub shows nothing that has none."""
+    return location(file, {"startLine": 1})
+
+
+def location(file: str, region: Mapping[str, int]) -> dict[str, Any]:
+    """A place in a file."""
     # A name that is no UTF-8 keeps its bytes.
     uri = quote(PurePath(file).as_posix().encode("utf-8", "surrogateescape")) if file else "-"
-    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": dict(region)}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from dataclasses import replace
@@ -19,17 +20,17 @@ from .session import Session, Settings
 class NanFoundError(ArithmeticError):
     """A step went bad; ``incident`` says where and why, the message is its report."""
 
-    def __init__(self, incident: Incident) -> None:
-        super().__init__(incident_text(incident))
+    def __init__(self, incident: Incident, *, verbose: bool = False) -> None:
+        super().__init__(incident_text(incident, verbose=verbose))
         self.incident = incident
 
 
-def _print(incident: Incident) -> None:
-    sys.stderr.write(incident_text(incident))
+def _print(verbose: bool, incident: Incident) -> None:
+    sys.stderr.write(incident_text(incident, verbose=verbose))
 
 
-def _raise(incident: Incident) -> None:
-    raise NanFoundError(incident)
+def _raise(verbose: bool, incident: Incident) -> None:
+    raise NanFoundError(incident, verbose=verbose)
 
 
 class Watch:
@@ -42,7 +43,8 @@ class Watch:
 
     def __init__(self, keywords: Keywords) -> None:
         self.settings = _settings(keywords)
-        self.report = keywords.report or (_print if keywords.keep_going else _quiet)
+        printing = functools.partial(_print, self.settings.verbose)
+        self.report = keywords.report or (printing if keywords.keep_going else _quiet)
         self.session: Session | None = None
         self._log: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self._incidents: list[Incident] = []
@@ -133,7 +135,8 @@ def _settings(keywords: Keywords) -> Settings:
     values = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()
     }
-    return replace(make(Settings, values, lambda option: f"{option.name} ="), stop=_raise)
+    made = make(Settings, values, lambda option: f"{option.name} =")
+    return replace(made, stop=functools.partial(_raise, made.verbose))
 
 
 def _quiet(incident: Incident) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +16,80 @@ from nanhunt.results.report import RemedyResult
 
 from .incident import Incident
 from .story import Exhibits
+from .subject import MAX_BYTES, Subject
 
-MAX_BYTES = 256 * 2**20
-"""Rows beyond this are left out."""
 MAX_TRIED = 64 * 2**20
 """Bytes of a capture on which `nanhunt check` is tried before it is recommended."""
 MAX_PROVEN = 2**22
 """Logits on which remedies are run."""
 _PROVABLE = ("NH0", "NH1", "NH2", "NH3")
 _ABOUT_SOFTMAX = ("NH101", "NH102", "NH103")
+_CODES = {"call": "NH941", "values": "NH501"}
+"""Findings that say by themselves that the operation, or the tensor, is what went bad."""
 
 
-def file_name(incident: Incident) -> str:
-    """``step-37.pt``, with the rank or the name where there are several processes."""
+def file_name(incident: Incident, suffix: str = "") -> str:
+    """``step-37.pt``, ``step-37-replay.pt``, with the rank or the name where there are several processes."""
     child = re.sub(r"[^\w.-]+", "-", f"-{incident.process}") if incident.process else ""
     rank = child if incident.rank is None else f"-rank-{incident.rank}"
-    return f"step-{incident.step}{rank}.pt"
+    return f"step-{incident.step}{rank}{suffix}.pt"
 
 
-def save(path: Path, exhibits: Exhibits, incident: Incident) -> None:
-    """Write plain tensors and strings, readable with ``weights_only=True``.
+def write(folder: Path, exhibits: Exhibits, incident: Incident) -> Incident:
+    """The incident with the path of its capture and, where ``nanhunt check`` says the same of it, that command.
 
-    Raises OSError where the folder cannot be written to.
+    Of the ways to look at the failing operation the first is written that is judged as the run was; it is tried on
+    the file itself. Raises OSError where the folder cannot be written to.
     """
-    content: dict[str, Any] = {"nanhunt": {"step": incident.step, "what": incident.what}}
-    for n, tensor in enumerate(exhibits.culprit_inputs):
-        content.setdefault("inputs", {})[str(n)] = _plain(tensor)
-    if exhibits.logits is not None:
-        content["logits"] = _plain(exhibits.logits)
-    if exhibits.targets is not None:
-        content["targets"] = _plain(exhibits.targets)
+    path = folder / file_name(incident)
+    fitting = [subject for subject in exhibits.subjects if subject.size <= MAX_BYTES]
+    for subject in fitting:
+        _save(path, subject, incident)
+        with contextlib.suppress(Exception):  # what cannot be judged is not recommended
+            if _judged_alike(path, subject, incident):
+                return replace(incident, capture=str(path), closer=f"nanhunt check {path}")
+    if not fitting:
+        return incident
+    _save(path, fitting[0], incident)
+    return replace(incident, capture=str(path))
+
+
+def _save(path: Path, subject: Subject, incident: Incident) -> None:
+    """Write plain tensors and texts, readable with ``weights_only=True``."""
+    culprit = incident.culprits[0] if incident.culprits else None
+    said = {
+        "op": subject.operation,
+        "options": json.dumps(dict(subject.options)),
+        "call": subject.call,
+        "what": incident.what,
+        "where": culprit.site.short if culprit and culprit.site else "",
+        "why": f"{culprit.name}: {culprit.reason}" if culprit else "",
+        "not_saved": incident.not_saved,
+    }
+    told: dict[str, Any] = {"step": incident.step, **{key: text for key, text in said.items() if text}}
+    content = {"nanhunt": told, **{role: _plain(tensor) for role, tensor in subject.tensors.items()}}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """On the CPU, owning no more memory than it shows."""
-    whole = tensor.detach().cpu().clone()
-    row = whole.element_size() * whole.numel() // max(len(whole), 1) if whole.dim() > 1 else 1
-    rows = MAX_BYTES // max(row, 1)
-    return whole[: max(rows, 1)].clone() if whole.dim() > 1 and rows < len(whole) else whole
+    return tensor.detach().cpu().clone()
+
+
+def _judged_alike(path: Path, subject: Subject, incident: Incident) -> bool:
+    """Whether ``nanhunt check`` says of the file what the report says."""
+    import nanhunt
+
+    if path.stat().st_size > MAX_TRIED:
+        return False
+    report = nanhunt.check(path)
+    code = incident.culprits[0].rule if incident.culprits else None
+    if subject.operation == "cross-entropy":
+        return any(finding.code == code for finding in report.findings)
+    if subject.operation in _CODES:
+        return any(finding.code == _CODES[subject.operation] for finding in report.findings)
+    return any(finding.severity.rank for finding in report.findings)
 
 
 def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
@@ -75,20 +112,6 @@ def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
         labels, options = exhibits.targets.reshape(-1)[kept].cpu(), exhibits.options
     report = nanhunt.check(logits[kept].cpu(), labels, **options)
     return next((finding.remedies for finding in report.findings if finding.code == code), ())
-
-
-def look_closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
-    """The command that judges the file, if what it says is what the report says; tried on the file itself."""
-    code = incident.culprits[0].rule if incident.culprits else None
-    if code is None or path.stat().st_size > MAX_TRIED:
-        return None
-    import nanhunt
-
-    report = nanhunt.check(path, **exhibits.options)
-    if not any(finding.code == code for finding in report.findings):
-        return None
-    flags = [f" --{name.replace('_', '-')} {value}" for name, value in exhibits.options.items()]
-    return f"nanhunt check {path}{''.join(flags)}"
 
 
 def _widest(logits: torch.Tensor) -> torch.Tensor:

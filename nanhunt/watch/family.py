@@ -136,7 +136,7 @@ class Member:
         """Tell the user at once, and the first process for its report."""
         from .message import encoded, incident_text
 
-        text = incident_text(incident)
+        text = incident_text(incident, verbose=self.orders.verbose)
         if not self.orders.quiet:
             say(text)
         self.reports += 1

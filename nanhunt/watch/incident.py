@@ -36,6 +36,11 @@ class FoundBy(enum.StrEnum):
     CONSEQUENCE = "consequence"
 
     @property
+    def is_sure(self) -> bool:
+        """Whether the culprit was seen going bad."""
+        return self not in (FoundBy.NARROWED, FoundBy.NOTICED)
+
+    @property
     def certainty(self) -> str:
         """One sentence for the report."""
         return _CERTAINTY[self]
@@ -173,6 +178,10 @@ class Incident:
     """Path of the file written."""
     closer: str | None = None
     """The command that judges that file, where it says the same."""
+    replay: str | None = None
+    """Path of the saved step, which ``nanhunt run --replay`` repeats."""
+    not_saved: str = ""
+    """Why there is none."""
 
     def __str__(self) -> str:
         """The report, as ``nanhunt run`` prints it: what an experiment tracker should log."""

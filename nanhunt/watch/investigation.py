@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -46,6 +46,8 @@ class Evidence:
     frame: FrameType | None = None
     losses: Sequence[float] = ()
     """Of the steps before, oldest first."""
+    known: Mapping[int, str] = field(default_factory=dict)
+    """Names of tensors by id, where they come from a file."""
 
 
 @dataclass
@@ -56,11 +58,14 @@ class Solved:
     exhibits: Exhibits
     failing: Failing | None = None
     """The step as it can be repeated; None where it cannot."""
+    gradients: Sequence[torch.Tensor] = ()
+    """Leaves whose gradients were bad, though the loss was not."""
 
 
 def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -> Solved:
     """Find what made the step bad."""
     names = Names(recorder.roots.values(), evidence.frame)
+    names.by_id.update(evidence.known)
     tape = recorder.tape
     try:
         look, roots, found_by = _look(evidence, tape, live)
@@ -83,7 +88,7 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
         notes=_notes(look, evidence.losses),
     )
     failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty)
-    return Solved(incident, story.exhibits(guilty), failing)
+    return Solved(incident, story.exhibits(guilty), failing, evidence.gradients)
 
 
 def _look(

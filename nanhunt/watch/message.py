@@ -19,34 +19,47 @@ MAX_SHOWN = 4
 """Culprits in the text; JSON has them all."""
 
 
-def incident_text(incident: Incident) -> str:
-    """Several lines, ending in a newline."""
+def incident_text(incident: Incident, *, verbose: bool = False) -> str:
+    """Several lines, ending in a newline: what, where, why, fix, proof. ``verbose``: everything that is known."""
+    shown = len(incident.culprits) if verbose else MAX_SHOWN
     lines = [_headline(incident)]
-    for culprit in incident.culprits[:MAX_SHOWN]:
+    for culprit in incident.culprits[:shown]:
         lines += _culprit_lines(culprit)
-    if len(incident.culprits) > MAX_SHOWN:
-        lines.append(f"  and {len(incident.culprits) - MAX_SHOWN} more operations that made NaN or infinity")
-    if incident.chain:
+    if len(incident.culprits) > shown:
         lines.append(
-            "  then "
-            + ", ".join(f"{item.operation} {item.site.short} gave {item.kind}" for item in incident.chain)
+            f"  and {len(incident.culprits) - shown} more operations that made NaN or infinity (--verbose)"
         )
-    if incident.terms:
-        lines.append(
-            "  terms of the loss: " + ", ".join(f"{term.name} = {term.value:.6g}" for term in incident.terms)
-        )
-    if incident.bad_gradients:
-        lines.append("  " + _gradients(incident))
-    lines.append(f"  found by: {incident.found_by} ({incident.found_by.certainty})")
+    lines += _spread(incident)
+    if verbose or not incident.found_by.is_sure:
+        lines.append(f"  found by: {incident.found_by} ({incident.found_by.certainty})")
     lines += [f"  note: {note}" for note in incident.notes]
     lines += [f"  not this code: {incident.not_code}"] if incident.not_code else []
-    lines += _fix_lines(incident)
+    lines += _fix_lines(incident, verbose=verbose)
+    return "\n".join([*lines, *_file_lines(incident, verbose=verbose)]) + "\n"
+
+
+def _spread(incident: Incident) -> list[str]:
+    """What the culprit made bad."""
+    lines = []
+    if incident.chain:
+        links = (f"{item.operation} {item.site.short} gave {item.kind}" for item in incident.chain)
+        lines.append(f"  then {', '.join(links)}")
+    if incident.terms:
+        terms = (f"{term.name} = {term.value:.6g}" for term in incident.terms)
+        lines.append(f"  terms of the loss: {', '.join(terms)}")
+    return lines + ([f"  {_gradients(incident)}"] if incident.bad_gradients else [])
+
+
+def _file_lines(incident: Incident, *, verbose: bool) -> list[str]:
+    lines = []
     if incident.capture:
-        closer = (
-            f"   (look closer: {incident.closer})" if incident.closer else " (what that operation was given)"
-        )
-        lines.append(f"  written: {incident.capture}{closer}")
-    return "\n".join(lines) + "\n"
+        closer = f"look closer: {incident.closer}" if incident.closer else "what that operation was given"
+        lines.append(f"  written: {incident.capture} ({closer})")
+    if incident.replay:
+        lines.append(f"  repeat the step: nanhunt run --replay {incident.replay}")
+    elif verbose and incident.not_saved:
+        lines.append(f"  the step was not saved: {incident.not_saved}")
+    return lines
 
 
 def _headline(incident: Incident) -> str:
@@ -119,10 +132,11 @@ def _gradients(incident: Incident) -> str:
     return f"{count} of {incident.parameters} gradients are bad; the first to be was that of {first}"
 
 
-def _fix_lines(incident: Incident) -> list[str]:
+def _fix_lines(incident: Incident, *, verbose: bool) -> list[str]:
     """The patch, or proven remedies where they were run, else the advice for the cause, which says so."""
+    tried = list(map(_tried, incident.tried if verbose else incident.tried[:2]))
     if incident.patch is not None:
-        return [*_patch_lines(incident.patch, incident.step), *map(_tried, incident.tried[:MAX_SHOWN])]
+        return [*_patch_lines(incident.patch, incident.step), *tried]
     lines = []
     for remedy in incident.remedies if not incident.not_code else ():
         if remedy.works:
@@ -133,11 +147,11 @@ def _fix_lines(incident: Incident) -> list[str]:
         given = [one for one in incident.culprits if not incident.not_code or one.phase is Phase.INPUT]
         fixes = dict.fromkeys(culprit.fix for culprit in given if culprit.fix)
         lines += [f"  fix (not run): {fix}" for fix in fixes]
-    lines += map(_tried, incident.tried[:2])
+    lines += tried
     failing = [remedy for remedy in incident.remedies if not remedy.works and not incident.not_code]
     lines += [
         f"  does not help: {item.title}, {item.bad_rows_after:,} of {item.rows:,} {_row(item.rows)} still bad"
-        for item in failing[:2]
+        for item in (failing if verbose else failing[:2])
     ]
     return lines
 

@@ -64,6 +64,8 @@ class Observation:
     """The inputs themselves, kept only where all of them were finite: they become the capture."""
     parents: list[Observation] = field(default_factory=list)
     scalars: tuple[Any, ...] = ()
+    call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+    """The operation and what it was given; kept where the inputs are, and where masks were all that was bad in them."""
 
     @cached_property
     def out(self) -> Numbers:
@@ -87,6 +89,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.faults = 0
         """Observations that are no mask."""
         self.suspended = False
+        self.keeps_overwritten = False
+        """Whether an input that is written over is copied before."""
 
     def forget(self) -> None:
         """Drop what was noted: the step is over and was healthy."""
@@ -97,6 +101,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then look at what came out."""
+        given = _unshared(args) if self.keeps_overwritten and func._schema.is_mutable else args
         try:
             out = func(*args, **(kwargs or {}))
         except BaseException as error:
@@ -106,10 +111,17 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.suspended and not _views[func]:
             for tensor in (out,) if isinstance(out, torch.Tensor) else tensors_in(out):
                 if checkable(tensor):
-                    self._look(func, args, kwargs or {}, tensor)
+                    self._look(func, args, kwargs or {}, tensor, given)
         return out
 
-    def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
+    def _look(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: torch.Tensor,
+        before: tuple[Any, ...],
+    ) -> None:
         if finite(out):
             if self.faults:
                 self._swallowed(func, args, kwargs, out)
@@ -128,15 +140,22 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         written = [item for item in given if _name(func) in _WRITES and self._is_constant(item)]
         given = [item for item in given if not any(item is one for one in written)]
-        self._note(func, given, (*scalars, *(item.item() for item in written)), out, signs)
+        call = func, before, kwargs
+        self._note(call, given, (*scalars, *(item.item() for item in written)), out, signs)
 
     def _is_constant(self, tensor: torch.Tensor) -> bool:
         """Whether it is the NaN of ``x[i] = nan``: a number that torch has wrapped, which no operation made."""
         return tensor.dim() == 0 and self.of(tensor) is None and bool(tensor.isnan())
 
     def _note(
-        self, func: Any, given: list[torch.Tensor], scalars: tuple[Any, ...], out: torch.Tensor, signs: Signs
+        self,
+        call: tuple[Any, tuple[Any, ...], dict[str, Any]],
+        given: list[torch.Tensor],
+        scalars: tuple[Any, ...],
+        out: torch.Tensor,
+        signs: Signs,
     ) -> None:
+        func = call[0]
         # An operation that works in place has overwritten its input; what it was is known if it was bad before.
         inputs = [item for item in given if item is not out]
         overwritten = self.of(out) if len(inputs) < len(given) else None
@@ -152,7 +171,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             bool(parents) and all(item.legal for item in parents) and _handed_on(_name(func), parents, signs)
         )
         tensors = () if parents else tuple(inputs)
-        self._remember(func, out, signs, parents, legal, stats, tensors, scalars)
+        blamed = not legal and all(item.legal for item in parents)
+        self._remember(func, out, signs, parents, legal, stats, tensors, scalars, call if blamed else None)
 
     def _swallowed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
         """Note a finite result that an overflow has shaped: 2 / inf is 0, and log(0) later is not log's fault.
@@ -177,6 +197,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs: tuple[Numbers, ...] = (),
         tensors: tuple[torch.Tensor, ...] = (),
         scalars: tuple[Any, ...] = (),
+        call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None,
     ) -> None:
         if _name(func) in _UNINITIALISED:
             return
@@ -194,6 +215,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 tensors=tensors,
                 parents=parents or [],
                 scalars=scalars,
+                call=call,
             )
         )
 
@@ -224,6 +246,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
         return self.by_memory.get(address(tensor))
+
+
+def _unshared(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of an operation in place, which writes to its first."""
+    return (args[0].clone(), *args[1:]) if args and isinstance(args[0], torch.Tensor) else args
 
 
 def _updated_statistics(func: Any, args: tuple[Any, ...]) -> Sequence[Any]:

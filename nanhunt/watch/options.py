@@ -24,6 +24,9 @@ class WatchOptions:
     )
     max_reports: int = option(5, help="Reports in all, where the script runs on.", at_least=1)
     every_op: bool = option(False, help="Look at every operation from the start, inference too; slower.")
+    verbose: bool = option(
+        False, help="Tell all: how sure it is, every culprit, every repair that was tried and fails."
+    )
     capture_dir: str = option(
         "nanhunt-capture", metavar="DIR", help="Where to put tensors of a failing step."
     )
@@ -36,9 +39,12 @@ class WatchOptions:
 class RunOptions:
     """What to write."""
 
-    format: str = option("text", help="What to write to standard error:", choices=("text", "json"))
+    format: str = option("text", help="What to write to standard error:", choices=("text", "json", "sarif"))
     output: tuple[str, ...] = option(
-        (), metavar="FILE", help="Also write the report to FILE; .json or text by its suffix."
+        (), metavar="FILE", help="Also write the report to FILE; .json, .sarif or text by its suffix."
+    )
+    replay: str | None = option(
+        None, metavar="FILE", help="Repeat the failing step that a run has saved, without its script."
     )
     patch: str | None = option(
         None, metavar="FILE", help="Write the proven fix there, as a diff for git apply."

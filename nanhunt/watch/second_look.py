@@ -74,6 +74,7 @@ def repeat(
     current: list[Entry | None] = [None]
     again = Tape()
     look = Repetition(_Alone(again.entry_of, where=lambda: _where(current[0])), again, entries)
+    look.observer.keeps_overwritten = True
     again.first_number = sequence_number()
     with _random_state_kept(tape, entries), _compiled_regions_open(entries):
         _copy_inputs(tape, look, step, given or {}, wide=wide)
@@ -137,6 +138,8 @@ class Step:
     @classmethod
     def of(cls, tape: Tape, roots: Sequence[Slot]) -> Step:
         """The step whose results are ``roots``."""
+        if tape.sliced:
+            return cls(list(tape.entries), frozenset(), frozenset(), _statistics(tape.entries))
         given = {slot.memory for slot in tape.inputs}
         writes = [
             (entry, slot.memory) for entry in tape.entries for slot in entry.written if slot.memory in given

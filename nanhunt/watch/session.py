@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from . import capture
+from . import capture, replay, saved_step
 from .batches import Batches
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
@@ -36,6 +36,7 @@ from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
 from .site import Site, caller, resolve, user_frame
 from .story import Exhibits
+from .subject import Subject
 from .tape import Module, Slot, Tape, slots_in
 from .tripwire import Roots, TripWire, Update
 from .unlooked import Unlooked
@@ -330,7 +331,7 @@ class Session:
         While waiting, the bad gradients are not applied: they would spoil the parameters, and with them every
         later step. The script is to be stopped anyway.
         """
-        explained = incident.found_by not in (FoundBy.NARROWED, FoundBy.NOTICED)
+        explained = incident.found_by.is_sure
         alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
         if explained or not alone:
             return False
@@ -394,17 +395,31 @@ class Session:
             incident = self._mended(incident, solved.failing)
         except Exception as error:
             notes += (f"no patch could be proven: {type(error).__name__}: {error}",)
-        if not solved.exhibits.empty:
-            path = folder / capture.file_name(incident)
-            try:
-                capture.save(path, solved.exhibits, incident)
-                incident = replace(incident, capture=str(path))
-                incident = replace(incident, closer=_closer(path, solved.exhibits, incident))
-            except OSError as error:
-                notes += (f"no capture was written: {error.strerror}: {path}",)
+        try:
+            incident = self._step_saved(folder, incident, solved)
+            incident = capture.write(folder, solved.exhibits, incident)
+        except OSError as error:
+            notes += (f"no capture was written: {error.strerror}: {folder}",)
         if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
             notes += capture.first_rank(folder, self.started, 0.0 if incident.culprits else PATIENCE)
         return replace(incident, notes=notes)
+
+    def _step_saved(self, folder: Path, incident: Incident, solved: Solved) -> Incident:
+        """With the file from which the step can be repeated, or why there is none. Raises OSError."""
+        failing, path = solved.failing, folder / capture.file_name(incident, "-replay")
+        if failing is None:
+            return replace(incident, not_saved="it could not be repeated")
+        try:
+            saved_step.save(path, failing.tape, failing.roots, failing.names, incident, solved.gradients)
+            if not replay.repeats(path, incident):
+                path.unlink()
+                return replace(incident, not_saved="repeated from the file alone it went another way")
+        except OSError:
+            raise
+        except Exception as error:
+            known = isinstance(error, CannotRepeat | saved_step.CannotSave)
+            return replace(incident, not_saved=str(error) if known else f"{type(error).__name__}: {error}")
+        return replace(incident, replay=str(path))
 
     def _mended(self, incident: Incident, failing: Failing | None) -> Incident:
         """With the patch; or, where code is not the cause, with what shows that."""
@@ -461,12 +476,6 @@ def _is_pool_worker() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _closer(path: Path, exhibits: Exhibits, incident: Incident) -> str | None:
-    with contextlib.suppress(Exception):  # what cannot be judged is not recommended
-        return capture.look_closer(path, exhibits, incident)
-    return None
 
 
 def _tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:
@@ -558,7 +567,8 @@ def _optimizer_incident(evidence: Evidence, update: Update, names: Names) -> Sol
         parameters=sum(len(group["params"]) for group in optimizer.param_groups),
         found_by=FoundBy.WATCHING,
     )
-    return Solved(incident, Exhibits(tuple(evidence.gradients[:1])))
+    broken = Subject("values", {concerned[0]: evidence.gradients[0].detach()})
+    return Solved(incident, Exhibits(subjects=(broken,)))
 
 
 def _optimizer_fix(optimizer: torch.optim.Optimizer) -> str:

@@ -8,7 +8,7 @@ import linecache
 import os
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType
@@ -30,6 +30,10 @@ class Site:
     """Qualified name; "<module>" at the top of a script."""
     source: str
     """The line's text, stripped; "" where the file cannot be read (standard input, exec)."""
+    column: int = field(default=0, compare=False)
+    """Where the call begins in the line, in characters from 1; 0 where that is not known."""
+    end_column: int = field(default=0, compare=False)
+    """Behind its last character; 0 where it ends on another line."""
 
     @property
     def short(self) -> str:
@@ -103,14 +107,25 @@ def user_frame() -> FrameType | None:
 
 def resolve(code: CodeType, instruction: int) -> Site:
     """The line of an instruction offset, as a Site."""
-    start = next(islice(code.co_positions(), max(instruction, 0) // 2, None), (None,))[0]
+    nowhere = (None, None, None, None)
+    start, end, column, end_column = next(
+        islice(code.co_positions(), max(instruction, 0) // 2, None), nowhere
+    )
     line = start or code.co_firstlineno
+    source = linecache.getline(code.co_filename, line)
     return Site(
         file=_relative(code.co_filename),
         line=line,
         function=code.co_qualname,
-        source=linecache.getline(code.co_filename, line).strip(),
+        source=source.strip(),
+        column=_characters(source, column) + 1 if column is not None else 0,
+        end_column=_characters(source, end_column) + 1 if end_column is not None and end == start else 0,
     )
+
+
+def _characters(line: str, offset: int) -> int:
+    """A place in a line that Python counts in bytes of UTF-8."""
+    return len(line.encode()[:offset].decode(errors="replace")) if line else offset
 
 
 def _relative(file: str) -> str:

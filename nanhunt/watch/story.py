@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,14 +18,14 @@ from .second_look import Repetition
 from .site import Site, resolve
 from .softmax import Softmax
 from .step_graph import StepGraph, slot_argument
+from .subject import Subject, subjects, values
 from .tape import Entry, Slot, Tape
 
 
 @dataclass
 class Exhibits:
-    """Tensors of the failing step: what the culprit was given, and the softmax it was about, if it was."""
+    """Tensors of the failing step: those of the culprit, and the softmax it was about, if it was."""
 
-    culprit_inputs: tuple[torch.Tensor, ...] = ()
     logits: torch.Tensor | None = None
     """(..., classes): what the softmax was given."""
     targets: torch.Tensor | None = None
@@ -36,11 +36,8 @@ class Exhibits:
     """Whether the softmax is made of exp, sum and a division."""
     options: dict[str, Any] = field(default_factory=dict)
     """How ``nanhunt.check`` has to reduce the rows."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not self.culprit_inputs and self.logits is None
+    subjects: tuple[Subject, ...] = ()
+    """What a capture may hold, the most telling first."""
 
 
 class Story:
@@ -133,15 +130,28 @@ class Story:
         return slot, (readers[-1] if item.op == "parameter" else readers[0]) if readers else None
 
     def exhibits(self, guilty: Sequence[Observation]) -> Exhibits:
-        """What a capture should hold: what the first culprit was given; rows and labels, if it is about a softmax."""
+        """What a capture should hold: the operation that the first culprit is part of; rows, if it is a softmax."""
         if not guilty:
             return Exhibits()
-        inputs = tuple(tensor.detach() for tensor in guilty[0].tensors)
-        scene = self.scene(guilty[0])
-        about = scene.softmax if guilty[0].where is not None and cause_of(scene).rule else None
+        first = guilty[0]
+        if first.where is None and not first.node:
+            return Exhibits(subjects=(values(first, self.culprit(first).operation),))
+        scene = self.scene(first)
+        written = values(first, "result")
+        about = self._rows(scene)
+        if about is None:
+            return Exhibits(subjects=(*subjects(scene), written))
+        roles = {"logits": about.logits, "targets": about.targets}
+        known = {role: tensor for role, tensor in roles.items() if tensor is not None}
+        rows = Subject("cross-entropy", known, about.options)
+        return replace(about, subjects=(rows, *subjects(scene), written))
+
+    def _rows(self, scene: Scene) -> Exhibits | None:
+        """The softmax's rows and labels, where the culprit's rule is about one."""
+        about = scene.softmax if scene.item.where is not None and cause_of(scene).rule else None
         logits = self.graph.value(about.logits) if about else None
         if about is None or logits is None or not logits.dim():
-            return Exhibits(inputs)
+            return None
         rows = logits.detach().movedim(about.dim, -1)
         # Beside labels `nanhunt check` judges cross entropy: they are handed on only where the loss is that.
         labels = self._labels(about, rows) if about.plain else None
@@ -149,7 +159,7 @@ class Story:
         # Code that is printed is run with the classes last: it is proven only where the user has them there.
         last = about.dim in (-1, logits.dim() - 1)
         softmax = about.handwritten == "softmax"
-        return Exhibits(inputs, rows, labels, about.plain and last, softmax and last, options)
+        return Exhibits(rows, labels, about.plain and last, softmax and last, options)
 
     def _labels(self, softmax: Softmax, rows: torch.Tensor) -> torch.Tensor | None:
         labels = self.graph.value(softmax.labels)

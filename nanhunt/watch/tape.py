@@ -128,6 +128,8 @@ class Tape:
         """By id: tensors that lived on when the tape was first cut (data, buffers), and the call that made each."""
         self.unnoted = False
         """Whether a call could not be noted, so that the step cannot be repeated."""
+        self.sliced = False
+        """Whether the entries are one step and nothing else, its inputs as they were: it comes from a file."""
 
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""

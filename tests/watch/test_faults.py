@@ -6,11 +6,9 @@ import contextlib
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import nanhunt
 from nanhunt.watch.incident import Incident
 from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
@@ -74,19 +72,8 @@ def test_the_planted_fault_is_named(script: Path, tmp_path: Path) -> None:
     text = incident_text(incident)
     assert [phrase for phrase in words(script, "says") if phrase not in text] == []
     assert [phrase for phrase in words(script, "never") if phrase in text] == []
-    if incident.closer:
-        report = nanhunt.check(incident.capture, **options_of(incident.closer))
-        assert culprit.rule in {finding.code for finding in report.findings}
-
-
-def options_of(command: str) -> dict[str, Any]:
-    """Of ``nanhunt check PATH --ignore-index -1``."""
-    flags = command.split()[3:]
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    return {
-        flag.strip("-").replace("-", "_"): int(value) if value.lstrip("-").isdigit() else value
-        for flag, value in pairs
-    }
+    # Its capture is judged as the run was; but for CTC, which trusts its labels, so that no file may ask for it.
+    assert (incident.closer == f"nanhunt check {incident.capture}") == (script.stem != "ctc_target_too_long")
 
 
 @pytest.mark.parametrize("script", HEALTHY, ids=lambda script: script.stem)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from nanhunt.results.report import RemedyResult
-from nanhunt.watch.incident import Culprit, FoundBy, Incident, Link, Phase, Term
+from nanhunt.watch.incident import Culprit, FoundBy, Incident, Link, Phase, Term, Tried
 from nanhunt.watch.message import all_clear, incident_text, run_json
 from nanhunt.watch.numbers import Numbers
 from nanhunt.watch.site import Site
@@ -57,11 +57,10 @@ def test_text() -> None:
         "    NH101 exp-overflow: max 95.3 > 88.7228, the largest x whose exp is finite in float32\n"
         "  then div train.py:42 gave NaN\n"
         "  terms of the loss: ce = 2.5, kl = nan\n"
-        "  found by: graph (read off the tensors of the failing step itself: certain)\n"
         "  fix, proven on 3 captured rows: call F.cross_entropy on the raw logits\n"
         "      loss = F.cross_entropy(x, t)\n"
         "  does not help: clip the gradients, 3 of 3 rows still bad\n"
-        "  written: nanhunt-capture/step-37.pt   "
+        "  written: nanhunt-capture/step-37.pt "
         "(look closer: nanhunt check nanhunt-capture/step-37.pt --reduction sum)\n"
     )
 
@@ -69,6 +68,24 @@ def test_text() -> None:
 def test_check_is_recommended_only_where_it_says_the_same() -> None:
     text = incident_text(replace(INCIDENT, closer=None))
     assert text.endswith("  written: nanhunt-capture/step-37.pt (what that operation was given)\n")
+
+
+def test_details_are_told_when_asked_for_and_doubt_always() -> None:
+    tried = tuple(Tried(f"way {n}", "the loss is still nan") for n in range(5))
+    many = replace(INCIDENT, culprits=(CULPRIT,) * 6, tried=tried, not_saved="it draws on cuda")
+    brief, all_of_it = incident_text(many), incident_text(many, verbose=True)
+    assert "and 2 more operations that made NaN or infinity (--verbose)" in brief
+    assert (brief.count("exp at"), all_of_it.count("exp at")) == (4, 6)
+    assert (brief.count("way "), all_of_it.count("way ")) == (2, 5)
+    assert "the step was not saved: it draws on cuda" not in brief
+    assert "the step was not saved: it draws on cuda" in all_of_it
+    assert "found by: graph (read off the tensors of the failing step itself: certain)" in all_of_it
+    assert "found by: noticed (this is where" in incident_text(replace(INCIDENT, found_by=FoundBy.NOTICED))
+
+
+def test_a_saved_step_is_followed_by_the_command_that_repeats_it() -> None:
+    text = incident_text(replace(INCIDENT, replay="c/step-37-replay.pt"))
+    assert text.endswith("  repeat the step: nanhunt run --replay c/step-37-replay.pt\n")
 
 
 def test_a_fix_that_was_not_run_says_so() -> None:

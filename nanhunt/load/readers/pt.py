@@ -197,7 +197,14 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
     unread = {".".join(path): what for path, what in found.unread}
-    return Container(source.file, tensors, form, refused, numbers, unread)
+    return Container(source.file, tensors, form, refused, numbers, unread, told=_told(content))
+
+
+def _told(content: object) -> dict[str, str]:
+    """The texts that ``nanhunt run`` writes beside the tensors of a capture."""
+    said = content.get("nanhunt") if isinstance(content, dict) else None
+    items = said.items() if isinstance(said, dict) else ()
+    return {key: value for key, value in items if isinstance(key, str) and isinstance(value, str)}
 
 
 def _unused(name: str, *taken: Mapping[str, object]) -> str:
