@@ -170,6 +170,7 @@ def operations(rng: np.random.Generator) -> dict[str, dict[str, torch.Tensor]]:
     return {
         "entropy": {"logits": masked},
         "logsumexp": {"logits": scores},
+        "softmax": {"logits": masked},
         "norm": {"hidden_states": hidden},
         "gaussian-kl": {"mu": normal(6, 4), "logvar": latents},
         "kl": {"log_probs": mixture[:4].log_softmax(-1), "target": teacher},

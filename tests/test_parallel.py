@@ -213,7 +213,8 @@ def forking(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As on the command line, with batches of a kilobyte in two processes."""
     monkeypatch.setattr(parallel, "forks", True)
     monkeypatch.setattr(parallel, "WORKERS", 2)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for name in parallel._THREADED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(values, "SMALL_VALUES", 0)
     monkeypatch.setattr(values, "BATCH_BYTES", 1 << 10)
     return monkeypatch

@@ -20,6 +20,7 @@ from nanhunt.difference.rows import RowsMeasured, measure_rows
 from nanhunt.difference.rules import EXTRA, MISSING
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
+from nanhunt.load.remote import is_url
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.load.tree import coordinates
@@ -162,6 +163,8 @@ class Comparison:
         for each in pairs:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
             for tensor in (each.a, each.b):
+                if is_url(tensor.file):  # it is fetched by whoever compares it
+                    continue
                 with contextlib.suppress(NanhuntError, OSError, MemoryError):
                     _ = tensor.shards or tensor.data  # cached
         blocks = _blocks(pairs, self.options)

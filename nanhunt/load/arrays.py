@@ -10,11 +10,13 @@ import math
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
 from nanhunt.load.source import Location, Source
 
@@ -47,7 +49,7 @@ def mapped(
     if source.remote is not None:
         size = math.prod(shape) * stored.itemsize
         flat = np.frombuffer(source.remote.read((source.start or 0) + offset, size), stored)
-        return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
+        return native(flat).reshape(shape, order=order)
     with source.open() as stream:
         try:
             flat = _map(stream, stored, math.prod(shape), (source.start or 0) + offset)
@@ -60,6 +62,25 @@ def mapped(
             hint = "Copy the file, or wait until the program that writes it has finished."
             raise NanhuntError(f"{source.name} became shorter while it was read.", hint) from None
     return (flat if stored.isnative else _swapped(source, flat)).reshape(shape, order=order)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Values one after the other in an object far away: any of them can be had without the others."""
+
+    source: Source
+    offset: int
+    """Of the first, in bytes."""
+    stored: np.dtype[Any]
+
+    def __call__(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Values ``start`` to ``stop`` - 1, shape (stop - start,). Raises NanhuntError as ``mapped`` does."""
+        return mapped(self.source, self.offset + start * self.stored.itemsize, self.stored, (stop - start,))
+
+
+def ranges(source: Source, offset: int, stored: np.dtype[Any]) -> Ranges | None:
+    """Of a tensor whose values lie in C order from ``offset`` on; None for a file here, which is mapped."""
+    return Ranges(source, offset, stored) if source.remote is not None else None
 
 
 def unpacked(

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanhunt.errors import NanhuntError
+from nanhunt.load.listing import text
+
 _TREE = "_debug_tree_SUMMARY.json"
 _KEYS = (
     re.compile(r"^(.+?_(?:inputs|outputs))(?:_\w+)?$"),  # model.layers.0_inputs_hidden_states
@@ -43,10 +46,10 @@ def read_call_order(files: Iterable[str]) -> CallOrder:
         path = Path(file)
         if path.name.endswith(_TREE) or path.name == "dump.json":
             try:
-                index = json.loads(path.read_text(encoding="utf-8"))
+                index = json.loads(text(file))
                 names = _events(index) if path.name.endswith(_TREE) else iter(index["data"])
                 found[str(path.parent)] = {name: number for number, name in enumerate(names)}
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            except (NanhuntError, OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
     return CallOrder(found)
 

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.source import cannot_read, is_folder
+from nanhunt.load.listing import bytes_at, entries, exists, files_below, inside, is_folder, text
+from nanhunt.load.remote import is_url, look_anew
+from nanhunt.load.source import cannot_read
 from nanhunt.load.tree import RANKS, Coordinates, coordinates, fits_layout
 from nanhunt.load.wording import listed, printable
 from nanhunt.results.report import natural_key
@@ -33,24 +35,20 @@ class Checkpoint:
         """Its files, hidden ones too, by path inside of it, the step in it replaced by "#": their sizes in bytes."""
         found = {}
         for path in self.paths:
-            for file in _files(path):
-                inside = os.path.relpath(file, path) if file != path else ""
-                if inside == MARK:
-                    continue  # no other one need have it
-                found[self._without_step(inside)] = Path(file).stat().st_size
+            for file, size in files_below(path):
+                name = os.path.relpath(file, path) if file != path else ""
+                if name != MARK:  # no other one need have it
+                    found[self._without_step(name)] = bytes_at(file) or 0 if size is None else size
         return found
 
     @property
     def marked(self) -> str:
         """Why somebody marked it as bad; "" where nobody did."""
-        marks = [
-            place / MARK if place.is_dir() else place.with_name(f"{place.name}.{MARK}")
-            for place in map(Path, self.paths)
-        ]
-        return next(
-            (mark.read_text(encoding="utf-8", errors="replace").strip() for mark in marks if mark.is_file()),
-            "",
-        )
+        for path in self.paths:
+            mark = inside(path, MARK) if is_folder(path) else f"{path}.{MARK}"
+            if exists(mark):
+                return text(mark).strip()
+        return ""
 
     def _without_step(self, name: str) -> str:
         return re.sub(rf"(?<![0-9])0*{self.step}(?![0-9])", "#", name)
@@ -62,8 +60,10 @@ def checkpoints(run: str, layout: str | None = None) -> list[Checkpoint]:
     Where several runs lie in it, the outermost is meant. Raises NanhuntError for what is no folder, and where
     several runs lie side by side.
     """
+    if is_url(run):
+        look_anew(run)
     if not is_folder(run):
-        if not Path(run).exists():
+        if not exists(run):
             raise cannot_read(run, FileNotFoundError(2, ""))
         raise NanhuntError(f"{printable(run)} is no folder.", "Name the folder that holds the checkpoints.")
     found: dict[str, dict[tuple[int, str], list[str]]] = {}
@@ -97,20 +97,19 @@ def _places(run: str, folder: str, layout: str | None) -> Iterator[tuple[str, Co
     Folders around the run are called as people like: only what is named inside of it counts.
     """
     try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        shown = [entry for entry in entries(folder) if not entry.name.startswith(".")]
     except OSError as error:
         raise cannot_read(folder, error) from None
-    for entry in sorted(entries, key=lambda entry: natural_key(entry.name)):
-        is_dir = entry.is_dir(follow_symlinks=False)
+    for entry in shown:
         told = layout is not None and fits_layout(entry.path, layout)
         at = (
             coordinates(entry.path, "", layout) if told else coordinates(os.path.relpath(entry.path, run), "")
         )
         if told and "path" in at:
             yield str(at["path"]), at
-        elif "path" in at and layout is None and (is_dir or not _is_beside(entry.name)):
-            yield os.path.normpath(entry.path), at
-        elif is_dir:
+        elif "path" in at and layout is None and (entry.is_folder or not _is_beside(entry.name)):
+            yield entry.path if is_url(run) else os.path.normpath(entry.path), at
+        elif entry.is_folder:
             yield from _places(run, entry.path, layout)
 
 
@@ -128,14 +127,6 @@ def _is_beside(name: str) -> bool:
         ".csv",
         ".html",
     )
-
-
-def _files(path: str) -> Iterator[str]:
-    if not is_folder(path):
-        yield path
-        return
-    for folder, _, names in os.walk(path):
-        yield from (str(Path(folder) / name) for name in names)
 
 
 # ---------------------------------------------------------------------------------------------- whole or not

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.foreign import UnknownContent, refusal
+from nanhunt.load.listing import STDIN, entries, is_folder
 from nanhunt.load.reader import Reader, reader_of, readers
-from nanhunt.load.remote import is_url, urls_below
-from nanhunt.load.source import STDIN, Folder, beside, is_folder, open_source
+from nanhunt.load.remote import Entry, ahead, is_url, look_anew
+from nanhunt.load.source import Folder, open_source
 from nanhunt.load.wording import READABLE, printable
-from nanhunt.results.report import natural_key
 
 
 @dataclass
@@ -37,13 +37,14 @@ def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
     """
     found = Found()
     for path in paths:
-        urls = urls_below(path) if is_url(path) else None
-        if urls is None and (path in ("", STDIN) or not is_folder(path)):
+        if is_url(path):
+            look_anew(path)
+        if path in ("", STDIN) or not is_folder(path):
             found.files.append(path)
             continue
         before = len(found.files)
         search = _Search(path, tuple(exclude), found)
-        _search(path, search) if urls is None else _search_urls(urls, search)
+        _search(path, search)
         if len(found.files) == before:
             raise _nothing_in(path, found, exclude)
     found.files = list(dict.fromkeys(found.files))
@@ -66,10 +67,12 @@ class _Search:
     exclude: tuple[str, ...]
     found: Found
 
-    def excludes(self, path: str) -> bool:
-        """Whether a glob matches the path from the root, or from any folder on."""
-        inside = os.path.relpath(path, self.root)
-        return any(fnmatchcase(inside, glob) or fnmatchcase(inside, f"*/{glob}") for glob in self.exclude)
+    def leaves_out(self, entry: Entry) -> bool:
+        """Whether it is hidden, or a glob matches its path from the root, or from any folder on."""
+        inside = os.path.relpath(entry.path, self.root)
+        return entry.name.startswith(".") or any(
+            fnmatchcase(inside, glob) or fnmatchcase(inside, f"*/{glob}") for glob in self.exclude
+        )
 
 
 def _search(folder: str, search: _Search) -> None:
@@ -79,12 +82,8 @@ def _search(folder: str, search: _Search) -> None:
     covered = set(format_.parts(here)) if format_ else set()
     if format_:
         search.found.files.append(folder)
-    entries = [entry for entry in _entries(folder) if not search.excludes(entry.path)]
-    files = [
-        entry.path
-        for entry in entries
-        if not entry.is_dir(follow_symlinks=False) and entry.name not in covered
-    ]
+    shown = [entry for entry in entries(folder) if not search.leaves_out(entry)]
+    files = [entry.path for entry in shown if not entry.is_folder and entry.name not in covered]
     before = len(search.found.passed_over)
     recognised = dict(_recognised(files, search))
     for path, reader in recognised.items():
@@ -92,35 +91,17 @@ def _search(folder: str, search: _Search) -> None:
     passed_over = search.found.passed_over
     passed_over[before:] = [each for each in passed_over[before:] if Path(each[0]).name not in covered]
     search.found.files += [path for path in recognised if Path(path).name not in covered]
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and entry.name not in covered:
+    for entry in shown:
+        if entry.is_folder and entry.name not in covered:
             if is_folder(entry.path):
                 _search(entry.path, search)
             else:  # it may not be read, and opening it says so
                 search.found.files.append(entry.path)
 
 
-def _search_urls(urls: Sequence[str], search: _Search) -> None:
-    """Files of all folders below one; a folder that is a format is not one here: its files are."""
-    kept = [url for url in urls if not url.rpartition("/")[2].startswith(".") and not search.excludes(url)]
-    recognised = dict(_recognised(kept, search))
-    covered = {
-        beside(url, name)
-        for url, reader in recognised.items()
-        if reader
-        for name in reader.parts(open_source(url))
-    }
-    search.found.files += [url for url in recognised if url not in covered]
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    return sorted(entries, key=lambda entry: (natural_key(entry.name), entry.name))
-
-
-def _recognised(files: Iterable[str], search: _Search) -> Iterator[tuple[str, Reader | None]]:
+def _recognised(files: Sequence[str], search: _Search) -> Iterator[tuple[str, Reader | None]]:
     """(path, its reader, or None where opening it tells what is wrong) of the files worth opening."""
-    for path in files:
+    for path in ahead(files, most=0):
         named = path.lower()
         # Only regular files are opened: a search must not wait for a pipe.
         if not is_url(path) and not Path(path).is_file():

@@ -109,6 +109,7 @@ READERS: list[str | Reader] = [
     "nanhunt.load.readers.pt",
     "nanhunt.load.readers.npz",
     "nanhunt.load.readers.pt_legacy",
+    "nanhunt.load.readers.pt_tar",
     "nanhunt.load.readers.gguf",
     "nanhunt.load.readers.hdf5",
     "nanhunt.load.readers.arrow",

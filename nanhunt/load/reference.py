@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NothingToCheck
+from nanhunt.load.listing import STDIN, exists
 from nanhunt.load.opening import open_path
 from nanhunt.load.roles import Role, is_called
-from nanhunt.load.source import STDIN
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 
@@ -86,18 +86,15 @@ def _lone(container: Container, role: Role) -> Tensor | None:
 
 def _readings(spec: str) -> Iterator[tuple[str, str | None]]:
     """FILE, then FILE:NAME at every colon, where such a file exists: both may hold colons themselves."""
-    if _exists(spec):
+    if _is_file(spec):
         yield spec, None
     for colon in re.finditer(":", spec):
-        if _exists(spec[: colon.start()]):
+        if _is_file(spec[: colon.start()]):
             yield spec[: colon.start()], spec[colon.end() :]
 
 
-def _exists(file: str) -> bool:
-    try:
-        return file == STDIN or (file != "" and Path(file).exists())
-    except (OSError, ValueError):
-        return False
+def _is_file(file: str) -> bool:
+    return file == STDIN or (file != "" and exists(file))
 
 
 def _opened(file: str, stored_dtype: str | None) -> Container:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +16,17 @@ from nanhunt.load.spool import Portable
 class RowSource(Protocol):
     """Rows of classes, wherever they lie: of an array (``Rows``) or of pieces (``ShardRows``)."""
 
-    classes: int
-    leading: tuple[int, ...]
-    """Shape of the other dimensions, over which rows are numbered."""
-    count: int
-    """Of rows."""
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Shape of the other dimensions, over which rows are numbered."""
+
+    @property
+    def count(self) -> int:
+        """Of rows."""
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
         """(first row number, block of shape (rows, classes)) over all rows, in order."""
@@ -62,6 +69,45 @@ class Rows:
         if self._view.flags.c_contiguous:
             return self._view.reshape(self.count, self.classes)[first:last]
         return self.take(np.arange(first, last))
+
+
+@dataclass(frozen=True)
+class RangeRows:
+    """Rows of a tensor far away, classes last, as ``Rows`` gives those of an array; only those wanted are fetched."""
+
+    _values: Callable[[int, int], Array]
+    """``_values(start, stop)``: flat, in C order."""
+    _shape: tuple[int, ...]
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return self._shape[-1]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Shape of the other dimensions, over which rows are numbered."""
+        return self._shape[:-1]
+
+    @property
+    def count(self) -> int:
+        """Of rows."""
+        return math.prod(self.leading)
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
+        """(first row number, block of shape (rows, classes)) over all rows, in order."""
+        step = max(1, rows_per_block)
+        for first in range(0, self.count, step):
+            yield first, self.range(first, min(first + step, self.count))
+
+    def take(self, numbers: Array) -> Array:
+        """Copies of the rows with those numbers, shape (len(numbers), classes)."""
+        rows = [self.range(number, number + 1) for number in numbers.tolist()]
+        return np.concatenate(rows) if rows else self.range(0, 0)
+
+    def range(self, first: int, last: int) -> Array:
+        """Rows first..last-1, shape (last - first, classes)."""
+        return self._values(first * self.classes, last * self.classes).reshape(last - first, self.classes)
 
 
 def _rows_of(values: Portable) -> Rows:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
+from nanhunt.load import listing
+from nanhunt.load.listing import STDIN, is_folder
 from nanhunt.load.remote import Remote, is_url, open_url
 from nanhunt.load.wording import READABLE, did_you_mean, printable
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer as Buffer
 
-STDIN = "-"
 HEAD = 4096
 """Bytes by which formats are told."""
 
@@ -44,7 +45,7 @@ class Source:
     size: int
     """In bytes."""
     unnamed: Unnamed | None = None
-    """Standard input's bytes."""
+    """All bytes, of standard input or of what could not be fetched by ranges."""
     remote: Remote | None = None
     """Where it is fetched from, for a URL."""
     start: int | None = None
@@ -58,9 +59,10 @@ class Source:
     @property
     def path(self) -> str | None:
         """A path under which another library can open it; None where unnamed files have none."""
-        if self.unnamed is None:
+        unnamed = self.unnamed or (self.remote.copy if self.remote else None)
+        if unnamed is None:
             return self.file
-        path = Path(f"/dev/fd/{self.unnamed.descriptor}")
+        path = Path(f"/dev/fd/{unnamed.descriptor}")
         return str(path) if path.exists() else None
 
     def open(self) -> IO[bytes]:
@@ -68,19 +70,20 @@ class Source:
 
         Raises NanhuntError when the file has gone or may not be read.
         """
-        if self.remote is not None and self.start is None:
+        whole = self._whole()
+        return whole if self.start is None else io.BufferedReader(_Window(whole, self.start, self.size))
+
+    def _whole(self) -> IO[bytes]:
+        if self.remote is not None:
             return self.remote.open()
-        if self.unnamed is None:
-            try:
-                stream = self.remote.open() if self.remote else Path(self.file).open("rb")  # noqa: SIM115 - the caller closes it
-            except OSError as error:
-                raise cannot_read(self.file, error) from None
-            if self.start is None:
-                return stream
-            return io.BufferedReader(_Window(stream, self.start, self.size))
-        stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
-        stream.seek(0)
-        return stream
+        if self.unnamed is not None:
+            stream = os.fdopen(os.dup(self.unnamed.descriptor), "rb")
+            stream.seek(0)
+            return stream
+        try:
+            return Path(self.file).open("rb")
+        except OSError as error:
+            raise cannot_read(self.file, error) from None
 
     @cached_property
     def head(self) -> bytes:
@@ -139,7 +142,7 @@ class Folder:
     """A folder that may be read: some formats are one."""
 
     file: str
-    """The path as the user wrote it."""
+    """The path or URL as the user wrote it."""
 
     @property
     def name(self) -> str:
@@ -150,13 +153,13 @@ class Folder:
     def names(self) -> frozenset[str]:
         """What lies in it, hidden files too. Raises NanhuntError where it may not be looked into."""
         try:
-            return frozenset(each.name for each in Path(self.file).iterdir())
+            return frozenset(each.name for each in listing.entries(self.file))
         except OSError as error:
             raise cannot_read(self.file, error) from None
 
     def path(self, name: str) -> str:
         """The path of something in it."""
-        return str(Path(self.file) / name)
+        return listing.inside(self.file, name)
 
 
 Location = Source | Folder
@@ -169,31 +172,6 @@ def open_location(path: str) -> Location:
     return open_source(path)
 
 
-def is_folder(path: str) -> bool:
-    """Whether there is a folder that may be read."""
-    try:
-        return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
-    except (OSError, ValueError):
-        return False  # opening it says why
-
-
-def beside(file: str, name: str) -> str:
-    """The path or URL of another file in its folder."""
-    return f"{file.rpartition('/')[0]}/{name}" if is_url(file) else str(Path(file).parent / name)
-
-
-def bytes_at(path: str) -> int | None:
-    """Of a file, or of all files in a folder that is a format; None where only opening tells, 0 for what is missing."""
-    if path == STDIN or is_url(path):
-        return None
-    try:
-        if not is_folder(path):
-            return Path(path).stat().st_size
-        return sum(each.stat().st_size for each in Path(path).rglob("*") if each.is_file())
-    except (OSError, ValueError):
-        return 0  # opening it says why
-
-
 def open_source(path: str) -> Source:
     """The bytes at ``path``, or of standard input for "-".
 
@@ -203,7 +181,8 @@ def open_source(path: str) -> Source:
         raise NanhuntError("A path is empty.", "Name a file, or - for standard input.")
     if is_url(path):
         remote = open_url(path)
-        source = Source(path, remote.size, remote=remote)
+        whole = None if remote.by_ranges or not remote.size else remote.copy
+        source = Source(path, remote.size, whole, None if whole else remote)
     else:
         source = _standard_input() if path == STDIN else _regular_file(path)
     if source.size == 0:

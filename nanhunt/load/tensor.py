@@ -49,6 +49,8 @@ class Tensor:
     """Maps the values; called at most once."""
     pieces: Callable[[], Sequence[Shard]] | None = field(default=None, repr=False, compare=False)
     """Of a tensor that lies in several places: maps them. ``read`` then puts them together in a file."""
+    ranges: Callable[[int, int], npt.NDArray[Any]] | None = field(default=None, repr=False, compare=False)
+    """Of a tensor far away: ``ranges(start, stop)`` fetches those values alone, flat, in C order."""
     note: str = ""
     """What a reader of the report must know of how the values were read."""
     owner: str = ""
@@ -81,6 +83,8 @@ class Tensor:
 
     def flat(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Values ``start`` to ``stop`` - 1 in C order, shape (stop - start,); a copy where they lie otherwise."""
+        if self.ranges is not None:
+            return self.ranges(start, stop)
         if not self.shards:
             data = self.data
             if data.flags.c_contiguous or data.ndim == 1:
@@ -101,9 +105,11 @@ class Tensor:
 
     def rows(self, class_axis: int) -> RowSource:
         """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
-        from nanhunt.load.rows import Rows
+        from nanhunt.load.rows import RangeRows, Rows
         from nanhunt.load.shards import ShardRows
 
+        if self.ranges is not None and self.shape and class_axis in (-1, len(self.shape) - 1):
+            return RangeRows(self.ranges, self.shape)
         if self.shards:
             return ShardRows(self.shards, self.shape, class_axis)
         return Rows(self.data, class_axis)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanhunt.errors import NanhuntError
+from nanhunt.load.listing import text
 from nanhunt.load.tree import coordinates
 from nanhunt.results.report import Logged
 
@@ -31,9 +33,9 @@ def logged(files: Iterable[str], layout: str | None = None) -> Iterator[Logged]:
             newest[run] = max(newest.get(run, (-1, "")), (step, file))
     for run, (_, file) in sorted(newest.items()):
         try:
-            state = json.loads(Path(file).read_text(encoding="utf-8"))
+            state = json.loads(text(file))
             entries = [entry for entry in state["log_history"] if isinstance(entry.get("step"), int)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         yield from (each for name in _NAMES for each in _series(run, file, name, entries))
 

@@ -107,7 +107,7 @@ def truth(t: Tensors, options: DistanceOptions) -> torch.Tensor:
     return torch.where(same, 0.0, largest * total.pow(1 / options.p))[..., 0]
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+def scale(t: Tensors, true: torch.Tensor, options: DistanceOptions) -> torch.Tensor:
     """The distance itself."""
     return true.abs()
 
@@ -154,7 +154,12 @@ _WHERE_OUTSIDE: Fix[Any] = Fix(
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the distance", "d = {d}\ns = {sum}\noutput = torch.nan_to_num(s{root})", tempting=True
 )
-_EPS: Fix[Any] = Fix("s + 1e-12", "d = {d}\ns = {sum}\noutput = (s + 1e-12){root}", tempting=True)
+_EPS: Fix[Any] = Fix(
+    "s + 1e-12",
+    "d = {d}\ns = {sum}\noutput = (s + 1e-12){root}",
+    tempting=True,
+    changes="1e-12 is added under the root",
+)
 _CLAMP: Fix[Any] = Fix("s.clamp(min=0)", "d = {d}\ns = {sum}\noutput = s.clamp(min=0.0){root}", tempting=True)
 _WAYS_OUT = (_FUSED, _WHERE, _SCALED, _WHERE_OUTSIDE, _CLAMP, _EPS, _NAN_TO_NUM)
 

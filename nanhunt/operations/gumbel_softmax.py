@@ -15,6 +15,7 @@ from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, 
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
+    compares,
     fails,
     input_facts,
     input_rules,
@@ -115,9 +116,9 @@ def truth(t: Tensors, options: GumbelOptions) -> torch.Tensor:
     return _softmax(t, options, _within(t["noise"]))
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
-    """A probability is as exact as the score behind it, which is divided by tau with its rounding."""
-    return true.new_full(true.shape, math.inf)
+def scale(t: Tensors, true: torch.Tensor, options: GumbelOptions) -> torch.Tensor:
+    """1, of a probability; which class wins a near tie is no error of a hard sample."""
+    return true.new_full(true.shape, math.inf if options.hard else 1.0)
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -177,6 +178,12 @@ _NAN_TO_NUM: Fix[Any] = Fix(
 )  # fmt: skip
 _WAYS_OUT = (_SAFE, _EPS_20, _EPS_10, _NAN_TO_NUM)
 
+
+def _drawn_within(f: Facts) -> Bools:
+    """Rows whose uniform numbers are neither 0 nor 1, which have findings of their own, and that can be sampled."""
+    return ~f.own["zero"] & ~f.own["one"] & ~fails(f.naive) & ~fails(f.fused) & ~at_fault(f)
+
+
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: tuple[Rule[Facts, Any, Any], ...] = (
     *input_rules("gumbel-softmax", "NH93", masks=["logits"]),
@@ -227,6 +234,23 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "Take -log of exponential_() noise, in float32.",
         operation="gumbel-softmax", holds=lambda f: f.own["zero"] & ~fails(f.naive) & ~at_fault(f), arithmetic=_noise,
         fixes=(_SAFE,),
+    ),
+    Rule(
+        "NH93A", "gumbel-softmax-silently-wrong", _W,
+        "The samples are finite, and wrong in their first digit.",
+        "Beside logits that are large for the dtype the noise is rounded away; a small tau multiplies the rounding.",
+        "Compute the samples in float32.",
+        operation="gumbel-softmax", holds=lambda f: f.naive.useless & _drawn_within(f),
+        arithmetic=compares("naive", _ROW), fixes=_WAYS_OUT,
+    ),
+    Rule(
+        "NH93B", "gumbel-softmax-imprecise", _N,
+        "The samples are finite, and off by more than their rounding.",
+        "(logits + noise) / tau is rounded before the softmax, by more the smaller tau is.",
+        "Compute the samples in float32.",
+        operation="gumbel-softmax",
+        holds=lambda f: f.naive.wrong & ~f.naive.useless & ~f.fused.wrong & _drawn_within(f),
+        arithmetic=compares("naive", _ROW), fixes=(_SAFE,),
     ),
     Rule(
         "NH939", "eps-inside-gumbel", _N,

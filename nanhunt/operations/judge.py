@@ -165,7 +165,7 @@ def scale_of(operation: Operation, block: Block, truth: Ran) -> torch.Tensor:
     """What errors of the values are measured by, of their shape."""
     if operation.scale is None:
         return truth.value.abs().clamp_min(1.0)
-    return operation.scale(doubled(block.cast), truth.value)
+    return operation.scale(doubled(block.cast), truth.value, block.options)
 
 
 @dataclass(frozen=True)

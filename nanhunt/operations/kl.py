@@ -95,7 +95,7 @@ def truth(t: Tensors, options: KlOptions) -> torch.Tensor:
     return where_first(t, options)
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+def scale(t: Tensors, true: torch.Tensor, options: KlOptions) -> torch.Tensor:
     """The largest log-probability that counts: what is left of the terms' sum is as exact as they are."""
     import torch
 

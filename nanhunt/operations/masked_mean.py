@@ -145,7 +145,7 @@ def truth(t: Tensors, options: MaskedMeanOptions) -> torch.Tensor:
     return fused(t, options)
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+def scale(t: Tensors, true: torch.Tensor, options: MaskedMeanOptions) -> torch.Tensor:
     """The mean of |v|, or of what is left of it after the division by the deviation."""
     import torch
 

@@ -106,26 +106,55 @@ def fused(t: Tensors, options: NormOptions) -> torch.Tensor:
 
 
 def truth(t: Tensors, options: NormOptions) -> torch.Tensor:
-    """float64; a row of 0 stays 0, as max(length, eps) leaves it."""
+    """float64, of rows divided by their largest number first, so that no square leaves it; a row of 0 stays 0.
+
+    A layer norm subtracts the first number before the mean, which then has the digits of the differences.
+    """
+    x, eps = t["hidden_states"], eps_of(options)
+    if options.norm == "layer":
+        x = x - x[..., :1]
+        x = x - x.mean(-1, keepdim=True)
+    x, size = _of_size_one(x)
+    if options.norm in ("rms", "layer"):
+        return _weighted(t, x * (x.pow(2).mean(-1, keepdim=True) + eps / size / size).rsqrt())
+    if options.norm == "l2":
+        return x / _length(x).clamp_min(eps / size)
+    y, other = _of_size_one(_other(t))
+    return (x * y).sum(-1) / (_length(x) * _length(y)).clamp_min(eps / size / other)[..., 0]
+
+
+def _of_size_one(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows divided by their largest |x|, and that; of a row of (nearly) 0 a number whose square can be divided by."""
+    size = x.detach().abs().amax(-1, keepdim=True).clamp_min(1e-150)
+    return x / size, size
+
+
+def _length(x: torch.Tensor) -> torch.Tensor:
+    """(..., 1); its gradient at 0 is 0, as torch.linalg has it."""
     import torch
 
-    x, eps = t["hidden_states"], eps_of(options)
-    if options.norm in ("rms", "layer"):
-        return naive(t, options)
-    lengths: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if options.norm == "l2":
-        return x / lengths.clamp_min(eps)
-    y = _other(t)
-    others: torch.Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    return (x * y).sum(-1) / (lengths * others).clamp_min(eps)[..., 0]
+    length: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
-    """1, or the weight times the largest that a normalised row can have; the mean of a layer norm loses x's digits."""
-    weight = t["weight"].abs().amax(-1, keepdim=True).clamp_min(1.0) if "weight" in t else 1.0
-    rows = true if true.dim() == t["hidden_states"].dim() else true[..., None]
-    found = rows.abs().amax(-1, keepdim=True).clamp_min(1.0) * weight
-    return found.expand(rows.shape).reshape(true.shape)
+def scale(t: Tensors, true: torch.Tensor, options: NormOptions) -> torch.Tensor:
+    """Of a cosine 1; else the row's largest number, at least what the largest of a normalised row must be.
+
+    That is 1 for rms and layer norm, 1 / sqrt(size) for l2: a row that is smaller is one that eps has shrunk.
+    """
+    import torch
+
+    if options.norm == "cosine":
+        return torch.ones_like(true)
+    least = true.shape[-1] ** -0.5 if options.norm == "l2" else 1.0
+    if "weight" in t and options.norm != "l2":
+        least = least * t["weight"].abs().amax(-1, keepdim=True)
+    return (
+        true.abs()
+        .amax(-1, keepdim=True)
+        .clamp_min(torch.as_tensor(least, dtype=true.dtype))
+        .expand(true.shape)
+    )
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -135,9 +164,12 @@ def facts(block: Block) -> dict[str, Bools]:
     x, options = block.cast["hidden_states"], block.options
     size = x - x.mean(-1, keepdim=True) if options.norm == "layer" else x
     squares = size.pow(2).sum(-1)
+    overflows = squares.isinf()
+    if options.norm == "cosine":
+        overflows = overflows | _other(block.cast).pow(2).sum(-1).isinf()
     eps = torch.tensor(eps_of(options), dtype=torch.float64).to(x.dtype)
     found = input_facts(block, list(block.cast))
-    return numpy_of({**found, "square_overflow": squares.isinf(), "eps_lost": (squares == 0) & (eps == 0)})
+    return numpy_of({**found, "square_overflow": overflows, "eps_lost": (squares == 0) & (eps == 0)})
 
 
 def screen(stored: Mapping[str, npt.NDArray[Any]], options: NormOptions) -> bool:
@@ -168,6 +200,8 @@ def _squares(unit: Unit) -> str:
     limit = torch.finfo(unit.cast["hidden_states"].dtype).max
     if unit.options.norm == "layer":
         x = x - x.mean(-1, keepdim=True)
+    if unit.options.norm == "cosine" and bool(x.pow(2).sum() <= limit):
+        x = _other(unit.cast).double()  # then it is the other vector's
     given, true = unit.value("naive"), unit.value("truth")
     return (
         f"{_row(unit)}: the squares add up to {x.pow(2).sum():.6g} > {limit:.6g} in {unit.dtype}; "
@@ -202,6 +236,7 @@ def slots(problem: Any) -> Mapping[str, str]:
     times = " * weight{cast}" if weighted and options.norm in ("rms", "layer") else ""
     return {
         "call": _CALLS[options.norm].format(**given).format(**filled) + times,
+        "held": _CALLS[options.norm].format(**given | {"eps": "1e-4"}).format(**filled) + times,
         "hand": _BY_HAND[options.norm].format(**given).format(**filled) + times,
         "tiny": _BY_HAND[options.norm].format(**given | {"eps": "1e-3"}).format(**filled) + times,
     }
@@ -214,7 +249,17 @@ _FLOAT32: Fix[Any] = Fix(
 )  # fmt: skip
 _NAN_TO_NUM: Fix[Any] = Fix("nan_to_num on the output", "output = torch.nan_to_num({hand})", tempting=True)
 _EPS: Fix[Any] = Fix("eps=1e-3", "output = {tiny}", changes="every row is shrunk by it", tempting=True)
+_OWN_EPS: Fix[Any] = Fix(
+    "call PyTorch's own with an eps that the dtype holds", "output = {held}", when=lambda p: p.narrow,
+    changes="rows whose size is near that eps, or below, become shorter",
+)  # fmt: skip
 _WAYS_OUT = (_FUSED, _FLOAT32, _NAN_TO_NUM)
+
+
+def _is_lost(f: Facts) -> Bools:
+    """Rows of NaN, or of a cosine or numbers that became 0 however small they were."""
+    return f.naive.useless | f.naive.silent | fails(f.naive)
+
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _OWN = "F.rms_norm (F.layer_norm, F.normalize, F.cosine_similarity)"
@@ -226,7 +271,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "Half precision holds nothing below 6e-8 (float16): eps = 1e-8 and 1e-12 are 0 there, and 0 / 0 is NaN.",
         "Normalise in float32, or give an eps that the dtype holds.",
         operation="norm", holds=lambda f: f.own["eps_lost"] & fails(f.fused) & ~at_fault(f), arithmetic=_eps,
-        fixes=(_FLOAT32, _NAN_TO_NUM, _EPS),
+        fixes=(_FLOAT32, _OWN_EPS, _NAN_TO_NUM, _EPS),
     ),
     Rule(
         "NH844", "norm-not-finite", _E,
@@ -234,14 +279,14 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "1 / length, which the gradient is made of, or the length itself is beyond the format.",
         "Normalise in float32, with an eps that bounds the gradient by 1 / eps.",
         operation="norm", holds=lambda f: fails(f.fused) & ~f.own["eps_lost"] & ~at_fault(f),
-        arithmetic=says("fused", _row), fixes=(_FLOAT32, _EPS),
+        arithmetic=says("fused", _row), fixes=(_FLOAT32, _OWN_EPS, _EPS),
     ),
     Rule(
         "NH845", "norm-square-overflow", _W,
         "The squares overflow: the output is silently 0, or NaN.",
         "x * x is beyond float16 from |x| = 256 on, so 1 / sqrt(inf) = 0 and every number of the row becomes 0.",
         "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity, which square in float32.",
-        operation="norm", holds=lambda f: f.own["square_overflow"] & (f.naive.useless | fails(f.naive)) & ~at_fault(f),
+        operation="norm", holds=lambda f: f.own["square_overflow"] & _is_lost(f) & ~at_fault(f),
         arithmetic=_squares, fixes=_WAYS_OUT,
     ),
     Rule(
@@ -250,7 +295,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "A length of 0: 0 / 0 in the value, or 1 / (2 sqrt(0)) in the gradient.",
         "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity.",
         operation="norm", holds=lambda f: fails(f.naive) & ~f.own["square_overflow"] & ~at_fault(f),
-        arithmetic=says("naive", _row), fixes=_WAYS_OUT,
+        arithmetic=says("naive", _row), fixes=(*_WAYS_OUT, _OWN_EPS),
     ),
     Rule(
         "NH847", "norm-silently-wrong", _W,

@@ -216,8 +216,8 @@ class Operation(Described):
     """The operation's own facts on each unit of a block."""
     slots: Callable[[Any], Mapping[str, str]]
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
-    scale: Callable[[Tensors, torch.Tensor], torch.Tensor] | None = None
-    """(float64 tensors, true values) -> what errors are measured by, as broad as the values; None: max(1, |truth|)."""
+    scale: Callable[[Tensors, torch.Tensor, Any], torch.Tensor] | None = None
+    """(float64 tensors, true values, options) -> what errors are measured by, of that shape; None: max(1, |truth|)."""
     screen: Callable[[Mapping[str, npt.NDArray[Any]], Any], bool] | None = None
     """(a block's tensors as stored, float32 or float64 and judged in that; options) -> whether a bound proves that no
     rule holds for any of its units, so that no form need be run. Numpy only."""

@@ -24,6 +24,7 @@ from nanhunt.results.report import RemedyResult
 
 MOST_VALUES = 1 << 22
 """Fixes are run on no more values than this, in slices of the first axis that hold failing units."""
+WRONG_VALUE = "finite but wrong"
 WRONG = 0.01
 """A reduced loss further than this from the truth (relative; absolute below 1) is wrong, beyond any rounding."""
 
@@ -170,7 +171,7 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
     has_axis = how is not None and len(how.shape) - how.own == len(groups) and tensor.shape[:1] == groups[:1]
     if not has_axis:
         return tensor
-    if tensor.shards:
+    if tensor.ranges or tensor.shards:
         size = math.prod(tensor.shape[1:])
         return _of_values(tensor, tensor.runs(slices * size, size).reshape(-1, *tensor.shape[1:]))
     return _of_values(tensor, np.ascontiguousarray(tensor.data[slices]))
@@ -186,8 +187,6 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     ran = fixes.run(code, tensors, leaves, sample.share, names)
     bad, outcome, error = _judged(sample, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
-    if fix.changes and outcome.endswith("finite but wrong"):
-        outcome = f"finite, but another objective ({fix.changes})" + _in_numbers(sample, ran)
     return RemedyResult(
         fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
     )
@@ -222,24 +221,38 @@ def _judged(sample: Sample, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, 
         return everything, f"raises {ran.error}", None
     problem, truth = sample.problem, sample.truth
     found = _observed(problem, sample.block, ran, truth)
-    if ran.result.dim() == 0:
-        wrong, error = _wrong_loss(problem, truth, ran.result)
-        if fix.redefines:
-            wrong = "" if bool(ran.result.isfinite()) else "loss still infinite"
-        if wrong:
-            return everything, wrong, error
-        return found.bad_gradient, "right loss, gradient still NaN", None if fix.redefines else error
-    return _judged_output(found, fix)
+    is_loss = ran.result.dim() == 0
+    wrong, error = (
+        _wrong_loss(problem, truth, ran.result) if is_loss else (_wrong_output(found, ran.result), None)
+    )
+    if fix.redefines:  # another objective on purpose: being finite is enough
+        wrong, error = "" if wrong.endswith(WRONG_VALUE) else wrong, None
+        found = replace(found, wrong=np.zeros_like(found.wrong))
+    bad = found.bad_gradient if is_loss else found.bad_value | found.bad_gradient | found.wrong
+    return everything if is_loss and wrong else bad, _outcome(sample, ran, fix, found, wrong), error
 
 
-def _judged_output(found: Behaviour, fix: Fix[Any]) -> tuple[Bools, str, float | None]:
-    """The same of code whose values are its output."""
+def _outcome(sample: Sample, ran: fixes.Ran, fix: Fix[Any], found: Behaviour, wrong: str) -> str:
+    """Of value and gradient: "right loss, gradient still NaN", "loss finite but wrong, gradient 0"."""
+    gradient = ""
+    if found.bad_gradient[sample.failing].any():
+        is_nan = any(bool(each.isnan().any()) for each in ran.gradients.values())
+        gradient = f", gradient still {'NaN' if is_nan else 'infinite'}"
+    if wrong and not wrong.endswith(WRONG_VALUE):
+        return wrong
+    if wrong and fix.changes:
+        return f"finite, but another objective ({fix.changes}){gradient}{_in_numbers(sample, ran)}"
+    if wrong and not gradient and found.silent[sample.failing].any():
+        gradient = ", gradient 0"
+    kind = "loss" if ran.result is not None and ran.result.dim() == 0 else "value"
+    return (wrong or f"right {kind}") + gradient
+
+
+def _wrong_output(found: Behaviour, output: torch.Tensor) -> str:
+    """What is wrong with values that are the output, or ""."""
     if found.bad_value.any():
-        return found.bad_value | found.bad_gradient, "still NaN", None
-    if found.bad_gradient.any():
-        value = "finite but wrong" if found.wrong.any() else "right value"
-        return found.bad_gradient, f"{value}, gradient still NaN", None
-    return found.wrong & (not fix.redefines), "finite but wrong", None
+        return "still NaN" if bool(output.isnan().any()) else "still infinite"
+    return WRONG_VALUE if found.wrong.any() else ""
 
 
 def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, float | None]:
@@ -249,7 +262,7 @@ def _wrong_loss(problem: Problem, truth: Ran, loss: torch.Tensor) -> tuple[str, 
         right = bool(loss.double() == true)
         return "" if right else f"loss still {'NaN' if bool(loss.isnan()) else 'infinite'}", None
     error = float((loss.double() - true).abs())
-    return "loss finite but wrong" if error > WRONG * max(1.0, float(true.abs())) else "", error
+    return f"loss {WRONG_VALUE}" if error > WRONG * max(1.0, float(true.abs())) else "", error
 
 
 def _true_loss(problem: Problem, truth: Ran) -> torch.Tensor:

@@ -29,6 +29,7 @@ _HOMES = {
     "ppo": "nanhunt.operations.ppo.operation:PPO",
     "entropy": "nanhunt.operations.entropy:ENTROPY",
     "logsumexp": "nanhunt.operations.logsumexp:LOGSUMEXP",
+    "softmax": "nanhunt.operations.softmax:SOFTMAX",
     "norm": "nanhunt.operations.norm:NORM",
     "gaussian-kl": "nanhunt.operations.gaussian_kl:GAUSSIAN_KL",
     "kl": "nanhunt.operations.kl:KL",

@@ -17,6 +17,9 @@ WORKERS = min(4, os.cpu_count() or 1)
 forks = False
 """Whether ``Fastest`` may fork: only a program that is nanhunt's own knows that no thread of its holds a lock."""
 
+_THREADED = ("torch", "fsspec")
+"""Packages that run threads of their own, which a fork would not have; and ours have time to work beside them."""
+
 
 class Fastest(Serial):
     """The fastest way on this machine: forked processes for programs of nanhunt's own, threads elsewhere."""
@@ -35,8 +38,7 @@ class Fastest(Serial):
         workers = WORKERS if self._workers is None else self._workers
         if workers < 2:
             return Serial()
-        # torch runs threads of its own, which a fork would not have; and its calls are long enough for ours.
-        if forks and "torch" not in sys.modules:
+        if forks and not any(name in sys.modules for name in _THREADED):
             from nanhunt.parallel.forks import Forks
 
             return Forks(workers)

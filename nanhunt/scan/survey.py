@@ -12,7 +12,8 @@ from pathlib import PurePath
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
-from nanhunt.load.source import bytes_at
+from nanhunt.load.listing import bytes_at
+from nanhunt.load.remote import PART, ahead
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
@@ -107,7 +108,7 @@ class Survey:
                 yield report
             done = set(together)
             files = [file for file in files if file not in done]
-        for file in files:
+        for file in ahead(files, most=PART):
             yield self.path(file)
 
     def _options_of(self, file: str) -> Options:

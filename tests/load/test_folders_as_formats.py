@@ -78,6 +78,42 @@ def test_what_torch_itself_saves(tmp_path: Path) -> None:
     assert list(bad(tmp_path)) == ["opt.lr"]
 
 
+def write_safetensors_dcp(folder: Path, boxes: dict[tuple[int, int], torch.Tensor]) -> None:
+    """As FileSystemWriter(..., serialization_format=SAFETENSORS) does: the index tells no places in the files."""
+    write_dcp(folder, boxes)
+    body = pickle.loads((folder / ".metadata").read_bytes())
+    for rank, (offsets, values) in enumerate(boxes.items()):
+        said = json.dumps({"w": {"saved_offsets": offsets}, "v": {"saved_offsets": [0]}})
+        tensors = {"v": torch.ones(2), "w": values.contiguous()}
+        save_file(tensors, folder / f"__{rank}_0.distcp", {"DCP_SHARDING_INFO": said})
+    for index, info in body.storage_data.items():
+        info.offset, info.length = 0, 4 * boxes[tuple(index.offset)].numel()
+    (folder / ".metadata").write_bytes(pickle.dumps(body))
+
+
+def test_chunks_in_safetensors(tmp_path: Path) -> None:
+    whole = WHOLE.clone()
+    whole[1, 4] = float("nan")
+    write_safetensors_dcp(tmp_path / "ckpt", quarters(whole))
+    container = open_path(str(tmp_path / "ckpt"))
+    np.testing.assert_array_equal(container.tensors["w"].data, whole.numpy())
+    (tmp_path / "ckpt" / "__1_0.distcp").write_bytes((tmp_path / "ckpt" / "__0_0.distcp").read_bytes())
+    with pytest.raises(NanhuntError, match="does not hold the chunk at"):
+        open_path(str(tmp_path / "ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_safetensors_that_torch_itself_saves(tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import SerializationFormat
+
+    writer = dcp.FileSystemWriter(tmp_path, serialization_format=SerializationFormat.SAFETENSORS)
+    dcp.save({"w": WHOLE, "b": torch.zeros(3, dtype=torch.bfloat16)}, storage_writer=writer, no_dist=True)
+    container = open_path(str(tmp_path))
+    np.testing.assert_array_equal(container.tensors["w"].data, WHOLE.numpy())
+    assert container.tensors["b"].dtype == "bfloat16"
+
+
 def test_chunks_of_several_ranks_are_one_tensor_under_its_own_indices(tmp_path: Path) -> None:
     whole = WHOLE.clone()
     whole[1, 4] = whole[3, 0] = float("nan")

@@ -292,18 +292,17 @@ def test_the_tensors_of_a_torchscript_program_are_read_and_the_program_is_not_ru
 
 
 def test_a_checkpoint_costs_no_torch(tmp_path):
-    path = save(tmp_path / "x.pt", {"w": torch.ones(2), "args": argparse.Namespace(lr=0.1)})
+    path = save(tmp_path / "x.pt", {"w": torch.arange(2.0), "args": argparse.Namespace(lr=0.1)})
     script = "import sys, nanhunt; assert nanhunt.check(sys.argv[1]).ok; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == 0
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own sparse and quantized tensors
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own meta tensors
 def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
     dense = torch.eye(3)
     content = {
         "fine": dense,
         "meta": torch.empty(2, 2, device="meta"),
-        "quantized": torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
         "other": torch.zeros(2, dtype=torch.float8_e4m3fnuz),
         "half_complex": torch.zeros(2, dtype=torch.complex32),
     }
@@ -311,9 +310,29 @@ def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
     assert list(container.tensors) == ["fine"]
     words = {name: error.message for name, error in container.refused.items()}
     assert "meta" in words["meta"]
-    assert "quantized" in words["quantized"]
     assert "float8_e4m3fnuz" in words["other"]
     assert "complex32" in words["half_complex"]
+
+
+@FORMS
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own quantized and nested tensors
+def test_quantized_tensors_are_judged_by_their_scales_and_nested_ones_by_their_values(tmp_path, options):
+    scales = torch.tensor([0.1, torch.nan, 0.2])
+    content = {
+        "per_tensor": torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
+        "per_channel": torch.quantize_per_channel(torch.eye(3), scales, torch.zeros(3), 0, torch.qint8),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.full((3,), torch.inf)]),
+    }
+    report = nanhunt.check(save(tmp_path / "x.pt", content, **options))
+    assert not report.errors
+    assert {each.tensor: each.findings[0].message for each in report.tensors if each.findings} == {
+        "per_channel": "1 NaN of 3 values, the first at [1]",
+        "nested": "3 +inf of 5 values, the first at [2]",
+    }
+    assert {note.partition(":")[0] for each in report.tensors for note in each.notes} == {
+        "quantized",
+        "nested",
+    }
 
 
 @FORMS

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from seeds import onnx
+from seeds import SMALL, onnx
 
 import nanhunt
-from nanhunt.load import find, open_path, remote
+from nanhunt.load import fetched, find, open_path, remote
 
 pytest.importorskip("fsspec")
 WHOLE = torch.arange(300_000.0).reshape(300, 1000)
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """(a URL that serves ranges of the files in tmp_path, the ranges that were asked for)."""
+def failing() -> list[str]:
+    """Paths whose next request fails."""
+    return []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, failing):
+    """(a URL that serves ranges of the files in tmp_path, the ranges that were asked for).
+
+    Files called "whole" are sent whole, whatever is asked for.
+    """
     pytest.importorskip("aiohttp")
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(remote, "_web_servers", {})
     asked: list[tuple[str, int, int]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,25 +52,31 @@ def server(tmp_path, monkeypatch):
 
         def answer(self, *, body: bool) -> None:
             path = tmp_path / self.path.lstrip("/")
+            if path.is_dir():
+                links = "".join(f'<a href="{each.name}{"/" * each.is_dir()}">' for each in path.iterdir())
+                return self.send(200, links.encode(), {"Content-Type": "text/html"}, body=body)
             if not path.is_file():
-                self.send_response(404)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
+                return self.send(404, b"", {}, body=False)
+            if body and self.path in failing:
+                failing.remove(self.path)
+                return self.send(503, b"", {}, body=False)
             content = path.read_bytes()
             wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            first, last = (
-                (int(wanted[1]), min(int(wanted[2]), len(content) - 1)) if wanted else (0, len(content) - 1)
-            )
-            self.send_response(206 if wanted else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(last - first + 1))
-            if wanted:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            if wanted is None or "whole" in path.name:
+                return self.send(200, content, {}, body=body)
+            first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+            asked.append((path.name, first, last + 1))
+            where = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            return self.send(206, content[first : last + 1], where, body=body)
+
+        def send(self, code: int, content: bytes, headers: dict[str, str], *, body: bool) -> None:
+            self.send_response(code)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
             self.end_headers()
             if body:
-                asked.append((path.name, first, last + 1))
-                self.wfile.write(content[first : last + 1])
+                with contextlib.suppress(OSError):
+                    self.wfile.write(content)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         thread = threading.Thread(target=made.serve_forever, daemon=True)
@@ -67,15 +85,104 @@ def server(tmp_path, monkeypatch):
         made.shutdown()
 
 
+def counted(asked: list[tuple[str, int, int]]) -> int:
+    """Bytes that were sent, each once; that a server sends parts is found out by one of them."""
+    spans = sorted(asked)
+    spans.remove((spans[0][0], 1, 2))
+    assert all(one[0] != other[0] or one[2] <= other[1] for one, other in pairwise(spans)), spans
+    return sum(end - begin for _, begin, end in spans)
+
+
 def test_only_headers_and_the_tensors_that_are_read_are_fetched(tmp_path, server):
     url, asked = server
-    save_file({"a.weight": WHOLE, "b.weight": WHOLE + 1}, tmp_path / "m.safetensors")
+    save_file({f"{name}.weight": WHOLE + at for at, name in enumerate("abc")}, tmp_path / "m.safetensors")
     container = open_path(f"{url}/m.safetensors")
-    assert set(container.tensors) == {"a.weight", "b.weight"}
-    header = sum(end - begin for _, begin, end in asked)
-    assert header <= 3 * remote.HEADER
-    np.testing.assert_array_equal(container.tensors["b.weight"].data, WHOLE + 1)
-    assert sum(end - begin for _, begin, end in asked) == header + 4 * WHOLE.numel()
+    assert counted(asked) == remote.HEADER
+    np.testing.assert_array_equal(container.tensors["b.weight"].flat(0, 300_000), WHOLE.flatten() + 1)
+    assert counted(asked) == remote.HEADER + 4 * WHOLE.numel()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_many_small_tensors_take_few_requests_and_every_byte_is_fetched_once(tmp_path, server, form):
+    url, asked = server
+    weights = {f"layers.{number}.weight": torch.full((500,), float(number)) for number in range(2000)}
+    weights["layers.7.weight"][3] = torch.nan
+    name = f"m.{form}"
+    save_file(weights, tmp_path / name) if form == "safetensors" else torch.save(weights, tmp_path / name)
+    report = nanhunt.check(f"{url}/{name}")
+    assert [(each.tensor, each.findings[0].rows) for each in report.tensors if each.findings] == [
+        ("layers.7.weight", (3,))
+    ]
+    size = (tmp_path / name).stat().st_size
+    assert counted(asked) <= size
+    assert len(asked) < 20
+
+
+def test_more_is_fetched_ahead_in_several_requests_at_once(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(remote, "PART", 1 << 16)
+    url, asked = server
+    np.save(tmp_path / "x.npy", WHOLE)
+    nanhunt.check(f"{url}/x.npy")
+    assert counted(asked) == (tmp_path / "x.npy").stat().st_size
+    assert max(end - begin for _, begin, end in asked) == 1 << 16
+
+
+def test_what_was_fetched_is_given_up_and_fetched_again(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(fetched, "BUDGET", 1 << 17)
+    url, asked = server
+    np.save(tmp_path / "x.npy", WHOLE)
+    tensor = open_path(f"{url}/x.npy").tensors[""]
+    for _ in range(2):
+        np.testing.assert_array_equal(tensor.flat(0, 300_000), WHOLE.flatten())
+    assert sum(end - begin for _, begin, end in asked) > 2 * 4 * WHOLE.numel() - remote.HEADER
+
+
+def test_rows_far_away_are_those_of_the_array(tmp_path, server):
+    url, _ = server
+    np.save(tmp_path / "x.npy", WHOLE.reshape(3, 100, 1000))
+    here, there = (open_path(each).tensors[""].rows(-1) for each in (str(tmp_path / "x.npy"), f"{url}/x.npy"))
+    assert (here.count, here.classes, here.leading) == (there.count, there.classes, there.leading)
+    for (first, block), (other, same) in zip(here.blocks(100), there.blocks(100), strict=True):
+        assert first == other
+        np.testing.assert_array_equal(block, same)
+    numbers = np.array([299, 0, 7])
+    np.testing.assert_array_equal(here.take(numbers), there.take(numbers))
+    assert there.take(numbers[:0]).shape == (0, 1000)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL.keys() - {"index"}))
+def test_every_format_says_the_same_from_afar(tmp_path, server, name):
+    url, _ = server
+    (tmp_path / "x.pt").write_bytes(SMALL[name])
+    (tmp_path / "whole.pt").write_bytes(SMALL[name])
+    here = {name: tensor.data for name, tensor in open_path(str(tmp_path / "x.pt")).tensors.items()}
+    for there in (f"{url}/x.pt", f"{url}/whole.pt"):
+        tensors = open_path(there).tensors
+        assert tensors.keys() == here.keys()
+        for each, tensor in tensors.items():
+            np.testing.assert_array_equal(tensor.data, here[each])
+
+
+def test_an_error_of_the_network_is_tried_again(tmp_path, server, failing):
+    url, _ = server
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    failing += ["/x.npy", "/x.npy"]
+    assert nanhunt.check(f"{url}/x.npy").ok
+
+
+def test_one_that_stays_is_told(tmp_path, server, failing):
+    url, _ = server
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    failing += ["/x.npy"] * 10
+    assert "503" in nanhunt.check(f"{url}/x.npy").errors[0].message
+
+
+def test_a_folder_of_a_web_server(tmp_path, server):
+    url, _ = server
+    for step in (2, 10):
+        (tmp_path / f"step-{step}").mkdir()
+        np.save(tmp_path / f"step-{step}" / "x.npy", np.ones((2, 3), np.float32))
+    assert find([f"{url}/"]).files == [f"{url}/step-2/x.npy", f"{url}/step-10/x.npy"]
 
 
 def test_a_checkpoint_with_its_index_and_a_missing_shard(tmp_path, server):
@@ -129,7 +236,7 @@ def test_a_folder_is_searched(tmp_path):
             else:
                 stream.write(b"hello")
     found = find(["memory://run"], ["skipped*"])
-    assert found.files == ["memory:///run/step-2/x.npy", "memory:///run/step-10/x.npy"]
+    assert found.files == ["memory://run/step-2/x.npy", "memory://run/step-10/x.npy"]
     assert [what for _, what in found.passed_over] == ["text"]
     assert len(nanhunt.check("memory://run").tensors) == 3
 

@@ -187,6 +187,10 @@ CASES = (
     Case(
         "logsumexp", lambda t: t["logits"].exp().sum(-1).log(), lambda t: t["logits"].logsumexp(-1), {"logits": LOGITS}
     ),
+    Case(
+        "softmax", lambda t: (t["logits"].exp() / t["logits"].exp().sum(-1, keepdim=True)).log(),
+        lambda t: F.log_softmax(t["logits"], -1), {"logits": LOGITS},
+    ),
     Case("norm", rms, lambda t: F.rms_norm(t["hidden_states"], (4,), eps=1e-6), ROW),
     Case("norm", layer, lambda t: F.layer_norm(t["hidden_states"], (4,)), ROW, options={"norm": "layer"}),
     Case("norm", l2, lambda t: F.normalize(t["hidden_states"], dim=-1), ROW, options={"norm": "l2"}),
@@ -316,7 +320,9 @@ def truth(case: Case, cast: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
     problem = problem_of(operation, wide, "float64", options, frozenset())
     block = read_block(problem, 0, problem.plan.group_count)
     true = operation.truth(block.cast, options)
-    scale = true.abs().clamp_min(1.0) if operation.scale is None else operation.scale(block.cast, true)
+    scale = (
+        true.abs().clamp_min(1.0) if operation.scale is None else operation.scale(block.cast, true, options)
+    )
     return true, scale
 
 

@@ -175,8 +175,9 @@ def test_k3_overflows_and_masks_first(judged):
     [
         PpoOptions(), PpoOptions(reduction="sum"), PpoOptions(aggregation="seq-mean-token-mean"),
         PpoOptions(aggregation="seq-mean-token-sum", mask_drops=True), PpoOptions(level="sequence"),
+        PpoOptions(aggregation="seq-mean-token-sum-norm", clip_dual=3.0),
     ],
-    ids=["token-mean", "sum", "seq-mean", "seq-sum-drops", "sequence"],
+    ids=["token-mean", "sum", "seq-mean", "seq-sum-drops", "sequence", "dual"],
 )  # fmt: skip
 def test_a_printed_fix_does_what_is_said_of_it(judged, dtype, per_sequence, options):
     """Each snippet on the whole batch, where all failing tokens but those of its own rule are taken out."""

@@ -35,6 +35,21 @@ CASES = (
     ("entropy", SINGLE, {}, {"logits": [[1.0, 2.0, -INF], [1.0, 2.0, 3.0]]}, {"masked-entropy": (0,)}),
     ("entropy", SINGLE, {}, {"logits": [[200.0, 0.0, 0.0]]}, {"underflowed-entropy": (0,)}),
     ("entropy", SINGLE, {}, {"logits": [[-INF, -INF]]}, {"entropy-of-nothing": (0,)}),
+    (
+        "softmax",
+        SINGLE,
+        {},
+        {"logits": [[89.0, 80.0], [88.0, 80.0], [-120.0, -121.0]]},
+        {"softmax-exp-overflow": (0, 2)},
+    ),
+    (
+        "softmax",
+        SINGLE,
+        {},
+        {"logits": [[0.0, -87.0], [0.0, -104.0], [1.0, -INF]]},
+        {"log-of-zero-probability": (1, 2)},
+    ),
+    ("softmax", HALF, {}, {"logits": [[-INF, -INF]]}, {"softmax-of-nothing": (0,)}),
     ("logsumexp", SINGLE, {}, {"logits": [[89.0, 0.0], [88.0, 0.0]]}, {"exp-sum-overflow": (0,)}),
     ("logsumexp", HALF, {}, {"logits": torch.zeros(1, 65504)}, {}),
     (
@@ -48,6 +63,30 @@ CASES = (
     ("logsumexp", SINGLE, {}, {"logits": [[-INF, -INF], [0.0, -INF]]}, {"logsumexp-of-nothing": (0,)}),
     ("norm", HALF, {"eps": 1e-6}, SQUARES, {"norm-square-overflow": (1,)}),
     ("norm", SINGLE, {"eps": 1e-6}, SQUARES, {}),
+    (
+        "norm",
+        HALF,
+        {"norm": "l2"},
+        {"hidden_states": torch.full((1, 4096), 256.0)},
+        {"norm-square-overflow": (0,)},
+    ),
+    (
+        "norm",
+        HALF,
+        {},
+        {"hidden_states": [[300.0, 1.0]], "weight": [0.01, 0.01]},
+        {"norm-square-overflow": (0,)},
+    ),
+    (
+        "norm",
+        HALF,
+        {"norm": "cosine"},
+        {
+            "hidden_states": [[300.0, 0.0], [1.0, 0.0], [3.0, 0.0]],
+            "weight": [[1.0, 40.0], [2.0, 300.0], [2.0, 100.0]],
+        },
+        {"norm-square-overflow": (0, 1)},
+    ),
     ("norm", HALF, {"eps": 1e-3}, ZERO, {}),
     ("norm", HALF, {"eps": 1e-5}, ZERO, {"naive-norm-not-finite": (0,)}),
     ("norm", HALF, {"eps": 1e-8}, ZERO, {"naive-norm-not-finite": (0,)}),
@@ -128,6 +167,21 @@ CASES = (
         {"logits": [[700.0, 1.0]], "noise": [[0.5, 0.5]]},
         {"scaled-score-overflow": (0,), "eps-inside-gumbel": (0,)},
     ),
+    (
+        "gumbel-softmax",
+        HALF,
+        {},
+        {"logits": [[8000.0, 8000.0]], "noise": [[0.8611, 0.8847]]},
+        {"gumbel-softmax-silently-wrong": (0,)},
+    ),
+    (
+        "gumbel-softmax",
+        HALF,
+        {"tau": 0.003},
+        {"logits": [[4.0, 4.0]], "noise": [[0.3, 0.301]]},
+        {"gumbel-softmax-imprecise": (0,)},
+    ),
+    ("gumbel-softmax", HALF, {"hard": True}, {"logits": [[8000.0, 8000.0]], "noise": [[0.8611, 0.8847]]}, {}),
 )
 
 
@@ -141,6 +195,7 @@ def test_legal_use_is_never_flagged(judged):
     for dtype in (SINGLE, BRAIN, HALF):
         assert not told(judged, "logsumexp", dtype, logits=x.masked_fill(x > 1, -INF))
         assert not told(judged, "entropy", dtype, logits=x)
+        assert not told(judged, "softmax", dtype, logits=x)
         assert not told(judged, "norm", dtype, hidden_states=x, weight=torch.ones(8))
         assert not told(judged, "norm", dtype, {"norm": "layer"}, hidden_states=x * 100)
         assert not told(judged, "gaussian-kl", dtype, mu=x, logvar=-x.abs())
@@ -179,9 +234,21 @@ def entropy(x):
     return -sum(mpmath.exp(each - total) * (each - total) for each in x)
 
 
+def root_mean(x):
+    return mpmath.sqrt(sum(each**2 for each in x) / len(x) + mpmath.mpf(1e-6))
+
+
+def sample(x, u, tau):
+    """The first class's part."""
+    y = [(each - mpmath.log(-mpmath.log(p))) / tau for each, p in zip(x, u, strict=True)]
+    return mpmath.exp(y[0] - lse(y))
+
+
 TRUTHS = (
     ("entropy", {"logits": [700.0, -3.0, 12.5, 699.0]}, {}, lambda t: entropy(t["logits"])),
     ("entropy", {"logits": [40.0, 0.0, 0.0, 0.0]}, {}, lambda t: entropy(t["logits"])),
+    ("softmax", {"logits": [40.0, 0.0, -3.0]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
+    ("softmax", {"logits": [-700.0, 800.0, -INF]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("logsumexp", {"logits": [40.0, 0.0, 0.0, -2.0]}, {}, lambda t: lse(t["logits"])),
     ("log1mexp", {"log_probs": -1e-12}, {}, lambda t: mpmath.log(-mpmath.expm1(t["log_probs"]))),
     ("log1mexp", {"log_probs": -40.0}, {}, lambda t: mpmath.log1p(-mpmath.exp(t["log_probs"]))),
@@ -218,6 +285,50 @@ TRUTHS = (
         lambda t: lse([100 * (x - t["sim"][0]) for x in t["sim"]]),
     ),
     ("masked-mean", {"values": [1e15, 1.5, -1e15], "mask": [1, 1, 1]}, {}, lambda t: sum(t["values"]) / 3),
+    (
+        "norm",
+        {"hidden_states": [3e-9, 4e-9, 5e-9]},
+        {},
+        lambda t: t["hidden_states"][0] / root_mean(t["hidden_states"]),
+    ),
+    (
+        "norm",
+        {"hidden_states": [1e150, 2e150], "weight": [0.5, 2.0]},
+        {},
+        lambda t: t["weight"][0] * t["hidden_states"][0] / root_mean(t["hidden_states"]),
+    ),
+    (
+        "norm",
+        {"hidden_states": [1e6 + 1, 1e6, 1e6 - 3]},
+        {"norm": "layer"},
+        lambda t: mpmath.mpf(5) / 3 / mpmath.sqrt(mpmath.mpf(78) / 27 + mpmath.mpf(1e-5)),
+    ),
+    ("norm", {"hidden_states": [3e-200, 4e-200]}, {"norm": "l2", "eps": 1e-250}, lambda t: mpmath.mpf("0.6")),
+    ("norm", {"hidden_states": [3e200, 4e200]}, {"norm": "l2"}, lambda t: mpmath.mpf("0.6")),
+    (
+        "norm",
+        {"hidden_states": [3e-13, 4e-13]},
+        {"norm": "l2"},
+        lambda t: t["hidden_states"][0] / mpmath.mpf(1e-12),
+    ),
+    (
+        "norm",
+        {"hidden_states": [1.0, 1e-9], "weight": [1e-9, 1.0]},
+        {"norm": "cosine"},
+        lambda t: 2 * t["weight"][0] / (1 + t["weight"][0] ** 2),
+    ),
+    (
+        "gumbel-softmax",
+        {"logits": [1.0, -3.0, 0.25], "noise": [0.3, 0.999999, 1e-12]},
+        {"tau": 0.1},
+        lambda t: sample(t["logits"], t["noise"], mpmath.mpf(0.1)),
+    ),
+    (
+        "gumbel-softmax",
+        {"logits": [1000.0, -INF, 1001.0], "noise": [0.5, 0.5, 0.25]},
+        {},
+        lambda t: sample(t["logits"], t["noise"], 1),
+    ),
 )
 
 

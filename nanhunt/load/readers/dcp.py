@@ -17,8 +17,9 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.foreign import refusal
 from nanhunt.load.reader import FolderReader, Reading, reader_of
-from nanhunt.load.readers import pickled
+from nanhunt.load.readers import pickled, safetensors
 from nanhunt.load.readers.pickled import Instance
+from nanhunt.load.readers.sharded_safetensors import saved_offsets
 from nanhunt.load.shards import Shard, sharded
 from nanhunt.load.source import Folder, Source, open_source
 from nanhunt.load.tensor import Tensor
@@ -37,6 +38,8 @@ class _Contents:
     numbers: dict[str, Tensor] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     missing: list[NanhuntError] = field(default_factory=list)
+    files: dict[str, tuple[Container, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
+    """Those of chunks that are safetensors, opened once for all tensors; and where each chunk lies in its tensor."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _add(
         place = places.get(tuple(box["offsets"]))
         if place is None:
             raise _missing(folder, name, f"the chunk at {tuple(box['offsets'])} is in no file")
-        part = _lone(folder, name, _opened(folder, name, place))
+        part = _piece(folder, name, place, tuple(box["offsets"]), found)
         if part.shape != tuple(box["sizes"]):
             raise _missing(folder, name, f"a chunk is {part.shape} and should be {tuple(box['sizes'])}")
         pieces.append((tuple(box["offsets"]), part))
@@ -117,21 +120,43 @@ def _lone(folder: Folder, name: str, part: Container) -> Tensor:
     return next(iter(part.tensors.values()))
 
 
+def _piece(folder: Folder, name: str, chunk: _Chunk, offsets: tuple[int, ...], found: _Contents) -> Tensor:
+    """One chunk of a tensor. Raises RefusedTensor, or NanhuntError where it is not there."""
+    whole = _file(folder, name, chunk)
+    if not safetensors.READER.recognises(whole):
+        return _lone(folder, name, _opened(folder, name, chunk))
+    # SerializationFormat.SAFETENSORS: every file is one, and the index knows no places in it.
+    if chunk.path not in found.files:
+        opened = safetensors.READER.open(whole, Reading(None, _no_part))
+        found.files[chunk.path] = opened, saved_offsets(whole)
+    container, saved = found.files[chunk.path]
+    if saved.get(name) != offsets:
+        raise _missing(folder, name, f"{printable(chunk.path)} does not hold the chunk at {offsets}")
+    kept = {name: container.tensors[name]} if name in container.tensors else {}
+    refused = {name: container.refused[name]} if name in container.refused else {}
+    return _lone(folder, name, dataclasses.replace(container, tensors=kept, refused=refused))
+
+
 def _opened(folder: Folder, name: str, chunk: _Chunk) -> Container:
     """The file inside a file that holds one chunk."""
+    whole = _file(folder, name, chunk)
+    if chunk.offset < 0 or not 0 < chunk.length <= whole.size - chunk.offset:
+        raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
+    source = dataclasses.replace(whole, size=chunk.length, start=chunk.offset)
+    reader = reader_of(source)
+    if reader is None:
+        raise refusal(source)
+    return reader.open(source, Reading(None, _no_part))
+
+
+def _file(folder: Folder, name: str, chunk: _Chunk) -> Source:
+    """The file that holds a chunk."""
     # A name from a downloaded index must not lead out of the folder it was downloaded to.
     if Path(chunk.path).name != chunk.path or chunk.path not in folder.names:
         raise _missing(folder, name, f"{printable(chunk.path)[:80]} is not in the folder")
     if chunk.packed:
         raise _missing(folder, name, "its bytes are compressed or encrypted")
-    whole = open_source(folder.path(chunk.path))
-    if chunk.offset < 0 or not 0 < chunk.length <= whole.size - chunk.offset:
-        raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
-    source = Source(whole.file, chunk.length, start=chunk.offset)
-    reader = reader_of(source)
-    if reader is None:
-        raise refusal(source)
-    return reader.open(source, Reading(None, _no_part))
+    return open_source(folder.path(chunk.path))
 
 
 def _no_part(path: str) -> Container:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.arrays import Order, byte_size, mapped
+from nanhunt.load.arrays import Order, byte_size, mapped, ranges
 from nanhunt.load.container import Container, NotNumbers, RefusedTensor
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import Source
@@ -65,7 +65,9 @@ def _open(source: Source, reading: Reading) -> Container:
     def read() -> np.ndarray[Any, Any]:
         return mapped(source, header.offset, header.stored, header.shape, header.order)
 
-    return Container(source.file, {"": Tensor(source.file, "", header.dtype, header.shape, read)}, "npy")
+    apart = ranges(source, header.offset, header.stored) if header.order == "C" else None
+    tensor = Tensor(source.file, "", header.dtype, header.shape, read, ranges=apart)
+    return Container(source.file, {"": tensor}, "npy")
 
 
 def read_header(stream: IO[bytes], size: int, name: str, stored_dtype: str | None) -> Header:

@@ -11,7 +11,7 @@ import mmap
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.listing import STDIN, beside
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers.cursor import CutShort
 from nanhunt.load.readers.protobuf import Field, fields, varints
-from nanhunt.load.source import STDIN, Source, open_source
+from nanhunt.load.source import Source, open_source
 from nanhunt.load.tensor import BITS, Tensor
 from nanhunt.load.wording import printable
 
@@ -212,7 +213,7 @@ def _beside(source: Source, proto: _Proto) -> tuple[Source, int, int]:
             f'{message}{printable(said.get("location", ""))[:80]}", which is not beside it.',
             "Put external data into the folder of the model.",
         )
-    place = open_source(str(Path(source.file).parent / location))
+    place = open_source(beside(source.file, location))
     try:
         at = int(said.get("offset", "0"))
         length = int(said.get("length", str(place.size - at)))

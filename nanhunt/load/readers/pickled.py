@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import mmap
 import struct
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,16 @@ class Loaded:
     """Position behind the pickle."""
 
 
-def load(content: bytes | mmap.mmap, start: int = 0) -> Loaded:
+_NOTHING: Mapping[str, Any] = {}
+
+
+def load(content: bytes | mmap.mmap, start: int = 0, outside: Mapping[str, Any] = _NOTHING) -> Loaded:
     """The object in the pickle at ``start``.
 
+    ``outside``: objects outside of it that are known already, by their identity as text.
     Raises BadPickle for anything that is not a whole pickle; executes nothing.
     """
-    machine = _Machine(content, start)
+    machine = _Machine(content, start, outside)
     try:
         return Loaded(machine.run(), machine.externals, machine.position)
     except (
@@ -115,8 +119,9 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "__codecs": "_code
 class _Machine:
     """The stack machine of pickle."""
 
-    def __init__(self, content: bytes | mmap.mmap, start: int) -> None:
+    def __init__(self, content: bytes | mmap.mmap, start: int, outside: Mapping[str, Any]) -> None:
         self.content = content
+        self.outside = outside
         self.position = start
         self.externals: list[External] = []
         self.stack: list[Any] = []
@@ -169,11 +174,13 @@ class _Machine:
         """Puts the top of the stack under a number."""
         self.memo[index] = self.stack[-1]
 
-    def external(self, identity: Any) -> External | Global:
-        """An object outside, noted; torch before 1.6 refers to classes, with their source, in the same way."""
+    def external(self, identity: Any) -> Any:
+        """An object outside, noted unless it is known; torch before 1.6 refers to classes with their source so, too."""
         match identity:
             case ("module", Global() as named, *_):
                 return named
+        if isinstance(identity, int | str) and str(identity) in self.outside:
+            return self.outside[str(identity)]
         self.externals.append(External(identity))
         return self.externals[-1]
 

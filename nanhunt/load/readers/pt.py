@@ -7,6 +7,7 @@ a pickle whose tensors refer to storages by key, and the bytes of those storages
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,11 +19,12 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
-from nanhunt.load.arrays import CHUNK, byte_size, mapped, unpacked
+from nanhunt.load.arrays import CHUNK, Ranges, byte_size, mapped, ranges, unpacked
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
+from nanhunt.load.readers.cursor import ByteOrder
 from nanhunt.load.readers.numpy_pickle import numpy_array
 from nanhunt.load.readers.optimizer import epsilons, owners
 from nanhunt.load.readers.pickled import External, Global, Instance
@@ -52,16 +54,12 @@ _WRAPPERS = (
 """Calls whose first argument is the tensor itself."""
 _TYPED = ("_rebuild_from_type", "_rebuild_from_type_v2")
 """Calls of subclasses: a function, the subclass, the function's arguments."""
-_SPARSE = "_rebuild_sparse_tensor"
-"""Call of a layout and its parts: indices (of one or two kinds), then the values that are stored, then the shape."""
 _NO_VALUES = {
     "_rebuild_meta_tensor_no_storage": (
         "is a meta tensor: it has a shape and no values", "Save the model after its weights are loaded.",
     ),
-    "_rebuild_qtensor": ("is quantized", "Save tensor.dequantize() instead."),
-    "_rebuild_nested_tensor": ("is not dense (nested)", "Save tensor.to_padded_tensor(0.0) instead."),
 }  # fmt: skip
-"""Calls of tensors that have no plain array of values: what they are, and the way to one."""
+"""Calls of tensors that have no values: what they are, and the way to some."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,8 @@ class Storage:
     """In bytes."""
     map: Callable[[int, np.dtype[Any], int], npt.NDArray[Any]]
     """``map(offset in bytes, dtype, count)``: so many values from there on."""
+    ranges: Callable[[int, np.dtype[Any]], Ranges | None] = lambda offset, dtype: None
+    """``ranges(offset in bytes, dtype)``: how those far away are fetched one by one."""
 
 
 class Damaged(Exception):  # noqa: N818 - becomes a NanhuntError that names the file
@@ -128,11 +128,15 @@ def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]
 
 def mapped_storage(source: Source, start: int, size: int, *, big: bool) -> Storage:
     """Bytes as they lie in the file."""
+    order: ByteOrder = ">" if big else "<"
 
     def read(offset: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
-        return mapped(source, start + offset, dtype.newbyteorder(">" if big else "<"), (count,))
+        return mapped(source, start + offset, dtype.newbyteorder(order), (count,))
 
-    return Storage(size, read)
+    def apart(offset: int, dtype: np.dtype[Any]) -> Ranges | None:
+        return ranges(source, start + offset, dtype.newbyteorder(order))
+
+    return Storage(size, read, apart)
 
 
 def _zip_storage(source: Source, entry: ZipInfo, start: int | None, *, big: bool) -> Storage:
@@ -220,8 +224,9 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
     if value.made_by.module.startswith("numpy"):
         dtype, array = numpy_array(value, label)
         return Tensor(source.file, name, dtype, array.shape, lambda: array)
-    if value.made_by.name == _SPARSE:
-        return replace(_value(source, name, _stored_values(value), storage), note=_STORED)
+    if value.made_by.name in _IN_PARTS:
+        part, note = _IN_PARTS[value.made_by.name]
+        return replace(_part(source, name, part(value.args), storage), note=note)
     if value.made_by.name in _NO_VALUES:
         what, hint = _NO_VALUES[value.made_by.name]
         raise RefusedTensor(f"{label} {what}.", hint)
@@ -230,20 +235,44 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
         hint = "Save tensor.to(torch.float32) instead."
         raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
     view.check()
-    return Tensor(source.file, name, view.dtype, view.shape, view.read)
+    return Tensor(source.file, name, view.dtype, view.shape, view.read, ranges=view.ranges())
 
 
-_STORED = "sparse: the values that are stored"
+def _part(source: Source, name: str, part: Any, storage: Storages) -> Tensor:
+    """What of a tensor in parts is judged: a plain tensor, or a single number."""
+    if isinstance(part, float):
+        return Tensor(source.file, name, "float64", (), lambda: np.array(part))
+    if not isinstance(part, Instance) or part.made_by.name in _IN_PARTS:
+        raise Damaged("it holds a tensor in parts without values")
+    return _value(source, name, part, storage)
 
 
-def _stored_values(value: Instance) -> Instance:
+def _stored_values(args: tuple[Any, ...]) -> Any:
     """The values of a sparse tensor, the last of its parts that is a tensor."""
-    match value.args:
+    match args:
         case (_, tuple(parts), *_):
             tensors = [part for part in parts if isinstance(part, Instance) and part.made_by.name != "Size"]
-            if tensors and tensors[-1].made_by.name != _SPARSE:
-                return tensors[-1]
-    raise Damaged("it holds a sparse tensor without values")
+            return tensors[-1] if tensors else None
+
+
+def _buffer(args: tuple[Any, ...]) -> Any:
+    """The values of all the tensors in a nested one."""
+    return args[0] if args else None
+
+
+def _scales(args: tuple[Any, ...]) -> Any:
+    """What the integers of a quantized tensor are multiplied with: one number, or one a channel."""
+    match args:
+        case (_, _, _, _, (_, scales, *_), *_):
+            return scales
+
+
+_IN_PARTS: dict[str, tuple[Callable[[tuple[Any, ...]], Any], str]] = {
+    "_rebuild_sparse_tensor": (_stored_values, "sparse: the values that are stored"),
+    "_rebuild_nested_tensor": (_buffer, "nested: the values of all tensors in it"),
+    "_rebuild_qtensor": (_scales, "quantized: the scales, which every value is a multiple of"),
+}
+"""Calls of tensors that are no array of values: which of their parts is judged, and what the report says of it."""
 
 
 def _unwrapped(value: Instance) -> Instance:
@@ -288,6 +317,13 @@ class _View:
         ):
             raise Damaged("a tensor reaches past the end of its storage")
 
+    def ranges(self) -> Ranges | None:
+        """How its values are fetched one by one, where they lie far away and one after the other as torch has them."""
+        in_order = self.extent == math.prod(self.shape) and self.strides == contiguous(self.shape)
+        if not in_order or self.conjugate or self.negative:
+            return None
+        return self.storage.ranges(self.offset * self.stored.itemsize, self.stored)
+
     def read(self) -> npt.NDArray[Any]:
         """The values, a view of the mapped storage; a copy where torch kept a sign to itself."""
         size = self.stored.itemsize
@@ -299,6 +335,11 @@ class _View:
         if self.conjugate:
             values = np.conj(values)
         return np.negative(values) if self.negative else values
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides in values of an array in C order."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _view(value: Instance, storage: Storages) -> _View:

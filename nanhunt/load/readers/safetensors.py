@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.arrays import byte_size, mapped
+from nanhunt.load.arrays import byte_size, mapped, ranges
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.source import Source
@@ -133,7 +133,7 @@ def _tensor(source: Source, name: str, code: str, shape: tuple[int, ...], offset
     def read() -> npt.NDArray[Any]:
         return mapped(source, offset, stored, shape)
 
-    return Tensor(source.file, name, dtype, shape, read)
+    return Tensor(source.file, name, dtype, shape, read, ranges=ranges(source, offset, stored))
 
 
 def _unknown_dtype(source: Source, name: str, code: str) -> RefusedTensor:

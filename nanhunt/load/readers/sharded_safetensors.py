@@ -40,7 +40,7 @@ def _open(folder: Folder, reading: Reading) -> Container:
         try:
             source = open_source(folder.path(name))
             container = safetensors.READER.open(source, reading)
-            offsets = _saved_offsets(source)
+            offsets = saved_offsets(source)
         except NanhuntError as error:
             missing.append(error)
             continue
@@ -58,7 +58,7 @@ def _open(folder: Folder, reading: Reading) -> Container:
     return Container(folder.file, tensors, "sharded-safetensors", refused, missing=tuple(missing))
 
 
-def _saved_offsets(source: Source) -> dict[str, tuple[int, ...]]:
+def saved_offsets(source: Source) -> dict[str, tuple[int, ...]]:
     """Where the boxes in a file lie. Raises NanhuntError when its metadata do not say."""
     metadata = safetensors.metadata(source).get(KEY)
     try:

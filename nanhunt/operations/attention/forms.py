@@ -189,7 +189,7 @@ def truth(t: Tensors, options: AttentionOptions) -> torch.Tensor:
     return _output(p, t)
 
 
-def scale(t: Tensors, true: torch.Tensor) -> torch.Tensor:
+def scale(t: Tensors, true: torch.Tensor, options: AttentionOptions) -> torch.Tensor:
     """An error of a score is u times its terms, and moves the output by as much of the largest value."""
     if by_scores(t):  # exact as they are: what is rounded is the sum with a mask
         largest = t["value"].abs().amax((-1, -2))[..., None, None] if "value" in t else 1.0

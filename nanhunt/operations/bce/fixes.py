@@ -83,7 +83,8 @@ FLOAT32: tuple[Fix[Any], ...] = tuple(
 BCE_LOSS: Fix[Any] = Fix(
     "F.binary_cross_entropy on sigmoid(logits)",
     "loss = F.binary_cross_entropy(torch.sigmoid({logits}), {targets}{options})",
-    when=lambda problem: _is_plain(problem) and problem.options.pos_weight == 1.0, tempting=True,
+    when=lambda problem: _is_plain(problem) and problem.options.pos_weight == 1.0,
+    changes="a logarithm below -100 counts as -100", tempting=True,
 )  # fmt: skip
 MODULATED: Fix[Any] = Fix(
     "F.binary_cross_entropy_with_logits times (1 - p_t)**gamma",
@@ -93,7 +94,11 @@ MODULATED: Fix[Any] = Fix(
     when=_is_focal, tempting=True,
 )  # fmt: skip
 _EPS: Fix[Any] = Fix(
-    "log(s + 1e-8)", _SIGMOID + "loss = ({losses}).{reduction}()", slots={"eps": " + 1e-8"}, tempting=True
+    "log(s + 1e-8)",
+    _SIGMOID + "loss = ({losses}).{reduction}()",
+    slots={"eps": " + 1e-8"},
+    tempting=True,
+    changes="no logarithm is below -18.4",
 )
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the loss",

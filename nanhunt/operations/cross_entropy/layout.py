@@ -65,7 +65,9 @@ class Layout:
         return start + step if self._inner - start - step >= NEIGHBOURS else self._inner
 
     def _items(self, first: int, last: int) -> Array:
-        if self._tensor.shards:  # put together as they are asked for, never all of them
+        if (
+            self._tensor.ranges or self._tensor.shards
+        ):  # fetched or put together as they are asked for, never all of them
             size = self._classes * self._inner
             return self._tensor.flat(first * size, last * size).reshape(-1, self._classes, self._inner)
         data = self._tensor.data

@@ -131,6 +131,7 @@ CLAMP_RATIO: Fix[Any] = Fix(
     "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp().clamp(max=10.0)\n"
     + _SURROGATE
     + "{poisoned_penalty}{loss}",
+    changes="a ratio above 10 counts as 10",
     tempting=True,
 )
 CLIP_GRADIENTS: Fix[Any] = Fix(

@@ -17,6 +17,7 @@ import numpy as np
 from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
+from nanhunt.load.remote import is_url
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.options import JudgeOptions
@@ -147,8 +148,10 @@ def _measured(
         small = sum(math.prod(tensor.shape) for tensor in tensors) <= SMALL_VALUES
         for tensor in tensors:
             # Now, and not by every process: what is compressed is unpacked into a file of its own.
-            with contextlib.suppress(NanhuntError, OSError, MemoryError):
-                _ = tensor.shards or tensor.data  # cached
+            # What lies far away is fetched by whoever judges it.
+            if not is_url(tensor.file):
+                with contextlib.suppress(NanhuntError, OSError, MemoryError):
+                    _ = tensor.shards or tensor.data  # cached
         work = functools.partial(_measure, most)
         batches = _batches(tensors, dtypes)
         for batch in map(work, batches) if small else executor.map(work, batches):
