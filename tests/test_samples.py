@@ -8,6 +8,7 @@ import pytest
 
 import nanhunt
 from nanhunt.load import open_path
+from nanhunt.render.phrases import proof
 from nanhunt.results.report import Severity
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
@@ -67,6 +68,14 @@ def test_rows_with_broken_input_do_not_disprove_a_fix():
         if finding.severity is Severity.WARNING:
             assert finding.remedies[0].works
             assert finding.remedies[0].title == "call F.cross_entropy on the raw logits"
+
+
+def test_a_fix_that_was_run_on_fewer_rows_says_why():
+    (tensor,) = nanhunt.check(SAMPLES / "batch.npz").tensors
+    told = {f.name: proof(f.remedies[0], tensor).partition(":")[0] for f in tensor.findings if f.remedies}
+    assert told["exp-overflow"] == "proven on 1 row whose input is sound"
+    assert told["probability-underflow"] == "proven on 3 rows whose input is sound"
+    assert told["sum-overflow"] == "proven on 1 row"
 
 
 def test_clamping_is_never_a_fix():

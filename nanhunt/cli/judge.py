@@ -37,10 +37,11 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     """check and compare: judges the inputs, writes the report, exits."""
     options, output, work = given.part(Options), given.part(ScanOutputOptions), given.part(WorkOptions)
     from nanhunt.operations import rules  # the catalogue: nothing that --help needs
-    from nanhunt.operations.choosing import check_options
+    from nanhunt.operations.choosing import check_names, check_options
     from nanhunt.scan.survey import Survey
 
     check_options(given.typed, options)
+    check_names(options)
     rules.check((*options.select, *options.ignore))
     read = (options.targets, options.class_weights, output.baseline)
     check_files(output, [*paths, *(path for path in read if path)])

@@ -63,7 +63,11 @@ def matching(container: Container, spec: str) -> list[Tensor]:
     if exact is not None:
         return [exact]
     pattern = spec.removeprefix(f"{container.file}:")
-    return [tensor for name, tensor in container.tensors.items() if pattern and fnmatchcase(name, pattern)]
+    for each in dict.fromkeys((pattern, _dotted(pattern))):
+        found = [tensor for name, tensor in container.tensors.items() if each and fnmatchcase(name, each)]
+        if found:
+            return found
+    return []
 
 
 def inside(container: Container, spec: str) -> Tensor | None:
@@ -72,9 +76,17 @@ def inside(container: Container, spec: str) -> Tensor | None:
     Raises why when it is there and cannot be read.
     """
     name = spec.removeprefix(f"{container.file}:")
-    if name in container.refused:
-        raise container.refused[name]
-    return container.tensors.get(name) if name else None
+    for each in dict.fromkeys((name, _dotted(name))):
+        if each in container.refused:
+            raise container.refused[each]
+        if each and each in container.tensors:
+            return container.tensors[each]
+    return None
+
+
+def _dotted(name: str) -> str:
+    """A path inside HDF5 or zarr, /net/logits, as names are told: net.logits."""
+    return name.strip("/").replace("/", ".")
 
 
 def _lone(container: Container, role: Role) -> Tensor | None:

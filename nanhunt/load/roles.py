@@ -40,6 +40,8 @@ class Role:
     gradient: Literal["", "unit", "group"] = ""
     """Whether a gradient reaches it: none, one that belongs to each unit (row, value), or one that all units of a
     group share, as the keys of an attention head are shared by its queries."""
+    is_mask: bool = False
+    """Whether whole numbers in it say yes and no, so that there can be none but 0 and 1."""
     cast: bool = True
     """Whether a float tensor is converted to the dtype that is judged."""
 

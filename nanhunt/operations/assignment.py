@@ -8,7 +8,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.options import ReadOptions
 from nanhunt.load.reference import contents, tensor_at
-from nanhunt.load.roles import Role, complete_sets, missing
+from nanhunt.load.roles import Role, complete_sets, is_called, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
 from nanhunt.operations.operation import Operation
@@ -38,7 +38,7 @@ def assignments(
     open_roles = [role for role in operation.roles if role.name not in given]
     if not missing(operation.roles, given):
         return [given | _alone(container, open_roles, given)]
-    sets = complete_sets(container, open_roles)
+    sets = complete_sets(container, open_roles) or _unnamed(container, open_roles)
     if not sets:
         raise _incomplete(container, operation, open_roles)
     return [given | found for found in sets]
@@ -53,6 +53,16 @@ def _alone(container: Container, roles: list[Role], given: Assignment) -> dict[s
         if len(suiting) == 1:
             found[role.name] = suiting[0]
     return found
+
+
+def _unnamed(container: Container, roles: list[Role]) -> list[dict[str, Tensor]]:
+    """The only tensor of a file, where it has no name at all, as the only one that is needed."""
+    needed = [role for role in roles if role.required]
+    if list(container.tensors) != [""] or len(needed) != 1:
+        return []
+    (tensor,), (role,) = container.tensors.values(), needed
+    fits = tensor.dtype in role.kinds and len(tensor.shape) >= role.dimensions
+    return [{role.name: tensor}] if fits else []
 
 
 def spoken(operation: Operation, options: ReadOptions, texts: Sequence[str]) -> dict[str, str]:
@@ -94,12 +104,20 @@ def _incomplete(container: Container, operation: Operation, roles: list[Role]) -
     absent = [role for role in roles if role.required and not role.among(tensors)]
     told = "; ".join(f"{role.name}, {role.what}" for role in absent or roles if role.required)
     found, wanted = "no tensor is called so", (absent or roles)[0]
+    called = [(role, each) for role in absent for each in tensors if is_called(role.called, each.name)]
+    if called:
+        role, other = called[0]
+        raise NanhuntError(
+            f"{printable(container.file)} has {described(other)}, and {role.name} of --op {operation.name} is "
+            f"{role.what}.",
+            f"Save it so, or name another tensor: --role {role.name}=NAME. {contents(container)}",
+        )
     guess = "".join(did_you_mean(role.name, container.tensors) for role in absent[:1])
     for role in () if absent else roles:
         several = role.among(tensors)
         if len(several) > 1:
             found, wanted = f"{listed(map(described, several))} could each be {role.name}", role
     return NanhuntError(
-        f"{printable(container.file)}: --op {operation.name} needs {told}: {found}.",
+        f"{printable(container.file)} has not all that --op {operation.name} needs: {told}: {found}.",
         f"{guess}Say which: --role {wanted.name}=NAME. {contents(container)}",
     )

@@ -130,7 +130,7 @@ def check_options(said: Iterable[str], options: OperationOptions) -> None:
             "Leave one of them out.",
         )
     name = "function" if options.function else options.op
-    if name is None:
+    if name not in registry.OPERATIONS:  # nothing is asked for, or what the reading of files will refuse
         return
     operation = registry.find(name)
     known = declared(OperationOptions)
@@ -142,6 +142,14 @@ def check_options(said: Iterable[str], options: OperationOptions) -> None:
             f"{option.flag} means nothing to --op {name}: it is an option of {listed(owners)}.",
             f"{name} takes {', '.join(own) or 'no options of its own'}; see nanhunt op {name}.",
         )
+
+
+def check_names(options: OperationOptions) -> None:
+    """Raises NanhuntError, before any file is read, for a function that cannot be had and for a role that is none."""
+    operation = asked(options)
+    for text in options.role:
+        roles = {name: None for role in operation.roles for name in (role.name, spoken_name(role))}
+        one_of("--role", parted(text)[0], tuple(roles))
 
 
 def _takes(operation: Described, option: str) -> bool:

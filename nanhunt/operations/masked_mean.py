@@ -204,7 +204,10 @@ def _row(unit: Unit) -> str:
 def _hidden(unit: Unit) -> str:
     dropped = unit.cast["values"][~_kept(unit.cast)]
     bad = dropped[~dropped.isfinite()]
-    return f"{_row(unit)}, {bad.numel():,} of those that it drops are {float(bad[0]):.6g}: {unit.first_bad('naive')}"
+    number = "NaN" if bool(bad[0].isnan()) else f"{float(bad[0]):.6g}"
+    says = unit.first_bad("naive") or f"{number} * 0 = NaN"
+    verb = "is" if bad.numel() == 1 else "are"
+    return f"{_row(unit)}, {bad.numel():,} of those that it drops {verb} {number}: {says}"
 
 
 def slots(problem: Any) -> Mapping[str, str]:
@@ -326,12 +329,12 @@ MASKED_MEAN = Operation(
     fused_call="where before the sum",
     roles=(
         Role(
-            "values", r"values|(.*[_-])?rewards?|(per[_-])?token[_-]loss(es)?", FLOATING,
+            "values", r"values|(.*[_-])?rewards?|token[_-]level[_-]scores?|(per[_-])?token[_-]loss(es)?", FLOATING,
             dimensions=1, what="(..., T) float, or rewards (B,) with groups", gradient="unit",
         ),
         Role(
             "mask", r"((completion|response|action|loss|token|padding)[_-])?mask", FLOATING + INTEGER, dimensions=1,
-            what="the values' shape: not 0 where a value counts", cast=False,
+            what="the values' shape: not 0 where a value counts", cast=False, is_mask=True,
         ),
         Role(
             "groups", r"groups?|group_ids?|(prompt|group|uid)s?([_-](ids?|index))?", INTEGER, required=False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role, missing
-from nanhunt.load.tensor import Tensor
+from nanhunt.load.tensor import INTEGER, Tensor
 from nanhunt.operations.operation import (
     Block,
     Facts,
@@ -104,7 +104,7 @@ def problem_of(
 ) -> Problem:  # fmt: skip
     """The problem of judging ``operation`` on those tensors.
 
-    Raises NanhuntError when a role is missing, has the wrong kind, or the shapes do not fit.
+    Raises NanhuntError when a role is missing, has the wrong kind, a mask is none, or the shapes do not fit.
     """
     for role in missing(operation.roles, tensors):
         raise _missing(operation, role, tensors)
@@ -129,6 +129,20 @@ def _check_kind(operation: Operation, role: Role, tensor: Tensor) -> None:
         raise NanhuntError(
             f"{tensor.label} is {tensor.dtype}, and {role.name} of --op {operation.name} is {role.what}.",
             f"Name another tensor: --role {role.name}=NAME.",
+        )
+    if role.is_mask and tensor.dtype in INTEGER:
+        _check_mask(operation, role, tensor)
+
+
+def _check_mask(operation: Operation, role: Role, tensor: Tensor) -> None:
+    """A mask of whole numbers is read as bool; one of -10,000 is meant to be added, and says the opposite so."""
+    if not math.prod(tensor.shape) or tensor.dtype == "bool":
+        return
+    low, high = int(tensor.data.min()), int(tensor.data.max())
+    if low < 0 or high > 1:
+        raise NanhuntError(
+            f"{tensor.label} is no mask: it holds values from {low} to {high}.",
+            f"As {role.name} of --op {operation.name} save bool, or 0 and 1; what is added to scores is float.",
         )
 
 

@@ -300,7 +300,8 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
             return remedy.outcome or f"the {unit(tensor)} is still bad"
         bad = f"{count(remedy.bad_rows_after)} of {plural(remedy.rows, unit(tensor))}"
         return f"{remedy.outcome} on {bad}" if remedy.outcome else f"{bad} still bad"
-    parts = [f"proven on {plural(remedy.rows, unit(tensor))}: {count(remedy.bad_rows_after)} bad afterwards"]
+    rows = plural(remedy.rows, unit(tensor)) + _but_broken(remedy, tensor)
+    parts = [f"proven on {rows}: {count(remedy.bad_rows_after)} bad afterwards"]
     if remedy.max_loss_error is not None:
         near = error_bound(remedy.max_loss_error)
         # Without labels no loss of the user's is known: what was compared is -log p of each row's worst class.
@@ -313,6 +314,23 @@ def proof(remedy: RemedyResult, tensor: TensorReport) -> str:
     if remedy.changes:
         parts.append(f"another objective: {remedy.changes}")
     return ", ".join(parts)
+
+
+def _but_broken(remedy: RemedyResult, tensor: TensorReport) -> str:
+    """Why a fix was run on fewer rows than its finding has: no code mends input that is broken."""
+    from nanhunt.operations.rules import RULES
+
+    # By identity: the same code did the same for the rows of other findings.
+    mine = next((each for each in tensor.findings if any(one is remedy for one in each.remedies)), None)
+    if mine is None or mine.count <= remedy.rows:
+        return ""
+    broken = {
+        row
+        for each in tensor.findings
+        for row in each.rows
+        if each.code != mine.code and each.code in RULES and RULES[each.code].input_at_fault
+    }
+    return " whose input is sound" if broken.intersection(mine.rows) else ""
 
 
 def failing(finding: Finding, tensor: TensorReport) -> dict[str, list[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import nanhunt
+from nanhunt.cli.app import app
 
 HEADS = torch.zeros(1, 2, 4, 8)
 TOKENS = torch.full((2, 3), -1.0)
@@ -105,6 +108,66 @@ def test_what_is_missing_or_unclear_is_said(saved, options, said):
 
 
 @pytest.mark.parametrize(
+    ("op", "tensors", "shape"),
+    [
+        ("ppo", POLICY, (2, 3)),
+        ("masked-mean", {"values": TOKENS}, (2, 3)),
+        ("attention", {"query": HEADS, "key": HEADS}, (4, 4)),
+    ],
+)
+@pytest.mark.parametrize("number", [-10_000, 2])
+def test_a_mask_of_other_numbers_than_0_and_1_is_none(saved, op, tensors, shape, number):
+    mask = torch.zeros(shape, dtype=torch.long)
+    mask[0] = 1
+    assert nanhunt.check(saved({**tensors, "mask": mask}), op=op).tensors
+    mask[1, 1] = number
+    (error,) = nanhunt.check(saved({**tensors, "mask": mask}), op=op).errors
+    assert "is no mask: it holds values from" in error.message
+
+
+def test_a_tensor_of_the_wrong_kind_is_told_as_that(saved):
+    (error,) = nanhunt.check(
+        saved({**POLICY, "advantages": torch.ones(2, dtype=torch.long)}), op="ppo"
+    ).errors
+    assert "has advantages int64 (2,), and advantages of --op ppo is (B, T) or (B,) float" in error.message
+
+
+def test_an_array_without_a_name_is_the_one_that_is_needed(tmp_path):
+    np.save(tmp_path / "one.npy", np.ones((3, 4), np.float32))
+    (tensor,) = nanhunt.check(tmp_path / "one.npy", op="norm").tensors
+    assert tensor.roles == {"hidden_states": str(tmp_path / "one.npy")}
+    assert nanhunt.check(tmp_path / "one.npy", op="kl").errors
+    (values,) = nanhunt.check(tmp_path / "one.npy").tensors
+    assert values.operation != "norm"
+
+
+def test_paths_of_hdf5_are_names(saved):
+    path = saved({"net": {"logits": torch.zeros(2, 3), "labels": torch.tensor([0, 1])}})
+    for spelled in ("net/logits", "/net/logits", "net.logits", "net/*its"):
+        (tensor,) = nanhunt.check(path, logits=spelled, targets=f"{path}:net/labels").tensors
+        assert (tensor.tensor, tensor.targets.source) == ("net.logits", f"{path}:net.labels")
+        (tensor,) = nanhunt.check(path, op="norm", role=f"hidden_states={spelled}").tensors
+        assert tensor.tensor == "net.logits"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--role", "logitz=logits"],
+        ["--op", "bce", "--role", "query=logits"],
+        ["--op", "bcee"],
+        ["--function", "losses.py:loss"],
+    ],
+)
+def test_a_typo_is_told_once_and_not_once_a_file(words, tmp_path):
+    for number in range(3):
+        torch.save({"logits": torch.zeros(2, 3)}, tmp_path / f"{number}.pt")
+    done = CliRunner().invoke(app, ["check", str(tmp_path), *words])
+    assert isinstance(done.exception, nanhunt.NanhuntError)
+    assert "NOT READ" not in done.output
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"op": "bce", "causal": True}, "--causal means nothing to --op bce: it is an option of attention."),
@@ -124,10 +187,6 @@ def test_an_option_of_another_operation_is_refused(saved, options, said):
 
 
 def test_an_option_of_a_configuration_file_is_for_the_operations_that_have_it(saved, tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
-    from nanhunt.cli.app import app
-
     (tmp_path / "pyproject.toml").write_text("[tool.nanhunt]\ncausal = true\n")
     monkeypatch.chdir(tmp_path)
     path = str(saved({"logits": torch.zeros(2), "targets": torch.ones(2)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import nanhunt
+from nanhunt.cli.app import app
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LOSSES = """
@@ -223,6 +226,17 @@ def test_many_rows_one_by_one_are_those_that_matter():
 def test_a_module_is_a_function_of_what_forward_takes():
     (tensor,) = nanhunt.check({"input": torch.ones(3, 4)}, function=torch.nn.Softplus()).tensors
     assert (tensor.rows, tensor.findings) == (3, ())
+
+
+def test_what_the_code_prints_is_no_part_of_the_report(tmp_path):
+    (tmp_path / "talks.py").write_text(
+        "print('imported')\ndef f(x):\n    print('called')\n    return x.log().sum()\n"
+    )
+    torch.save({"x": torch.ones(2, 2)}, tmp_path / "x.pt")
+    words = ["check", str(tmp_path / "x.pt"), "--function", f"{tmp_path / 'talks.py'}:f", "--format", "json"]
+    done = CliRunner().invoke(app, words)
+    assert json.loads(done.stdout)["exit_code"] == 0
+    assert done.stderr.startswith("imported\ncalled\n")
 
 
 def test_two_functions_that_differ_are_told():

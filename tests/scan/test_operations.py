@@ -35,7 +35,7 @@ def test_roles_may_be_named(tmp_path, heads):
     path = tmp_path / "dump.npz"
     np.savez(path, a=heads["query"].numpy(), b=heads["key"].numpy())
     refused = nanhunt.check(path, op="attention")
-    assert "needs query" in refused.errors[0].message
+    assert "needs: query" in refused.errors[0].message
     assert "--role query=NAME" in refused.errors[0].hint
     report = nanhunt.check(path, op="attention", role=("query=a", f"key={path}:b"))
     assert [finding.code for finding in report.findings] == ["NH601"]

@@ -17,7 +17,7 @@ ATTENTION = Operation(
     fused_call=forms.fused_call,
     roles=(
         Role(
-            "query", r"(.*[_-])?(q|query|queries)([_-]states?)?", FLOATING,
+            "query", r"(.*[_-])?(q|query|queries)([_-](states?|layer))?", FLOATING,
             what="(..., heads, L, D) float", gradient="unit",
         ),
         Role(
@@ -26,16 +26,16 @@ ATTENTION = Operation(
             what="(..., heads, L, S) float, scaled, before the softmax; for dumps without query and key",
         ),
         Role(
-            "key", r"(.*[_-])?(k|keys?)([_-]states?)?", FLOATING,
+            "key", r"(.*[_-])?(k|keys?)([_-](states?|layer))?", FLOATING,
             what="(..., heads or fewer, S, D) float", gradient="group",
         ),
         Role(
-            "value", r"(.*[_-])?(v|values?)([_-]states?)?", FLOATING, required=False,
+            "value", r"(.*[_-])?(v|values?)([_-](states?|layer))?", FLOATING, required=False,
             what="(..., heads or fewer, S, Dv) float", gradient="group",
         ),
         Role(
             "attn_mask", r"((attn|attention|causal)[_-]?)?mask|attn[_-]?bias", FLOATING + INTEGER, required=False,
-            what="broadcast to (..., heads, L, S): bool, or float that is added to the scores",
+            is_mask=True, what="broadcast to (..., heads, L, S): bool, or float that is added to the scores",
         ),
     ),
     options=AttentionOptions,

@@ -10,7 +10,8 @@ from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.bce.rules import RULES, facts, screen
 from nanhunt.operations.operation import Operation
 
-_SIDE = r"{}{}([_-]?(logps?|log[_-]?probs?|rewards?))?"
+_SIDE = r"{0}{1}([_-]?(logps?|log[_-]?probs?|rewards?))?|rewards?[_-]{1}"
+"""chosen_logps and rewards_chosen of TRL, chosen_reward of OpenRLHF."""
 
 BCE = Operation(
     name="bce",
@@ -20,7 +21,7 @@ BCE = Operation(
     fused_call=forms.fused_call,
     roles=(
         Role(
-            "logits", r".*logits?|(.*[_-])?scores?", FLOATING,
+            "logits", r".*logits?|(.*[_-])?scores?|y_pred", FLOATING,
             what="any shape, float: scores before the sigmoid", gradient="unit",
         ),
         Role(
@@ -33,7 +34,7 @@ BCE = Operation(
             what="instead: log-probabilities (or rewards) of the preferred answers",
         ),
         Role(
-            "rejected", _SIDE.format("(policy[_-])?", "rejected"), FLOATING, required=False,
+            "rejected", _SIDE.format("(policy[_-])?", "reject(ed)?"), FLOATING, required=False,
             replaces=("logits", "targets"), gradient="unit", what="and of the others",
         ),
         Role(

@@ -7,11 +7,11 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.wording import did_you_mean
@@ -111,7 +111,7 @@ def _module(path: Path, option: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as import does: dataclasses and pickle look modules up there
     try:
-        with _beside(path.resolve().parent):
+        with _beside(path.resolve().parent), aside():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
@@ -120,6 +120,11 @@ def _module(path: Path, option: str) -> ModuleType:
             "It is run once, from top to bottom; run it yourself to see where it fails.",
         ) from None
     return module
+
+
+def aside() -> redirect_stdout[TextIO]:
+    """What the user's code prints meanwhile goes to stderr: standard output is the report's, maybe as JSON."""
+    return redirect_stdout(sys.stderr)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from nanhunt.load.roles import Role, complete_sets, missing
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import did_you_mean, printable
 from nanhunt.operations.assignment import parted
-from nanhunt.operations.function.code import Code, code_of
+from nanhunt.operations.function.code import Code, aside, code_of
 from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.function.rules import RULES, rules_with_ways_out
 from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
@@ -71,7 +71,9 @@ class UserFunction(Described):
 
 FUNCTION = UserFunction(
     name="function",
-    what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name.",
+    what="A function of your own, --function FILE.py:NAME: its code is run on the tensors that its parameters name, "
+    "row by row: mapped by torch.func.vmap, else called for 1,000 rows that matter, else for the batch. In Python: "
+    "nanhunt.compare(tensors, function=f).",
     roles=(),
     options=FunctionOptions,
     forms={"naive": naive, "stable": stable},
@@ -162,7 +164,7 @@ def judged(
     from nanhunt.operations.problem import problem_of
     from nanhunt.operations.tally import Tally
 
-    with defaults_of_libraries():
+    with defaults_of_libraries(), aside():
         arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
         way = _way(code, other, arrays, plain)

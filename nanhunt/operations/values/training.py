@@ -30,6 +30,8 @@ LARGE_UPDATE = 10.0
 CHUNK = 1 << 20
 """Values of two tensors that are compared at a time."""
 _SECOND = r"(max_)?exp_avg_sq|square_avg|exp_inf|nu"
+_SQUARES = rf"{_SECOND}|exp_avg_sq_(row|col)"
+"""Averages of squares, those of transformers' Adafactor among them (torch's own clamps before the root)."""
 _SCALES = r"(weight|input|output|act|activation|block|[qkv])_scales?(_inv)?|scales(_inv)?|scale_inv|absmax"
 _ADAPTER = r"(.*[._/])?lora_b([._/].*)?"
 
@@ -39,13 +41,12 @@ Bools = npt.NDArray[np.bool_]
 def findings(tensor: Tensor, beside: Mapping[str, Tensor], counts: Counts) -> Iterator[Finding]:
     """What is wrong with a tensor in its place; ``beside``: all tensors of the file by name."""
     word, size = place(tensor.name).word, math.prod(tensor.shape)
-    if re.fullmatch(_SECOND, word):
-        if counts.min < 0:
-            yield _negative(
-                rules.NEGATIVE_MOMENT, tensor, "sqrt of it is NaN, as is the weight after the next step"
-            )
-        if counts.zero:
-            yield from _flushed(tensor, _first_moment(tensor, word, beside))
+    if re.fullmatch(_SQUARES, word) and counts.min < 0:
+        yield _negative(
+            rules.NEGATIVE_MOMENT, tensor, "sqrt of it is NaN, as is the weight after the next step"
+        )
+    if re.fullmatch(_SECOND, word) and counts.zero:
+        yield from _flushed(tensor, _first_moment(tensor, word, beside))
     if word == "step" and size == 1 and counts.zero:
         yield from _forgotten_step(tensor, beside)
     if word == "running_var" and counts.min < 0:

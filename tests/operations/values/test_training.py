@@ -40,6 +40,17 @@ def test_a_negative_second_moment_is_nan_at_the_next_step():
     }
 
 
+def test_so_is_one_of_adafactor():
+    def adafactor(row: torch.Tensor):
+        return {"optimizer": {"state": {"0": {"exp_avg_sq_row": row, "exp_avg_sq_col": torch.ones(4)}}}}
+
+    row = torch.tensor([1e-6, 2e-6, 1e-6])
+    assert not codes(adafactor(row))
+    row[1] = -1e-6
+    assert list(codes(adafactor(row))) == ["NH505"]
+    assert (row / row.mean()).rsqrt().isnan().any()  # transformers/optimization.py, _approx_sq_grad
+
+
 def test_a_flushed_second_moment_makes_the_update_it_says():
     m = torch.tensor([1e-4, 1e-4, 0.0])
     v = torch.tensor([1e-8, 1e-8, 0.0])
