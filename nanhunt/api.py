@@ -61,6 +61,13 @@ class Keywords(Options):
     )
 
 
+MEANT = {
+    "labels": "targets", "label": "targets", "target": "targets", "y": "targets", "weight": "class_weights",
+    "dtypes": "dtype", "rules": "select", "operation": "op",
+}  # fmt: skip
+"""What people call some of the keywords, torch's own names among them."""
+
+
 def _with_keywords(
     keywords: Callable[P, Keywords],
 ) -> Callable[[Callable[[Input, Keywords], Report]], Callable[Concatenate[Input, P], Report]]:
@@ -75,7 +82,7 @@ def _with_keywords(
         @functools.wraps(function)
         def judge(x: Input, /, *args: P.args, **kwargs: P.kwargs) -> Report:
             for name in kwargs:
-                one_of("The keyword", name, tuple(known))
+                one_of("The keyword", name, tuple(known), MEANT)
             return function(x, keywords(*args, **kwargs))
 
         first, _ = inspect.signature(function).parameters.values()

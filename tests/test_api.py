@@ -155,3 +155,19 @@ def test_select_takes_a_name_or_several() -> None:
     assert [f.code for f in nanhunt.check(x, LABELS, select="exp-overflow").findings] == ["NH101"]
     assert nanhunt.check(x, LABELS, ignore=["NH1", "NH2"]).ok
     assert nanhunt.check(x, LABELS, fail_on="error").ok
+
+
+def test_torchs_own_names_lead_to_the_keyword() -> None:
+    with pytest.raises(nanhunt.NanhuntError) as raised:
+        nanhunt.check(np.zeros((2, 3)), labels=[0, 1])
+    assert raised.value.hint.startswith("Did you mean targets?")
+
+
+def test_str_is_the_report_and_repr_the_verdict() -> None:
+    report = nanhunt.check(np.array([[1000.0, 0.0]], np.float32), [1])
+    assert str(report).splitlines()[1].strip() == (
+        "WARNING float32: the only row breaks naive code; F.cross_entropy survives."
+    )
+    assert repr(report).startswith("<nanhunt.Report: ")
+    found = nanhunt.diff({"w": np.zeros(2)}, {"w": np.ones(2)})
+    assert str(found).startswith("DIFFERENT ")

@@ -16,10 +16,12 @@ from nanhunt.cli.options import (
     SettingsOptions,
     WriteOptions,
     command,
+    starting,
 )
 from nanhunt.cli.run import register
 from nanhunt.difference.options import DiffOptions
 from nanhunt.load.options import SeriesOptions
+from nanhunt.operations.options import operations, rules
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions
@@ -96,7 +98,10 @@ def last_good(
 @app.command()
 def rule(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CODE|NAME]", help="A rule, by code or name.")
+        str | None,
+        typer.Argument(
+            metavar="[CODE|NAME]", help="A rule, by code or name.", autocompletion=starting(rules)
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
@@ -108,7 +113,10 @@ def rule(
 
 @app.command()
 def op(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An operation.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An operation.", autocompletion=starting(operations)),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Explain all of them.")] = False,
 ) -> None:
     """Explain an operation: its tensors, options, ways of writing it, rules."""

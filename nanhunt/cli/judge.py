@@ -131,6 +131,7 @@ def _judged(paths: list[str], survey: Survey, work: WorkOptions) -> tuple[Report
                 done.append(survey.without_a_file())
             for report in survey.paths(paths):
                 done.append(report)
+                progress.finished(len(done) - 1)  # the first says what was found
         except KeyboardInterrupt as interrupt:
             process.complain("interrupted; this is what was known.")
             known = "; ".join((f"interrupted after {progress.done:,} bytes", *map(str, interrupt.args)))

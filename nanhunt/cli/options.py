@@ -123,7 +123,7 @@ def _parameter(part: type, option: Option) -> inspect.Parameter:
         *filter(None, (flag, option.short)),
         help=f"{option.full_help} Repeatable." if several else option.full_help,
         metavar=option.metavar,
-        autocompletion=_completion(words),
+        autocompletion=starting(words),
         rich_help_panel=_title(part, option.name),
     )
     return inspect.Parameter(
@@ -137,7 +137,9 @@ def _title(part: type, name: str) -> str:
     return (owner.__doc__ or "Options").split(".")[0]
 
 
-def _completion(words: Callable[[], Any]) -> Callable[[str], list[str]]:
+def starting(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completes what is typed to those of the words that begin with it."""
+
     def complete(incomplete: str) -> list[str]:
         return [word for word in words() if word.startswith(incomplete)]
 

@@ -7,6 +7,7 @@ exit code 2: 1 means findings, and a traceback means a bug of ours.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import sys
@@ -72,13 +73,22 @@ def occupy_standard_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
 
 
+def _nearest(error: Exception) -> str:
+    """For a flag that does not exist, the one that is most like it: Click lists every one that shares a few letters."""
+    flag, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if flag is None or not known:
+        return ""
+    (near,) = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
+    return f"No such option: {flag} Did you mean {near}?"
+
+
 def _explained(error: Exception) -> tuple[str, str]:
     """(message, hint) of what neither nanhunt nor the user is to blame for, of wrong usage, or of a bug."""
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "nanhunt"
-        return usage(), f"See `{command} --help`."
+        return _nearest(error) or usage(), f"See `{command} --help`."
     text = str(error).lower()
     if isinstance(error, MemoryError) or "failed to map" in text or "cannot allocate memory" in text:
         return "Memory ran out.", "Judge fewer files at once, or allow more (ulimit -v)."

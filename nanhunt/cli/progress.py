@@ -1,4 +1,7 @@
-"""A progress bar on stderr: only on a terminal, only when the work takes longer than a second."""
+"""A progress bar on stderr: only on a terminal, only when the work takes longer than a second.
+
+judging, 12 of 300 files ━━━━━━━━━━━ 1.2/8.0 GB 2.1 GB/s 0:00:03
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,17 @@ class Progress:
         self.done = 0
         """Bytes so far."""
         self._total: int | None = None
+        self._files = 0
+        self._finished = 0
         self._bar: RichProgress | None = None
 
-    def expect(self, total: int | None) -> None:
+    def expect(self, total: int | None, files: int = 1) -> None:
         """So many bytes are to come: those of the files, which unpack to more where they are compressed."""
-        self._total = total
+        self._total, self._files = total, files
+
+    def finished(self, files: int) -> None:
+        """So many files are judged."""
+        self._finished = files
 
     def __enter__(self) -> Progress:
         """Nothing is shown yet."""
@@ -43,7 +52,15 @@ class Progress:
             self._bar.start()
             self._bar.add_task("judging", total=None)
         total = None if self._total is None else max(self._total, self.done)
-        self._bar.update(self._bar.task_ids[0], total=total, completed=self.done)
+        self._bar.update(
+            self._bar.task_ids[0], total=total, completed=self.done, description=self._description
+        )
+
+    @property
+    def _description(self) -> str:
+        if self._files < 2:
+            return "judging"
+        return f"judging, {self._finished:,} of {self._files:,} files"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -55,9 +72,17 @@ class Progress:
 
 def _bar() -> RichProgress:
     from rich.console import Console
-    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip

@@ -8,6 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+_depth = [0]
+"""Judgements under way in this process. They use threads of their own, so no thread can say whether it is in one."""
+
+
+def judging() -> bool:
+    """Whether nanhunt itself is computing: what goes wrong meanwhile is no fault of the program around it."""
+    return _depth[0] > 0
+
 
 @contextlib.contextmanager
 def defaults_of_libraries() -> Iterator[None]:
@@ -20,7 +28,11 @@ def defaults_of_libraries() -> Iterator[None]:
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         if "torch" in sys.modules:  # else nobody can have changed anything in it
             _defaults_of_torch(stack)
-        yield
+        _depth[0] += 1
+        try:
+            yield
+        finally:
+            _depth[0] -= 1
 
 
 def _defaults_of_torch(stack: contextlib.ExitStack) -> None:

@@ -264,7 +264,7 @@ class Operation(Described):
                     name: cast.of(each) if self.casts(name, each) else each for name, each in tensors.items()
                 }
                 problem = problem_of(self, seen, cast.judged, run.options, codes, run.options.max_rows)
-                table = run.table(main, cast.dtype)
+                table = run.table(main, cast.name)
                 found = judged(problem, run.executor, run.advance, compares=run.compares, table=table)
                 yield cast.told(found, main)
 

@@ -9,14 +9,15 @@ from nanhunt.dtypes.formats import DTYPES, SPELLINGS
 from nanhunt.options import option
 
 
-def _rules() -> Iterable[str]:
+def rules() -> Iterable[str]:
     """Codes and names, for completion."""
     from nanhunt.operations.rules import RULES
 
     return (word for rule in RULES.values() for word in (rule.code, rule.name))
 
 
-def _operations() -> Iterable[str]:
+def operations() -> Iterable[str]:
+    """Names, for completion."""
     from nanhunt.operations.registry import OPERATIONS
 
     return OPERATIONS
@@ -31,7 +32,7 @@ class JudgeOptions:
         metavar="NAME",
         help="Judge as this operation; `nanhunt op` lists them. Default: what the names of the tensors say, "
         "cross entropy where there are logits.",
-        suggestions=_operations,
+        suggestions=operations,
     )
     role: Sequence[str] = option(
         (),
@@ -55,11 +56,11 @@ class JudgeOptions:
         (),
         metavar="RULE",
         help="Only these rules: codes, names or prefixes like NH1.",
-        suggestions=_rules,
+        suggestions=rules,
         with_commas=True,
     )
     ignore: Sequence[str] = option(
-        (), metavar="RULE", help="Not these rules.", suggestions=_rules, with_commas=True
+        (), metavar="RULE", help="Not these rules.", suggestions=rules, with_commas=True
     )
     max_rows: int = option(10, help="Rows listed per finding.", at_least=1)
 

@@ -57,7 +57,8 @@ def find(text: str) -> Rule[Any, Any, Any]:
         if wanted.upper() == rule.code or wanted.lower() == rule.name:
             return rule
     known = [word for rule in _all() for word in (rule.code, rule.name)]
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, known, n=10, cutoff=0.5)
+    near = sorted(near, key=lambda word: word[:4].lower() != wanted[:4].lower())[:3]  # NH10x: not NH810
     near = near or [word for word in known if wanted and wanted.lower() in word][:3]
     meant = f"Did you mean {', '.join(near)}? " if near else ""
     raise NanhuntError(f"There is no rule {text!r}.", f"{meant}`nanhunt rule --all` lists them.")

@@ -45,6 +45,11 @@ class Cast:
         return tensor if self.scaling == "none" else Scaled(tensor, self).read_back
 
     @property
+    def name(self) -> str:
+        """As reports name it."""
+        return self.dtype if self.scaling == "none" else f"{self.dtype} scaled per {self.scaling}"
+
+    @property
     def judged(self) -> str:
         """The format to judge that tensor in: what is read back from a scaled cast is float32."""
         return self.dtype if self.scaling == "none" else "float32"

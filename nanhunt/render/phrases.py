@@ -90,7 +90,9 @@ def units(tensor: TensorReport) -> int:
 
 
 def out_of(number: int, tensor: TensorReport) -> str:
-    """E.g. "3 of 10,000,000 rows"."""
+    """E.g. "3 of 10,000,000 rows", and of a single one "the only row"."""
+    if number == units(tensor) == 1:
+        return f"the only {unit(tensor)}"
     return f"{count(number)} of {plural(units(tensor), unit(tensor))}"
 
 

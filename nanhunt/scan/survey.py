@@ -45,8 +45,8 @@ class Survey:
     options_for: OptionsFor | None = None
     """Options of one file, where they differ by path."""
     advance: Advance = lambda _: None
-    expect: Callable[[int | None], None] = lambda _: None
-    """Told of all bytes to come, once they are known; None: they cannot be."""
+    expect: Callable[[int | None, int], None] = lambda _, __: None
+    """Told of all bytes to come, once they are known (None: they cannot be), and of how many files."""
     tables: Tables | None = None
     """Filled in for --save-rows."""
     unfinished: list[Report] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Survey:
             found.files = self.part.of_files(found.files)
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
-        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes))
+        self.expect(None if None in sizes else times * sum(size or 0 for size in sizes), len(sizes))
         beside = [file for file, _ in found.passed_over]
         calls, log = read_call_order(beside), tuple(training_log.logged(beside, self.options.layout))
         yield replace(_not_looked_at(*_unread(found.passed_over, bool(log))), logged=log)

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import Line, foreign, installed, own_line
-from .tape import Entry, Module, RandomState, Tape, sequence_number
+from .tape import Entry, Module, RandomState, Tape
+from .tape import sequence_number as _sequence_number
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -71,6 +72,7 @@ _depth: Callable[[], int] = torch._C._len_torch_function_stack
 _top: Callable[[int], Any] = torch._C._get_function_stack_at
 _pop: Callable[[], Any] = torch._C._pop_torch_function_stack
 _push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
+_new_tuple = tuple.__new__
 _transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
 _NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
@@ -134,13 +136,16 @@ class Recorder(TorchFunctionMode):
             self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
-        if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
-            return out
-        if kind in _PLAIN:
-            if kind in _VALUES and func in _READERS:
+        if kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
+            if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if func in _GIVEN:
+        if (
+            self.paused
+            or (out is None and func not in _WRITERS)
+            or _transform() is not None
+            or func in _GIVEN
+        ):
             return out
         if self.keeps_logits and operation(func) in SOFTMAX_LIKE and checkable(args[0]):
             self.logits = args[0].detach()
@@ -174,22 +179,26 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         self.refused = None
         tape = self.tape
-        symbols = tape.symbols
-        entry = Entry(
+        code = frame.f_code
+        fields = (
             func,
-            tuple([symbols(arg) for arg in args]),
-            {key: symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
+            tape.given(args),
+            {key: tape.symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
             tape.made(out) if isinstance(out, torch.Tensor) else _made_all(tape, out),
-            frame.f_code,
+            code,
             frame.f_lasti,
             self.module,
             _grad_enabled(),
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
-            sequence_number(),
+            _sequence_number(),
             tape.count,
             _draws[func],
-            own_line(frame, self.line, _MODULE_CALLS) if installed[frame.f_code.co_filename] else None,
+            own_line(frame, self.line, _MODULE_CALLS) if installed[code.co_filename] else None,
+            False,
         )
+        entry = _new_tuple(
+            Entry, fields
+        )  # as Entry(*fields), without the function that a NamedTuple puts before it
         if out is None and args and isinstance(args[0], torch.Tensor):
             tape.made(args[0])  # an assignment: its numbers are new
         tape.append(entry)

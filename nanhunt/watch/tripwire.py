@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from nanhunt.operations.caller import judging
+
 from .names import operation
 from .numbers import all_finite, checkable, finite
 from .observer import Observer
@@ -128,6 +130,8 @@ class TripWire:
 
         @functools.wraps(original)
         def patched(*args: Any, **kwargs: Any) -> Any:
+            if judging():  # nanhunt.check in a watched script runs losses that it knows to be bad
+                return original(*args, **kwargs)
             try:
                 return wrapper(original, *args, **kwargs)
             except BaseException as error:

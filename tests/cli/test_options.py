@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run
+from typer.testing import CliRunner
 
+from nanhunt.cli import process
+from nanhunt.cli.app import app
 from nanhunt.operations.rules import RULES
 from nanhunt.results.report import Report
 
@@ -229,3 +234,26 @@ def test_without_targets_the_loss_is_a_note(run: Run, tmp_path: Path) -> None:
 def test_a_rule_is_explained_by_code_and_name(run: Run) -> None:
     assert run("rule", "NH101").out == run("rule", "exp-overflow").out
     assert run("rule", "--all").out.count("Why:") == len(RULES)
+
+
+def test_a_flag_that_is_nearly_right_gets_the_one_that_is_meant() -> None:
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        assert process.run(app, ["check", "x.npy", "--dtyp", "float16"]) == 2
+    assert "No such option: --dtyp Did you mean --dtype?" in errors.getvalue()
+
+
+def test_rules_operations_and_choices_are_completed() -> None:
+    def completed(*words: str) -> list[str]:
+        line = " ".join(("nanhunt", *words))
+        done = CliRunner().invoke(
+            app, [], prog_name="nanhunt",
+            env={"_NANHUNT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))},
+        )  # fmt: skip
+        return done.output.split()
+
+    assert completed("rule", "NH10") == [code for code in RULES if code.startswith("NH10")]
+    assert completed("op", "att") == ["attention"]
+    assert completed("check", "x", "--dtype", "b") == ["bfloat16"]
+    assert completed("check", "x", "--format", "j") == ["json", "jsonl", "junit"]
+    assert "NH101" in completed("check", "x", "--select", "NH1")

@@ -256,6 +256,17 @@ def test_zarr_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: p
     assert "nanhunt[zarr]" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "sizes", [{"shape": (10**10,), "chunks": (10,)}, {"shape": (4,), "chunks": (10**10,)}]
+)
+def test_a_zarr_that_claims_what_its_bytes_cannot_hold(
+    tmp_path: Path, sizes: dict[str, tuple[int, ...]]
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    zarr.open_group(tmp_path, mode="w").create_array("w", dtype="f4", **sizes)
+    assert "claims more than its" in open_path(str(tmp_path)).refused["w"].message
+
+
 def test_damaged_zarr(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     (tmp_path / "zarr.json").write_text("{")

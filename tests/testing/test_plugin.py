@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-import torch  # noqa: F401 - pytester forgets what only its own runs import, and torch cannot be imported twice
+import torch._inductor.test_operators  # noqa: F401 - pytester forgets what only its own runs import, and torch cannot be imported twice
 
 import nanhunt.api
 import nanhunt.render.text
@@ -139,3 +139,17 @@ def test_a_suite_without_torch_stays_without(suite: pytest.Pytester) -> None:
         "import sys\n\ndef test_x():\n    assert not {'torch', 'numpy', 'nanhunt.api', 'rich'} & set(sys.modules)\n"
     )
     suite.runpytest_subprocess("-p", "nanhunt.testing.plugin", "--nanhunt").assert_outcomes(passed=1)
+
+
+CHECKED = """
+import torch
+
+def test_what_is_checked_may_be_bad(nanhunt):
+    x = torch.tensor([[1000.0, 0.0]])
+    nanhunt.check(x, [1], fail_on="error")
+    nanhunt.compare(x, [1], fail_on="error")
+"""
+
+
+def test_losses_that_nanhunt_itself_runs_are_not_watched(suite: pytest.Pytester) -> None:
+    run(suite, CHECKED, "--nanhunt").assert_outcomes(passed=1)

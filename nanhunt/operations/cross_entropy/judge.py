@@ -126,7 +126,7 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
         if seen.softmax:
             for cast in run.casts(tensor):
                 job = _job(cast.of(tensor), cast.judged, seen, weights, _codes(run))
-                table = run.table(tensor, cast.dtype)
+                table = run.table(tensor, cast.name)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
                 yield cast.told(replace(found, notes=(*seen.notes, *found.notes)), tensor)
