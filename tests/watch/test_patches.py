@@ -245,3 +245,17 @@ def test_what_a_repair_bends_is_counted_over_all_runs(tmp_path: Path) -> None:
     [incident], _ = hunt(HERE / "corpus" / "coupling_flow.py", tmp_path)
     assert incident.patch is not None
     assert incident.patch.bends.startswith("2 of 128 values are bounded there")  # 16 rows of 2 in 4 layers
+
+
+def test_what_is_more_than_an_exponent_is_not_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        import torch
+        layer = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(layer.weight, -60.0)
+        x = layer(torch.ones(3, 2))
+        swish = x / (1 + torch.exp(-x))
+        swish.pow(2).sum().backward()
+    """
+    assert "x = layer(torch.ones(3, 2))\n" in mended_text(text, tmp_path, monkeypatch)

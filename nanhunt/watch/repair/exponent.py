@@ -25,6 +25,8 @@ BOUND = 20.0
 LOW_BOUND = 5.0
 """exp(5) is 148: a bound of coupling layers."""
 _LINEAR = VIEWS | {"neg", "mul", "div"}
+_BESIDE = VIEWS | {"exp", "add", "sub", "rsub", "neg", "sum", "mean"}
+"""Uses of a log-variance beside exp; products and quotients with a number are others."""
 
 
 def bounded_exponent(spot: Spot) -> Iterator[Proposal]:
@@ -66,15 +68,23 @@ def _shared(exp: Spot) -> Slot | None:
     """The tensor that the exponent is, but for sign and scale, and that other calls read as well."""
     slot, above = slot_argument(exp.entry, 0, "input"), exp.entry
     for _ in range(6):
-        if slot is None or len(_uses(exp, slot, above)) > 0:
-            return slot
-        maker = exp.graph.maker(slot)
+        uses = _uses(exp, slot, above) if slot is not None else []
+        if uses:
+            # As a factor or as logits it is another quantity than an exponent: that is not to be bounded.
+            return slot if all(map(_is_beside, uses)) else None
+        maker = exp.graph.maker(slot) if slot is not None else None
         if maker is None or operation(maker.func) not in _LINEAR or len(list(maker.given)) != 1:
             return None
         if len(list(slots_in(maker.out))) > 1:
             return None
         above, slot = maker, next(maker.given)
     return None
+
+
+def _is_beside(use: Entry) -> bool:
+    """Whether a call uses a log-variance as one."""
+    name = operation(use.func).rstrip("_")
+    return name in _BESIDE or (name in ("mul", "div") and len(list(use.given)) == 1)
 
 
 def _uses(exp: Spot, slot: Slot, known: Entry) -> list[Entry]:

@@ -171,7 +171,7 @@ def _search(
                 better = proposal, trial
             if trials >= MAX_TRIALS:
                 return found
-        if better is None or found.patch is not None:
+        if better is None or (found.patch is not None and strict):
             return found
         accepted = [*_without(accepted, better[0]), better[0]]
         look, guilty = better[1].look, better[1].guilty
