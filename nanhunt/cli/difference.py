@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from nanhunt.cli import output as files
+from nanhunt.cli import process
 from nanhunt.cli.judge import append_summary, check_files, set_limits
 from nanhunt.cli.options import Given, WriteOptions
 from nanhunt.cli.progress import Progress
@@ -15,11 +16,11 @@ from nanhunt.difference.options import DiffOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for
 from nanhunt.render.difference import render_difference
-from nanhunt.results.report import ExitCode
+from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def compare(given: Given, a: str, b: str) -> None:
-    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different) or 2 (not whole).
+    """Compares two inputs, writes what differs, exits with 0 (same), 1 (different), 2 (not whole) or 130 (Ctrl-C).
 
     Raises NanhuntError where both are standard input, and as ``Comparison.paths`` does.
     """
@@ -31,7 +32,10 @@ def compare(given: Given, a: str, b: str) -> None:
     from nanhunt.difference.comparison import Comparison
 
     with Progress() as progress:
-        found = Comparison(options, advance=progress.advance).paths(a, b)
+        comparison = Comparison(options, advance=progress.advance, ends_with_what_is_known=True)
+        found = comparison.paths(a, b)
+    if found.exit_code == INTERRUPTED:
+        process.complain("interrupted; this is what was known.")
     if output.exit_zero and found.exit_code == ExitCode.FINDINGS:
         found = replace(found, exit_code=int(ExitCode.CLEAN))
     verbosity = int(output.verbose) - int(output.quiet)

@@ -21,7 +21,7 @@ from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
 from nanhunt.results.options import ReportOptions
 from nanhunt.results.origin import kept_apart
-from nanhunt.results.report import ExitCode, ReadError, Report, merge
+from nanhunt.results.report import INTERRUPTED, ExitCode, ReadError, Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions, part_of, workers
 
@@ -142,7 +142,7 @@ def _judged(paths: list[str], survey: Survey, work: WorkOptions) -> tuple[Report
 
 def _finish(report: Report, output: OutputOptions, *, interrupted: bool, streamed: bool = False) -> None:
     if interrupted:
-        report = replace(report, exit_code=process.INTERRUPTED)
+        report = replace(report, exit_code=INTERRUPTED)
     verbosity = int(output.verbose) - int(output.quiet)
     for path in output.output:
         files.write(path, render(report, format_for(path), verbosity=verbosity))

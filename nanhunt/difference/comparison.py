@@ -30,7 +30,7 @@ from nanhunt.operations.rule import Rule
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
-from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, natural_key
+from nanhunt.results.report import INTERRUPTED, ExitCode, NotLookedAt, ReadError, natural_key
 
 BLOCK = 1 << 22
 """Values of a unit of work: 16 MiB of float32 on each side."""
@@ -81,6 +81,8 @@ class Comparison:
     """Who measures blocks."""
     advance: Callable[[int], None] = lambda _: None
     """Told of bytes of both sides as they are done."""
+    ends_with_what_is_known: bool = False
+    """Whether Ctrl-C while tensors are measured gives a result, of exit code INTERRUPTED, and is not raised."""
 
     def paths(self, a: str, b: str) -> Difference:
         """Two files or folders. What cannot be read is an error in the result, and the rest is still compared."""
@@ -103,7 +105,7 @@ class Comparison:
         errors = [*a.errors, *b.errors]
         if not pairs and not errors:
             errors.append(_error(b.name, _nothing_in_common(items, b.items)))
-        results = list(self._each(pairs, a, codes))
+        results, interrupted = self._known(pairs, a, codes)
         found = tuple(each for each in results if isinstance(each, TensorDifference))
         errors += [each for each in results if isinstance(each, ReadError)]
         return self._decided(
@@ -118,7 +120,8 @@ class Comparison:
                 pairing=paired.notes,
                 errors=tuple(errors),
                 not_looked_at=(*a.not_looked_at, *b.not_looked_at),
-            )
+            ),
+            interrupted=interrupted,
         )
 
     def _opened(self, path: str, rename: Callable[[str], str]) -> Side:
@@ -141,6 +144,20 @@ class Comparison:
         return side
 
     # ------------------------------------------------------------------------------------------ measuring
+
+    def _known(
+        self, pairs: Sequence[Pair], side: Side, codes: frozenset[str]
+    ) -> tuple[list[TensorDifference | ReadError], bool]:
+        """(all that can be told of the pairs, whether Ctrl-C ended it)."""
+        results: list[TensorDifference | ReadError] = []
+        try:
+            for each in self._each(pairs, side, codes):
+                results.append(each)
+        except KeyboardInterrupt:
+            if not self.ends_with_what_is_known:
+                raise
+            return [*results, _interrupted(len(results), len(pairs))], True
+        return results, False
 
     def _each(
         self, pairs: Sequence[Pair], side: Side, codes: frozenset[str]
@@ -199,10 +216,10 @@ class Comparison:
         ]
         return functools.reduce(lambda one, other: one + other, self.executor.map(_measure_rows, blocks))
 
-    def _decided(self, found: Difference) -> Difference:
+    def _decided(self, found: Difference, *, interrupted: bool) -> Difference:
         failed = any(map(found.fails, found.findings))
         code = ExitCode.ERROR if found.errors else ExitCode.FINDINGS if failed else ExitCode.CLEAN
-        return replace(found, exit_code=int(code))
+        return replace(found, exit_code=INTERRUPTED if interrupted else int(code))
 
 
 @dataclass(frozen=True)
@@ -385,6 +402,14 @@ def _nothing_in_common(a: Sequence[Item], b: Sequence[Item]) -> NanhuntError:
     return NanhuntError(
         f"No tensor of A has a partner in B: A holds {some(a)}; B holds {some(b)}.",
         "Say how B calls them: --rename 'OLD=NEW', a regular expression for the names of A.",
+    )
+
+
+def _interrupted(done: int, pairs: int) -> ReadError:
+    return ReadError(
+        "the rest",
+        f"interrupted after {done:,} of {pairs:,} pairs of tensors.",
+        "Run it again to compare it.",
     )
 
 

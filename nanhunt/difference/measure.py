@@ -10,6 +10,7 @@ what could pass for rounding. All else is done in float64, and sums always are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,16 +28,18 @@ from nanhunt.difference.measured import (
     Sums,
     Tolerance,
     powers_of_two,
-    step_at,
+    steps_at,
 )
 from nanhunt.dtypes.convert import Array, to_floats
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import FORMATS, FloatFormat
 
 Indices = npt.NDArray[np.intp]
 CHUNK = 1 << 16
 """Values measured at once."""
 FEW = 8
 """Where at most one value in that many differs, those are taken out of the chunk."""
+ROUNDED = 2.0**-22
+"""By what a quotient in float32 may be off, relative to itself: two roundings of 2**-24 each, with room."""
 DOUBLE_BIAS = 1022
 """The exponent's field of a float64 less this is the exponent of ``math.frexp``."""
 FIELDS = 2 + 2047
@@ -136,11 +139,18 @@ class _Part:
         """The positions of the first values that the mask has."""
         return tuple(map(self.position, np.flatnonzero(mask)[:most].tolist())) if most else ()
 
-    def largest(self, values: Floats, measured: Callable[[float, float], float]) -> Largest:
-        """Where ``values`` are largest, and what is measured there in float64."""
-        at = int(np.argmax(values))
-        a, b = float(self.a[at]), float(self.b[at])
-        return Largest(measured(a, b), self.position(at), a, b)
+    def largest(
+        self, values: Floats, measured: Callable[[Doubles, Doubles], Doubles], *, exact: bool
+    ) -> Largest:
+        """Where ``values`` are largest, or, unless they are ``exact``, what they are rounded from, in float64."""
+        near = np.array([np.argmax(values)])
+        if not exact:
+            near = np.flatnonzero(values >= values[near] * values.dtype.type(1 - ROUNDED))
+        a, b = (each[near].astype(np.float64) for each in (self.a, self.b))
+        with np.errstate(over="ignore"):
+            found = measured(a, b)
+        at = int(np.argmax(found))
+        return Largest(float(found[at]), self.position(int(near[at])), float(a[at]), float(b[at]))
 
 
 @dataclass
@@ -201,28 +211,33 @@ class _Chunks:
         larger, work = (self.buffers.get(name, size, dtype) for name in ("larger", "work"))
         np.maximum(np.abs(part.a, out=larger), np.abs(part.b, out=work), out=larger)
         np.maximum(larger, np.finfo(dtype).smallest_subnormal, out=larger)  # for a pair of zeros
-        found: dict[str, Any] = {"absolute": part.largest(part.distance, _absolute)}
         ratio = np.divide(part.distance, larger, out=work)
-        if found["absolute"].value == np.inf:  # too far apart for float64, and so by a factor of 1 to 2
+        top = float(ratio.max())
+        if top == np.inf:  # too far apart for float64, and so by a factor of 1 to 2
             np.minimum(ratio, 2.0, out=ratio)
-        found["relative"] = part.largest(ratio, _relative)
-        form, outside = (
-            self.tolerance.form,
-            np.greater(part.distance, 0, out=self.buffers.get("outside", size, np.bool_)),
-        )
+        double = dtype == np.float64
+        exact = double or top <= 0.5  # by Sterbenz
+        found: dict[str, Any] = {
+            "absolute": part.largest(part.distance, _absolute, exact=exact),
+            "relative": part.largest(ratio, _relative, exact=double),
+        }
+        outside = np.greater(part.distance, 0, out=self.buffers.get("outside", size, np.bool_))
+        form = self.tolerance.form
         if form is not None:
             # Not by the step itself, which is subnormal or 0 for small numbers.
             powers = np.maximum(powers_of_two(larger, larger), dtype.type(form.smallest_normal), out=larger)
             ulps = np.divide(part.distance, powers, out=work)
-            found["ulp"] = part.largest(
-                ulps, lambda a, b: _absolute(a, b) / step_at(max(abs(a), abs(b)), form)
-            )
-            if self.tolerance.max_ulp is not None:
-                np.greater(ulps, dtype.type(self.tolerance.max_ulp * 2.0**-form.mantissa_bits), out=outside)
+            found["ulp"] = part.largest(ulps, functools.partial(_steps, form), exact=exact)
+            self._within_steps(ulps, form, outside)
         if self.tolerance.elementwise:
             outside &= part.distance > self.tolerance.allowed(part.a)
         self._count_outside(part, outside)
         return found
+
+    def _within_steps(self, ulps: Floats, form: FloatFormat, outside: npt.NDArray[np.bool_]) -> None:
+        """Takes those out; ``ulps`` are in units of 2**mantissa_bits."""
+        if self.tolerance.max_ulp is not None:
+            np.greater(ulps, ulps.dtype.type(self.tolerance.max_ulp * 2.0**-form.mantissa_bits), out=outside)
 
     def _count_outside(self, part: _Part, outside: npt.NDArray[np.bool_]) -> None:
         """The values outside, by the exponent of their distance."""
@@ -268,12 +283,16 @@ class _ByExponent:
         }
 
 
-def _absolute(a: float, b: float) -> float:
-    return abs(a - b)
+def _absolute(a: Doubles, b: Doubles) -> Doubles:
+    return np.abs(a - b)
 
 
-def _relative(a: float, b: float) -> float:
-    return min(abs(a - b) / max(abs(a), abs(b)), 2.0)
+def _relative(a: Doubles, b: Doubles) -> Doubles:
+    return np.asarray(np.minimum(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), 2.0))
+
+
+def _steps(form: FloatFormat, a: Doubles, b: Doubles) -> Doubles:
+    return np.asarray(np.abs(a - b) / steps_at(np.maximum(np.abs(a), np.abs(b)), form))
 
 
 def _sums(a: Floats, b: Floats, buffers: _Buffers) -> Sums:

@@ -53,10 +53,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Largest:
-    """A largest number, the first flat position where it is, and the two values there.
-
-    The place is the largest in the format of the work (float32, mostly), the number what float64 makes of it.
-    """
+    """A largest number in float64, the first flat position where it is, and the two values there."""
 
     value: float = -1.0
     position: int = -1
@@ -173,7 +170,7 @@ class Measured:
         """Values that are outside of the tolerance, now that the mean magnitude of the tensor is known."""
         floor = -math.inf
         if tolerance.form and tolerance.mean_steps and self.sums.mean_magnitude:
-            step = step_at(self.sums.mean_magnitude, tolerance.form)
+            step = float(steps_at(np.array([self.sums.mean_magnitude]), tolerance.form)[0])
             floor = max(math.frexp(tolerance.mean_steps * step)[1], LEAST_EXPONENT)
         places = (each for exponent, each in self.outside.items() if exponent >= floor)
         return functools.reduce(lambda one, other: one.plus(other, self.most), places, Places())
@@ -209,10 +206,10 @@ def narrower(dtype_a: str, dtype_b: str) -> FloatFormat | None:
     return min(FORMATS[dtype_a], FORMATS[dtype_b], key=lambda form: (form.mantissa_bits, form.exponent_bits))
 
 
-def step_at(magnitude: float, form: FloatFormat) -> float:
-    """The distance to the next larger number of the format (ULP) at a magnitude, also beyond its largest."""
-    power = math.ldexp(0.5, math.frexp(magnitude)[1]) if magnitude else 0.0  # at or below it
-    return max(power, form.smallest_normal) * 2.0**-form.mantissa_bits
+def steps_at(magnitudes: Doubles, form: FloatFormat) -> Doubles:
+    """The distance to the next larger number of the format (ULP) at every magnitude, also beyond its largest."""
+    powers = powers_of_two(magnitudes, np.empty_like(magnitudes))
+    return np.asarray(np.maximum(powers, form.smallest_normal) * 2.0**-form.mantissa_bits)
 
 
 def powers_of_two(magnitudes: Floats, out: Floats) -> Floats:

@@ -24,7 +24,8 @@ def mark(path: str | os.PathLike[str], why: str) -> Path:
 def rotate(run: str | os.PathLike[str], keep: int, layout: str | None = None) -> list[str]:
     """Deletes the oldest checkpoints but for ``keep``, and never the newest that is whole and finite.
 
-    Returns what was deleted. ``layout``: how checkpoints are called, where that cannot be known, as in --layout.
+    Returns what was deleted. In a distributed run one process calls it, when all have saved.
+    ``layout``: how checkpoints are called, where that cannot be known, as in --layout.
     Raises ValueError for a ``keep`` below 1, NanhuntError for what is no run, OSError where deleting fails.
     """
     if keep < 1:

@@ -10,6 +10,7 @@ import torch
 from nanhunt.api import check
 from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Severity
+from nanhunt.results.series import spans
 
 MOST = 3
 """Faults that are told."""
@@ -20,14 +21,13 @@ def faults(model: Any = None, *optimizers: Any) -> tuple[str, ...]:
 
     ``model``: a module, or a mapping of names to tensors; ``optimizers``: torch's, or wrappers with an
     ``optimizer``. Masks and limits that may be infinite are no fault, as in ``nanhunt.check``. In a distributed run
-    every rank must call it, and all get faults where one has any: each looks at its own shards.
+    every rank must call it: each looks at its own shards, and all get the same answer, which says whose they are.
     Raises NanhuntError for a model that is neither.
     """
     named = [*_of_model(model), *(pair for each in optimizers for pair in _of_optimizer(each))]
     by_name = dict(named)
     told = [fault for name in _not_finite(named) for fault in _confirmed(name, by_name[name])]
-    found_elsewhere = _elsewhere(bool(told), named)  # every rank takes part, whatever it found
-    return tuple(told[:MOST]) or found_elsewhere
+    return _of_all_ranks(told[:MOST])
 
 
 def _of_model(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -76,12 +76,24 @@ def _confirmed(name: str, tensor: torch.Tensor) -> list[str]:
     return [f"{name}: {each.message}" for each in report.findings if each.severity is Severity.ERROR]
 
 
-def _elsewhere(bad: bool, named: list[tuple[str, torch.Tensor]]) -> tuple[str, ...]:
-    """What this rank says where only others have faults, so that all of them act alike."""
+def _of_all_ranks(told: list[str]) -> tuple[str, ...]:
+    """The first faults of the run: every rank takes part, whatever it found, and all act alike."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
-        return ()
-    device = named[0][1].device if named else torch.device("cpu")
-    flag = torch.tensor(int(bad), device=device)
-    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-    return ("another rank has values that are not finite",) if flag.item() and not bad else ()
+        return tuple(told)
+    # As objects, since those find the device that the backend can use: parameters may be offloaded from it.
+    everyone: list[list[str] | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, told)
+    by_fault: dict[str, list[str]] = {}
+    for rank, faulty in enumerate(everyone):
+        for fault in faulty or ():
+            by_fault.setdefault(fault, []).append(str(rank))
+    found = (
+        fault if len(ranks) == len(everyone) else f"{_ranks(ranks)}: {fault}"
+        for fault, ranks in by_fault.items()
+    )
+    return tuple(found)[:MOST]
+
+
+def _ranks(numbers: list[str]) -> str:
+    return f"rank{'s' if len(numbers) > 1 else ''} {spans(numbers)}"

@@ -56,5 +56,6 @@ class TrainerGuard(TrainerCallback):
         if found:
             args.save_total_limit = None
             done = "not saved" if self.on_bad == "refuse" else "marked as bad"
-            _log.warning("step %s: checkpoint %s: %s", state.global_step, done, self._why)
+            if state.is_world_process_zero:
+                _log.warning("step %s: checkpoint %s: %s", state.global_step, done, self._why)
         return bool(found)

@@ -34,7 +34,8 @@ def values_beside(container: Container) -> tuple[Tensor, ...]:
     others = bool(complex_) or any(tensor.dtype in FLOATING for tensor in container.tensors.values())
     # Finite Python numbers are worth a word only where nothing else was looked at.
     numbers = [tensor for name, tensor in container.numbers.items() if name != PLAIN or not others]
-    return (*complex_, *numbers)
+    complex_ += [as_real(tensor) for tensor in numbers if tensor.dtype in COMPLEX]
+    return (*complex_, *(tensor for tensor in numbers if tensor.dtype in FLOATING))
 
 
 def _tensor(source: Source, name: str, values: list[float], single: bool) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +18,41 @@ from nanhunt.results.report import Logged
 NAME = "trainer_state.json"
 """As transformers' Trainer calls it."""
 _NAMES = ("loss", "grad_norm")
+_DAMAGED = (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _BEFORE = 2
 """Entries kept before the first that is not finite, or before the last."""
 
 
-def logged(files: Iterable[str], layout: str | None = None) -> Iterator[Logged]:
+@dataclass(frozen=True)
+class TrainingLog:
+    """What the logs beside some checkpoints say."""
+
+    lines: tuple[Logged, ...]
+    """Up to the first number that is not finite, of each run; none where nothing was logged."""
+    files: frozenset[str]
+    """Those that this is all of: every log goes on from the ones before it."""
+
+
+def read_log(files: Iterable[str], layout: str | None = None) -> TrainingLog:
     """Of the trainer_state.json files (transformers' Trainer) among ``files``, the newest of each run.
 
-    Every one holds the log from the beginning on. One that is damaged says nothing: it is no tensor file.
+    One that is damaged says nothing: it is no tensor file.
     """
-    newest: dict[str, tuple[int, str]] = {}
+    runs: dict[str, list[tuple[int, str]]] = {}
     for file in files:
         if Path(file).name == NAME:
             at = coordinates(file, "", layout)
-            run, step = str(at.get("run", "")), int(at.get("step", 0))
-            newest[run] = max(newest.get(run, (-1, "")), (step, file))
-    for run, (_, file) in sorted(newest.items()):
-        try:
-            state = json.loads(text(file))
+            runs.setdefault(str(at.get("run", "")), []).append((int(at.get("step", 0)), file))
+    lines: list[Logged] = []
+    read: set[str] = set()
+    for run, logs in sorted(runs.items()):
+        _, newest = max(logs)
+        with contextlib.suppress(*_DAMAGED):
+            state = json.loads(text(newest))
             entries = [entry for entry in state["log_history"] if isinstance(entry.get("step"), int)]
-        except (NanhuntError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-        yield from (each for name in _NAMES for each in _series(run, file, name, entries))
+            lines += (each for name in _NAMES for each in _series(run, newest, name, entries))
+            read |= {file for _, file in logs}
+    return TrainingLog(tuple(lines), frozenset(read))
 
 
 def _series(run: str, file: str, name: str, entries: list[Mapping[str, Any]]) -> Iterator[Logged]:

@@ -32,7 +32,7 @@ NUMBERS = {
 WORDS = {
     "run": "folder around everything that says where in the run it is",
     "path": "folder or file that belongs to the step",
-    "phase": "forward, backward, optimizer (its state) or model (its weights)",
+    "phase": "forward, backward, optimizer (its state), counter (its steps) or model (its weights)",
     "side": "input or output of a module",
     "module": "what made it, where the path says so and not the name",
 }
@@ -207,7 +207,13 @@ _MODULES = (
     r"^(?P<module>.+)_(?P<tensor>activation|gradient|dgrad|wgrad)$",
 )
 """What the name of a file that holds one tensor says, in the writers' own spelling."""
-_OF_TENSOR = {"activation": "forward", "gradient": "backward", "dgrad": "backward", "wgrad": "backward"}
+_OF_TENSOR = {
+    "activation": ("forward", "input"),
+    "gradient": ("backward", "input"),
+    "dgrad": ("backward", "output"),
+    "wgrad": ("backward", "output"),
+}
+"""TransformerEngine's tensors of a linear layer: the phase, and the side of the layer's computation in it."""
 
 
 def _module(stem: str) -> dict[str, str]:
@@ -217,9 +223,9 @@ def _module(stem: str) -> dict[str, str]:
         return {}
     said = match.groupdict()
     found = {"module": said.get("module") or said["api"]}
-    if said.get("side"):
-        found["side"] = _SIDES[said["side"]]
-    phase = said.get("phase") or _OF_TENSOR.get(said.get("tensor") or "", "")
+    phase, side = _OF_TENSOR.get(said.get("tensor") or "", ("", ""))
+    phase, side = said.get("phase") or phase, _SIDES.get(said.get("side") or "", side)
+    found |= {"side": side} if side else {}
     if not phase and found.get("side"):
         phase = "forward"
     return found | ({"phase": phase} if phase else {})
@@ -234,6 +240,9 @@ _MODEL = {"model", "weights", "consolidated", "adapter"}
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "exp_inf")
 _PARAMETERS = {"weight", "bias", "gamma", "beta", "kernel", "scale"}
 _CHECKPOINTS = (".ckpt", ".bin", ".pth", ".safetensors", ".json")
+COUNTER = "counter"
+"""Of what only counts: steps, in an optimizer's state. It is one number a parameter, grows, and is no state to lose."""
+_COUNTER = r"(^|\.)state\.([^.]+\.)*step$"
 _OPTIMIZER_KEYS = r"optimizer(s|_states?|_state_dict)?|optim(_state)?(_dict)?|opt_state"
 
 
@@ -244,6 +253,8 @@ def _words(text: str) -> set[str]:
 def _phase(tensor: str) -> str:
     """What a name says by itself: optimizer state before all, since its names contain those of weights."""
     parts = tensor.lower().split(".")
+    if re.search(_COUNTER, tensor.lower()):
+        return COUNTER
     if re.fullmatch(_OPTIMIZER_KEYS, parts[0]) or parts[-1] in _MOMENTS:
         return "optimizer"
     words = _words(tensor)

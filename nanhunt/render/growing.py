@@ -54,17 +54,25 @@ def _grows(curve: Curve, growth: Growth, unit: str, ascii: bool) -> Iterator[str
     first, last = curve.healthy[0], curve.healthy[-1]
     yield (
         f"{last.largest_of} grows {sparkline(curve, ascii=ascii)} from {first.largest:.3g} at {unit} {first.step} to "
-        f"{last.largest:.3g} at {unit} {last.step}, doubling every {growth.doubling:.2g} {unit}s"
+        f"{last.largest:.3g} at {unit} {last.step}, doubling every {_few_digits(growth.doubling)} {unit}s"
     )
     kind = "largest x whose exp is finite in" if curve.role == "logits" else "largest number of"
     limit = f"{curve.limit:.5g}, the {kind} {curve.dtype}"
-    if len(curve.healthy) < len(curve.points):
-        yield f"it went bad {curve.limit / last.largest:.2g} times below {limit}"
+    above = next((point for point in curve.points if not point.bad and point.largest > curve.limit), None)
+    if above:
+        yield f"from {unit} {above.step} on it is above {limit}"
+    elif len(curve.healthy) < len(curve.points):
+        yield f"there it was still {_few_digits(curve.limit / last.largest)} times below {limit}"
     else:
         yield (
             f"at that rate it reaches {limit}, about {unit} {_round(growth.crossing)} "
             f"({_round(growth.earliest)} {_until(growth)})"
         )
+
+
+def _few_digits(value: float) -> str:
+    """Two, and no exponent up to a million: what was fitted to some points is not known better."""
+    return phrases.count(round(value)) if 10 <= value < 1e6 else f"{value:.2g}"
 
 
 def _round(step: float) -> str:
@@ -87,8 +95,8 @@ def _zeros(curves: Sequence[Curve]) -> Iterator[str]:
 
 def _still(curves: Sequence[Curve]) -> Iterator[str]:
     """What never changes, where other things do: it is frozen, or nothing reaches it."""
-    still = [curve for curve in curves if not curve.changes and len(curve.points) >= len(LEVELS) // 2]
-    if still and len(still) < len(curves):
+    still = [curve for curve in curves if not curve.changes and len(curve.healthy) >= len(LEVELS) // 2]
+    if still and any(curve.changes for curve in curves):
         names = ", ".join(map(_label, still[:3]))
         more = f" and {len(still) - 3} more" if len(still) > 3 else ""
         yield f"never changes: {len(still)} of {phrases.plural(len(curves), 'layer')} ({names}{more})"

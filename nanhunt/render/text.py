@@ -31,10 +31,15 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     groups = phrases.groups(report)
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
-    at_a_glance = len(sick) > IN_FULL and verbosity <= 0
+    answer = series.is_answer(report) and verbosity <= 0
+    at_a_glance = len(sick) > IN_FULL and verbosity <= 0 and not answer
     if at_a_glance:
         _headline(page, report)
     _runs(page, report, verbosity)
+    if answer:
+        _unread(page, report.errors, verbosity)
+        page.line(("The findings of the steps that were read: -v", "dim"))
+        return page.text()
     if at_a_glance:
         _overview(page, report)
     else:

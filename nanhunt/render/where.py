@@ -23,7 +23,7 @@ def understood(run: Run) -> str:
     parts = [phrases.plural(len(run.ranks), "rank")] if len(run.ranks) > 1 else []
     parts += [_steps(run)] if run.unit else []
     parts += [phrases.plural(run.layers, "layer")] if run.layers else []
-    order = [run.unit, "call" if run.called else "", "layer" if run.layers else ""]
+    order = [run.unit, "call" if run.ordered else "", "layer" if run.layers else ""]
     name = f"{run.name}: " if run.name else ""
     return f"{name}{', '.join(parts)}; order: {', '.join(filter(None, order))}"
 

@@ -50,6 +50,10 @@ class ExitCode(enum.IntEnum):
     """Something could not be read, or the call was wrong."""
 
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
+
 @dataclass(frozen=True)
 class RemedyResult:
     """A remedy as it was run on the failing rows."""

@@ -19,6 +19,7 @@ LEAST_POINTS = 4
 """For a growth to be told from noise."""
 _SURE = 2.0
 """Standard errors on either side."""
+_LEFT_OUT = ("optimizer", "counter")
 _AHEAD = 4
 """Times the steps that were seen: what lies further ahead is not foretold."""
 
@@ -86,8 +87,8 @@ class Curve:
 
     @property
     def changes(self) -> bool:
-        """Whether its largest magnitude or its zeros differ between any two steps."""
-        return len({(point.largest, point.zeros) for point in self.points}) > 1
+        """Whether its largest magnitude or its zeros differ between any two steps before it is bad."""
+        return len({(point.largest, point.zeros) for point in self.healthy}) > 1
 
     @property
     def zeros_rise(self) -> float:
@@ -120,7 +121,7 @@ def curves(report: Report, run: str, origin: str = "") -> list[Curve]:
         at = cell.at
         step = at.get("step", at.get("epoch"))
         phase, layer = str(at.get("phase", "")), at.get("layer")
-        if (at["run"], cell.origin) != (run, origin) or phase == "optimizer" or not isinstance(step, int):
+        if (at["run"], cell.origin) != (run, origin) or phase in _LEFT_OUT or not isinstance(step, int):
             continue
         key = (phase, layer if isinstance(layer, int) else None, cell.dtype, cell.role)
         found.setdefault(key, _Parts()).add(step, cell)

@@ -6,6 +6,7 @@ out from the tensors and cells of a report, so that it is the same for a report 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,9 @@ from functools import cached_property
 from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, natural_key
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
-PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2}
+COUNTER = "counter"
+"""Phase of an optimizer's step counters, which are no tensors that anybody counts."""
+PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2, COUNTER: 2}
 """In their order; a checkpoint holds weights and optimizer state of one moment."""
 _LEVELS = (Severity.ERROR, Severity.WARNING)
 _BEFORE_LAYERS = ("embed", "wte", "wpe", "tok_")
@@ -96,7 +99,9 @@ class Run:
     ranks: tuple[str, ...]
     layers: int
     called: bool
-    """Whether tensors say in which call they were made."""
+    """Whether tensors say in which call they were made, or on which side of one they stand."""
+    ordered: bool
+    """Whether they say in which order calls were made."""
     moments: tuple[Moment, ...]
     """In order."""
     began: Began | None
@@ -179,6 +184,11 @@ def runs(report: Report) -> list[Run]:
     return [run for run in made if len(run.moments) > 1 or len(run.ranks) > 1 or run.called]
 
 
+def is_answer(report: Report) -> bool:
+    """Whether it was asked only where it began (--first), and that is known."""
+    return bool(report.assumed) and any(run.began for run in runs(report))
+
+
 @dataclass
 class _Parts:
     """One run while it is put together."""
@@ -200,7 +210,7 @@ class _Parts:
         self._epochs = self._epochs and "step" not in at
         rank = rank_of(at)
         key = (step, phase, rank, at.get("layer"), stored, dtype)
-        self._counts[key] = self._counts.get(key, 0) + tensors
+        self._counts[key] = self._counts.get(key, 0) + (tensors if phase != COUNTER else 0)
         self._places.setdefault(_number(step), set()).add(str(at.get("path", "")))
         self._ranks.update(filter(None, [rank]))
         self._layers.update({at.get("layer")} - {None})
@@ -210,10 +220,19 @@ class _Parts:
         moments = tuple(self._moments())
         steps = any(moment.step is not None for moment in moments)
         called = any({"order", "side"} & tensor.coordinates.keys() for tensor in self.tensors)
-        ranks = tuple(sorted(self._ranks, key=natural_key))
+        ordered = any("order" in tensor.coordinates for tensor in self.tensors)
+        ranks = tuple(sorted(_whole(self._ranks), key=natural_key))
         unit = ("epoch" if self._epochs else "step") if steps else ""
         return Run(
-            self.name, self.origin, unit, ranks, len(self._layers), called, moments, self._began(moments)
+            self.name,
+            self.origin,
+            unit,
+            ranks,
+            len(self._layers),
+            called,
+            ordered,
+            moments,
+            self._began(moments),
         )
 
     @cached_property
@@ -276,6 +295,14 @@ class _Parts:
             finding = _finding(tensor, self._severity)
             assert finding is not None  # it is one of those that are bad
             yield First(step_of(tensor), tuple(filter(None, [rank])), tensor, finding)
+
+
+def _whole(ranks: Collection[str]) -> Iterator[str]:
+    """Without those told by fewer dimensions: "tp 0", of a file that belongs to both "dp 0 tp 0" and "dp 1 tp 0"."""
+    parts = {rank: set(re.findall(r"\S+ \d+", rank)) for rank in ranks}
+    yield from (
+        rank for rank in ranks if not any(parts[rank] and parts[rank] < more for more in parts.values())
+    )
 
 
 def _first(then: list[TensorReport], severity: Severity) -> tuple[First, bool]:

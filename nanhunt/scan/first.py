@@ -8,18 +8,19 @@ those are read in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import find
 from nanhunt.load.checkpoints import Checkpoint, checkpoints
+from nanhunt.load.folder import Found
 from nanhunt.load.wording import printable
-from nanhunt.results.report import Report, Severity, merge
+from nanhunt.results.report import Report, Severity
 from nanhunt.scan.options import Options
 
-Judge = Callable[[str], Report]
-"""One file."""
-_STAYS = {"model", "optimizer"}
+Judge = Callable[[Found], Report]
+"""All files of one step, and what lies beside them."""
+_STAYS = {"model", "optimizer", "counter"}
 """Phases of what stays NaN."""
 
 
@@ -38,7 +39,10 @@ def first_bad(paths: Sequence[str], options: Options, judge: Judge) -> Iterator[
         raise NanhuntError(message, "Say how it is called: --layout 'dumps/{step}/{name}.pt'")
     reading = _Reading(series, options.exclude, judge)
     said = reading.halved() if reading.is_of_weights else reading.in_order()
-    yield from reading.reports.values()
+    newest = max(reading.reports)
+    for number, report in reading.reports.items():
+        # Every trainer's log holds those before it.
+        yield report if number == newest else replace(report, logged=())
     yield Report(assumed=(said,))
 
 
@@ -55,8 +59,7 @@ class _Reading:
     def is_bad(self, number: int) -> bool:
         """Whether anything in that step is an error; read when it is asked for."""
         if number not in self.reports:
-            found = find(self.series[number].paths, self.exclude)
-            self.reports[number] = merge(self.judge(file) for file in found.files)
+            self.reports[number] = self.judge(find(self.series[number].paths, self.exclude))
         return any(finding.severity is Severity.ERROR for finding in self.reports[number].findings)
 
     @property

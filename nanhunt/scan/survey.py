@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import PurePath
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
+from nanhunt.load.folder import Found
 from nanhunt.load.listing import bytes_at
 from nanhunt.load.remote import PART, ahead
 from nanhunt.load.tensor import Tensor
@@ -68,7 +68,7 @@ class Survey:
         """One report per input, as soon as it is known."""
         paths = list(paths)
         if self.options.first:
-            yield from first_bad(paths, self.options, self.path)
+            yield from first_bad(paths, self.options, self._together)
             return
         try:
             found = find(paths, self.options.exclude)
@@ -82,9 +82,8 @@ class Survey:
         sizes = [bytes_at(file) for file in found.files]
         times = max(1, len(self.options.dtype))
         self.expect(None if None in sizes else times * sum(size or 0 for size in sizes), len(sizes))
-        beside = [file for file, _ in found.passed_over]
-        calls, log = read_call_order(beside), tuple(training_log.logged(beside, self.options.layout))
-        yield replace(_not_looked_at(*_unread(found.passed_over, bool(log))), logged=log)
+        calls, beside = self._beside(found)
+        yield beside
         judged = False
         for report in self._files(found.files):
             judged = judged or bool(report.tensors or report.errors)
@@ -92,6 +91,18 @@ class Survey:
         if not judged and not self.part:
             # What holds nothing to judge is no error beside what does; alone and named, it is.
             yield merge(self._failed(file, self._empty[file]) for file in paths if file in self._empty)
+
+    def _beside(self, found: Found) -> tuple[CallOrder, Report]:
+        """What index files and the trainer's log say, and what else is not looked at."""
+        names = [file for file, _ in found.passed_over]
+        log = training_log.read_log(names, self.options.layout)
+        rest = ((file, what) for file, what in found.passed_over if file not in log.files)
+        return read_call_order(names), replace(_not_looked_at(*rest), logged=log.lines)
+
+    def _together(self, found: Found) -> Report:
+        """All that was found, as one."""
+        calls, beside = self._beside(found)
+        return merge((beside, *(_in_order(self.path(file), calls) for file in found.files)))
 
     def _files(self, files: Sequence[str]) -> Iterator[Report]:
         """A report for each: of small ones side by side first, where that is asked for, then of the others."""
@@ -189,11 +200,6 @@ def _alone(
     """One file, judged by whoever unpickles this; and why there is nothing to judge in it, if so."""
     survey = Survey(common, compares, lambda _: options, executor=Fastest(1), operation=operation)
     return survey.path(file), survey._empty.get(file)
-
-
-def _unread(passed_over: Iterable[tuple[str, str]], logs: bool) -> Iterator[tuple[str, str]]:
-    """Without the trainer's logs where those were read: the newest of a run holds what the older ones do."""
-    return (part for part in passed_over if not (logs and PurePath(part[0]).name == training_log.NAME))
 
 
 def _not_looked_at(*parts: tuple[str, str]) -> Report:

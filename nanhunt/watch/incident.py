@@ -92,11 +92,11 @@ class Proof:
     """How many inputs of the step had a gradient."""
     finite_gradients: int
     compared: int
-    """Values of the repaired piece that were finite before."""
+    """Values of the step's forward and of its gradients that were finite before."""
     changed: int
-    """Of those, how many are others now, beyond rounding."""
+    """Of those, how many are others now: beyond rounding, and not towards what the step gives in float64."""
     largest_change: float
-    """Relative to max(1, |value|), over all compared."""
+    """Relative to the scale of its tensor, over all compared."""
 
     @property
     def sound(self) -> bool:
@@ -122,7 +122,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Tried:
-    """A repair that was run on the repeated step and does not hold."""
+    """A repair, or a popular fix, that was run on the repeated step and does not hold."""
 
     title: str
     outcome: str

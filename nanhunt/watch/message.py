@@ -17,18 +17,18 @@ from .unlooked import Unlooked
 
 MAX_SHOWN = 4
 """Culprits in the text; JSON has them all."""
+MAX_TRIED = 4
+"""Fixes that do not help, of those that leave the same."""
 
 
 def incident_text(incident: Incident, *, verbose: bool = False) -> str:
     """Several lines, ending in a newline: what, where, why, fix, proof. ``verbose``: everything that is known."""
-    shown = len(incident.culprits) if verbose else MAX_SHOWN
     lines = [_headline(incident)]
-    for culprit in incident.culprits[:shown]:
-        lines += _culprit_lines(culprit)
-    if len(incident.culprits) > shown:
-        lines.append(
-            f"  and {len(incident.culprits) - shown} more operations that made NaN or infinity (--verbose)"
-        )
+    told = list(dict.fromkeys(tuple(_culprit_lines(culprit)) for culprit in incident.culprits))
+    shown = len(told) if verbose else MAX_SHOWN
+    lines += [line for culprit in told[:shown] for line in culprit]
+    if len(told) > shown:
+        lines.append(f"  and {len(told) - shown} more operations that made NaN or infinity (--verbose)")
     lines += _spread(incident)
     if verbose or not incident.found_by.is_sure:
         lines.append(f"  found by: {incident.found_by} ({incident.found_by.certainty})")
@@ -134,7 +134,7 @@ def _gradients(incident: Incident) -> str:
 
 def _fix_lines(incident: Incident, *, verbose: bool) -> list[str]:
     """The patch, or proven remedies where they were run, else the advice for the cause, which says so."""
-    tried = list(map(_tried, incident.tried if verbose else incident.tried[:2]))
+    tried = list(map(_each, incident.tried)) if verbose else _tried(incident.tried)
     if incident.patch is not None:
         return [*_patch_lines(incident.patch, incident.step), *tried]
     lines = []
@@ -159,6 +159,7 @@ def _fix_lines(incident: Incident, *, verbose: bool) -> list[str]:
 def _patch_lines(patch: Patch, step: int) -> list[str]:
     proof = patch.proof
     sound = f"loss {proof.loss:.6g}, {proof.finite_gradients:,} of {proof.gradients:,} gradients finite"
+    sound = sound if proof.gradients else "the output is finite"
     lines = [f"  fix: {patch.title}", f"    proven by repeating step {step}: {sound}, {_others(proof)}"]
     lines += [f"    changes the objective: {patch.bends}"] if patch.bends else []
     lines += [f"    no edit is offered: {patch.why_no_diff}; in your words:"] if not patch.diff else []
@@ -168,18 +169,34 @@ def _patch_lines(patch: Patch, step: int) -> list[str]:
 
 
 def _others(proof: Proof) -> str:
-    """Of the repaired piece alone: what is computed from it was not compared."""
+    """What else the repair does to the step."""
     if not proof.compared:
-        return "nothing of it was finite before"
+        return "nothing was finite before"
     if not proof.changed:
-        return f"all {proof.compared:,} values of it that were finite before are the same"
+        return f"nothing else changed ({proof.compared:,} values compared)"
     return (
-        f"{proof.changed:,} of {proof.compared:,} values of it that were finite before changed, "
+        f"{proof.changed:,} of {proof.compared:,} values that were finite before changed, "
         f"by up to {proof.largest_change:.2g}"
     )
 
 
-def _tried(tried: Tried) -> str:
+def _tried(tried: Sequence[Tried]) -> list[str]:
+    """One line: what was tried, by what it leaves; JSON has them all."""
+    outcomes: dict[str, list[str]] = {}
+    for one in tried:
+        outcomes.setdefault(one.outcome, []).append(one.title)
+    told = [f"{_some(titles)} ({outcome})" for outcome, titles in outcomes.items()]
+    return [f"  does not help: {'; '.join(told[:MAX_SHOWN])}"] if told else []
+
+
+def _some(titles: Sequence[str]) -> str:
+    """Those of one outcome; long ones are cut at what follows the comma: that says why they might have helped."""
+    short = list(dict.fromkeys(title.partition(",")[0] for title in titles))
+    more = f" and {len(short) - MAX_TRIED} more" if len(short) > MAX_TRIED else ""
+    return ", ".join(short[:MAX_TRIED]) + more
+
+
+def _each(tried: Tried) -> str:
     return f"  does not help: {tried.title}: {tried.outcome}"
 
 

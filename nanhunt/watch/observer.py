@@ -255,7 +255,8 @@ def _unshared(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _updated_statistics(func: Any, args: tuple[Any, ...]) -> Sequence[Any]:
     """The running statistics that a normalisation in training has just written: results rather than inputs."""
-    training = "batch_norm" in _name(func) and (args[5:6] == (True,) or "with_update" in _name(func))
+    flag = len(args) > 5 and args[5] is True  # of a backward the argument there is a tensor
+    training = "batch_norm" in _name(func) and (flag or "with_update" in _name(func))
     return args[3:5] if training else ()
 
 

@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
-from .site import Line, foreign, installed, own_line
-from .tape import Entry, Module, RandomState, Tape, sequence_number
+from .site import Line, caller, foreign, installed, own_line
+from .tape import Entry, Module, RandomState, Tape
+from .tape import sequence_number as _sequence_number
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -28,6 +29,8 @@ _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 """Calls that return None and still change a tensor."""
 _VALUES = frozenset({bool, float})
 _READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
+_ARRAYS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__})
+"""Calls that hand numbers to the script."""
 _RANDOM = frozenset(
     {
         *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal"),
@@ -71,7 +74,9 @@ _depth: Callable[[], int] = torch._C._len_torch_function_stack
 _top: Callable[[int], Any] = torch._C._get_function_stack_at
 _pop: Callable[[], Any] = torch._C._pop_torch_function_stack
 _push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
+_new_tuple = tuple.__new__
 _transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
+_FORWARD_MODE = torch._C._functorch.TransformType.Jvp
 _NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -120,6 +125,8 @@ class Recorder(TorchFunctionMode):
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
         self.refused: Refused | None = None
+        self.forward_mode = False
+        """Whether the last call was inside torch.func.jvp or jacfwd."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -134,13 +141,14 @@ class Recorder(TorchFunctionMode):
             self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
-        if self.paused or (out is None and func not in _WRITERS) or _transform() is not None:
-            return out
-        if kind in _PLAIN:
-            if kind in _VALUES and func in _READERS:
+        if kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
+            if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if func in _GIVEN:
+        if self.paused or (out is None and func not in _WRITERS) or self._is_transforming() or func in _GIVEN:
+            return out
+        if func in _ARRAYS:
+            self._array_read(args[0])
             return out
         if self.keeps_logits and operation(func) in SOFTMAX_LIKE and checkable(args[0]):
             self.logits = args[0].detach()
@@ -153,6 +161,21 @@ class Recorder(TorchFunctionMode):
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             self.tape.unnoted = True
         return out
+
+    def _is_transforming(self) -> bool:
+        """Whether a torch.func transform runs; one that is forward-mode differentiation is counted as it begins."""
+        transform = _transform()
+        forward = transform is not None and transform.key() == _FORWARD_MODE
+        self.unlooked.transforms += forward and not self.forward_mode
+        self.forward_mode = forward
+        return transform is not None
+
+    def _array_read(self, tensor: torch.Tensor) -> None:
+        """Note where the script reads numbers that are not finite: legal, as in ``value_read``."""
+        with self.pause(), torch.no_grad():
+            if checkable(tensor) and not tensor.is_complex() and not finite(tensor):
+                first = float(tensor[~tensor.isfinite()].flatten()[0].item())
+                self.unlooked.read(first, caller(sys._getframe(2)))
 
     def _refuse(self, error: BaseException, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Keep what a call that raised was given, if that was not finite: it may be why."""
@@ -174,22 +197,26 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         self.refused = None
         tape = self.tape
-        symbols = tape.symbols
-        entry = Entry(
+        code = frame.f_code
+        fields = (
             func,
-            tuple([symbols(arg) for arg in args]),
-            {key: symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
+            tape.given(args),
+            {key: tape.symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
             tape.made(out) if isinstance(out, torch.Tensor) else _made_all(tape, out),
-            frame.f_code,
+            code,
             frame.f_lasti,
             self.module,
             _grad_enabled(),
             _autocast_state() if _any_autocast() else _NO_AUTOCAST,
-            sequence_number(),
+            _sequence_number(),
             tape.count,
             _draws[func],
-            own_line(frame, self.line, _MODULE_CALLS) if installed[frame.f_code.co_filename] else None,
+            own_line(frame, self.line, _MODULE_CALLS) if installed[code.co_filename] else None,
+            False,
         )
+        entry = _new_tuple(
+            Entry, fields
+        )  # as Entry(*fields), without the function that a NamedTuple puts before it
         if out is None and args and isinstance(args[0], torch.Tensor):
             tape.made(args[0])  # an assignment: its numbers are new
         tape.append(entry)

@@ -80,9 +80,11 @@ def _by_hand(graph: StepGraph, exp: Entry, logits: Slot) -> Softmax | None:
 def finished(graph: StepGraph, exp: Entry) -> Iterator[tuple[Entry, int, str]]:
     """Where exps are added up over one dimension: the call that divides some of them by the sum, or takes its log.
 
-    With the dimension, and what is made: "softmax", "quotient" or "logsumexp".
+    With the dimension, and what is made: "softmax", "quotient" or "logsumexp". The exps that are added up may have
+    been computed a second time, as in ``x.exp() / x.exp().sum()``.
     """
-    for total in graph.read_by(exp):
+    totals = {id(one): one for twin in graph.twins(exp) for one in graph.read_by(twin)}
+    for total in totals.values():
         dim = _summed_dim(graph, total)
         for user in graph.read_by(total) if dim is not None else ():
             made = _made_of(graph, exp, user)
@@ -91,7 +93,7 @@ def finished(graph: StepGraph, exp: Entry) -> Iterator[tuple[Entry, int, str]]:
 
 
 def _summed_dim(graph: StepGraph, total: Entry) -> int | None:
-    dim = argument(total, 1, "dim")
+    dim = argument(total, 1, "axis" if "axis" in total.kwargs else "dim")
     dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
     value = graph.value(slot_argument(total, 0, "input"))
     dim = -1 if dim is None and value is not None and value.dim() == 1 else dim
@@ -104,9 +106,11 @@ def _made_of(graph: StepGraph, exp: Entry, user: Entry) -> str:
     if name == "log":
         return "logsumexp"
     numerator = graph.made_by(slot_argument(user, 0, "input")) if name == "div" else None
-    if numerator is exp:
+    if numerator is not None and graph.computed_alike(numerator, exp):
         return "softmax"
-    picked = numerator is not None and any(call is exp for call in graph.above(numerator, _PARTS))
+    picked = numerator is not None and any(
+        graph.computed_alike(call, exp) for call in graph.above(numerator, _PARTS)
+    )
     return "quotient" if picked else ""
 
 

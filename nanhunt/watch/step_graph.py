@@ -97,6 +97,30 @@ class StepGraph:
             found += self.read_by(call) if operation(call.func) in VIEWS else [call]
         return found
 
+    def alike(self, one: object, other: object, depth: int = 8) -> bool:
+        """Whether two arguments hold the same numbers because they were computed twice in the same way."""
+        if not isinstance(one, Slot) or not isinstance(other, Slot):
+            return bool(one == other) if not _has_slots(one) and not _has_slots(other) else False
+        makers = self.makers.get(one), self.makers.get(other)
+        if one is other or None in makers or not depth:
+            return one is other
+        return self.computed_alike(*makers, depth - 1)  # type: ignore[arg-type]
+
+    def computed_alike(self, one: Entry, other: Entry, depth: int = 8) -> bool:
+        """Whether two calls are the same function of the same arguments."""
+        if one is other:
+            return True
+        if operation(one.func) != operation(other.func) or one.draws or len(one.args) != len(other.args):
+            return False
+        named = one.kwargs.keys() | other.kwargs.keys()
+        return all(map(self.alike, one.args, other.args, [depth] * len(one.args))) and all(
+            self.alike(one.kwargs.get(name), other.kwargs.get(name), depth) for name in named
+        )
+
+    def twins(self, entry: Entry) -> list[Entry]:
+        """The calls that computed the same once more, and the call itself; in order."""
+        return [one for one in self.entries if one is entry or self.computed_alike(one, entry)]
+
     def value(self, slot: Slot | None) -> torch.Tensor | None:
         """What a slot held in the repetition."""
         return self.values.get(slot) if slot is not None else None
@@ -113,3 +137,7 @@ def slot_argument(entry: Entry, place: int, name: str = "") -> Slot | None:
     """The same, if it is a tensor."""
     given = argument(entry, place, name)
     return given if isinstance(given, Slot) else None
+
+
+def _has_slots(value: object) -> bool:
+    return any(True for _ in slots_in(value))

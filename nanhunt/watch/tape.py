@@ -30,6 +30,10 @@ Module = tuple[torch.nn.Module, Any]
 """A running module and the one that called it, outwards to None."""
 
 
+# The names below are looked up in every call that is recorded: a global is found faster than an attribute.
+_reference = weakref.ref
+_Tensor = torch.Tensor
+_Parameter = torch.nn.Parameter
 _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
@@ -39,12 +43,16 @@ class Slot:
     __slots__ = ("__weakref__", "held", "memory", "ref", "version")
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.ref = weakref.ref(tensor)
+        self.ref = _reference(tensor)
         self.held: torch.Tensor | None = None
-        self.version = -1
-        """Of the tensor when the tape last saw it written."""
-        self.memory = _memory(tensor)
-        """Which storage it lies in: views of one tensor share it."""
+        try:
+            self.version = tensor._version
+            """Of the tensor when the tape last saw it written."""
+            self.memory: int = tensor.untyped_storage()._cdata
+            """Which storage it lies in: views of one tensor share it."""
+        except Exception:
+            self.version = version_of(tensor)
+            self.memory = _memory(tensor)
 
     @property
     def tensor(self) -> torch.Tensor | None:
@@ -233,6 +241,18 @@ class Tape:
                 slots |= given
         return kept[::-1]
 
+    def given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """``symbols`` of each argument, the usual kinds first: it is asked for in every call."""
+        slots, found = self.slots, []
+        for arg in args:
+            kind = type(arg)
+            if kind is _Tensor or kind is _Parameter:
+                slot = slots.get(id(arg))
+                found.append(slot if slot is not None and slot.ref() is arg else self.slot(arg))
+            else:
+                found.append(arg if kind in _ATOMS else self.symbols(arg))
+        return tuple(found)
+
     def slot(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor passed to a call; a new input if no entry made it."""
         slot = self.slots.get(id(tensor))
@@ -245,7 +265,6 @@ class Tape:
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
-        slot.version = 0 if tensor.is_inference() else tensor._version
         if isinstance(tensor, torch.nn.Parameter):
             slot.held = tensor
             return
@@ -259,7 +278,8 @@ class Tape:
         slot = self.slots.get(id(tensor))
         if slot is None or slot.ref() is not tensor:
             slot = self.slots[id(tensor)] = Slot(tensor)
-        slot.version = 0 if tensor.is_inference() else tensor._version
+        else:
+            slot.version = version_of(tensor)
         return slot
 
     def symbols(self, value: Any) -> Any:
@@ -301,6 +321,11 @@ class RandomState:
         torch.random.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often it was written to; 0 for an inference tensor, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _memory(tensor: torch.Tensor) -> int:

@@ -45,6 +45,8 @@ class Outcome:
     """Whether code is the cause, so that a patch is expected."""
     patched: bool = False
     holds: bool = False
+    kept: bool = True
+    """Whether what was finite is the same when the script is rerun, where the proof says that nothing changed."""
     text: str = ""
 
 
@@ -64,9 +66,14 @@ def judge(script: Path) -> Outcome:
         text, code = incident_text(incident), "# cause: " not in script.read_text()
         if incident.patch is None or not incident.patch.diff:
             return Outcome(title(script), True, named, code, text=text)
+        before = rerun.steps(copy)
         rerun.apply(incident.patch.diff, copy.parent)
-        left = rerun.faults(copy)
-        return Outcome(title(script), True, named, code, True, not left, text + "\n".join(left))
+        after = rerun.steps(copy)
+        left = [fault for step in after for fault in step.faults]
+        kept = (
+            bool(incident.patch.bends or incident.patch.proof.changed) or not rerun.changed(before, after)[1]
+        )
+        return Outcome(title(script), True, named, code, True, not left, kept, text + "\n".join(left))
 
 
 def copied(script: Path, folder: Path) -> Path:
@@ -135,6 +142,7 @@ def main() -> None:
     print(f"{len(outcomes)} faults: {sum(one.named for one in outcomes)} named at the right line")
     print(f"{len(code)} caused by code: {patched} patched, {patched / max(len(code), 1):.0%}")
     print(f"false proofs: {sum(one.patched and not one.holds for one in outcomes)}")
+    print(f"changed though said not to be: {', '.join(one.name for one in outcomes if not one.kept) or 0}")
     print(f"{len(alarms)} healthy scripts: {sum(one.alarm for one in alarms)} alarms")
 
 

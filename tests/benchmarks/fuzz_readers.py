@@ -1,4 +1,4 @@
-"""Thousands of mutated files of every format, each batch in a process of its own: what is not read is refused.
+"""Mutated files and folders of every format by the thousand, batches in processes of their own: all is read or refused.
 
     python tests/benchmarks/fuzz_readers.py [FILES A FORMAT] [FORMAT ...]
 
@@ -20,13 +20,14 @@ from queue import Empty
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
+import folder_seeds
 from seeds import SMALL, packaged
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import open_path
 
 BATCH = 200
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for a batch."""
 
 
@@ -52,20 +53,25 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 def batch(name: str, seed: int, found: Any) -> None:
     """Opens and reads so many files."""
     warnings.simplefilter("ignore")
-    content = (SMALL | packaged())[name]
+    small = SMALL | packaged()
+    files = (
+        {"file": small[name], "shard": SMALL["safetensors"]} if name in small else folder_seeds.folder(name)
+    )
     rng = random.Random(f"{name} {seed}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        (Path(folder) / "shard").write_bytes(SMALL["safetensors"])
+        path = folder_seeds.write(Path(folder), files)
+        path = f"{folder}/file" if name in small else path
         for _ in range(BATCH):
-            path.write_bytes(mutated(content, rng))
+            hit = "file" if name in small else rng.choice(sorted(files))
+            (Path(folder) / hit).write_bytes(mutated(files[hit], rng))
             found.put(outcome(path))
+            (Path(folder) / hit).write_bytes(files[hit])
 
 
-def outcome(path: Path) -> str:
+def outcome(path: str) -> str:
     """ "read", "refused", or the last line of a traceback."""
     try:
-        for tensor in open_path(str(path)).tensors.values():
+        for tensor in open_path(path).tensors.values():
             if tensor.data.nbytes < 1 << 24:
                 tensor.data.tobytes()
     except NanhuntError:
@@ -80,7 +86,8 @@ def main() -> None:
     asked = [each for each in sys.argv[1:] if not each.isdigit()]
     files = next((int(each) for each in sys.argv[1:] if each.isdigit()), 1000)
     context = get_context("spawn")
-    for name in asked or [*SMALL, *packaged()]:
+    folders = [name for name in folder_seeds.NAMES if folder_seeds.folder(name)]
+    for name in asked or [*SMALL, *packaged(), *folders]:
         counts: Counter[str] = Counter()
         for seed in range(max(1, files // BATCH)):
             found = context.Queue()

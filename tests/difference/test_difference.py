@@ -12,6 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 import nanhunt
+from nanhunt.difference.comparison import Comparison
+from nanhunt.difference.options import DiffOptions
+from nanhunt.render.difference import render_difference
 from nanhunt.results.difference import Difference
 
 MILLION = 1_000_000
@@ -225,3 +228,24 @@ def test_wrong_keywords_are_said() -> None:
     assert "rtol" in raised.value.hint
     with pytest.raises(nanhunt.NanhuntError, match="atol = -1"):
         nanhunt.diff([1.0], [1.0], atol=-1)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_leaves_what_was_known(tmp_path: Path, kept: bool) -> None:
+    save_file({name: torch.ones(3) for name in "abc"}, tmp_path / "a.safetensors")
+    told = iter([None, KeyboardInterrupt()])
+
+    def advance(_: int) -> None:
+        if interrupt := next(told):
+            raise interrupt
+
+    comparison = Comparison(DiffOptions(), advance=advance, ends_with_what_is_known=kept)
+    both = [str(tmp_path / "a.safetensors")] * 2
+    if not kept:
+        with pytest.raises(KeyboardInterrupt):
+            comparison.paths(*both)
+        return
+    found = comparison.paths(*both)
+    assert (found.exit_code, [each.a for each in found.tensors]) == (130, ["a"])
+    assert [error.message for error in found.errors] == ["interrupted after 1 of 3 pairs of tensors."]
+    assert render_difference(found, "text", width=80, color=False).startswith("SAME AS FAR AS READ ")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nanhunt.difference.measure import CHUNK, measure, sums_of_equal
-from nanhunt.difference.measured import Measured, Tolerance, narrower, rounding, step_at
+from nanhunt.difference.measured import Measured, Tolerance, narrower, rounding, steps_at
 from nanhunt.dtypes.formats import FORMATS
 
 FLOAT32 = Tolerance(FORMATS["float32"], 4.0)
@@ -53,7 +53,7 @@ def test_a_step_is_the_distance_to_the_next_number(dtype: str) -> None:
     kind = getattr(torch, dtype)
     values = torch.tensor([1.0, 1.5, 2.0, 3.999, 1e-3, 6e4, 1e-7, 0.0], dtype=kind)
     after = torch.nextafter(values, torch.tensor(torch.inf, dtype=kind)) - values
-    assert [step_at(float(value), FORMATS[dtype]) for value in values] == after.double().tolist()
+    assert steps_at(values.double().numpy(), FORMATS[dtype]).tolist() == after.double().tolist()
 
 
 @settings(max_examples=50, deadline=None)
@@ -159,11 +159,16 @@ def test_work_in_float32_finds_what_float64_finds(bits, format_name) -> None:
     one, other = a.astype(np.float64), b.astype(np.float64)
     both = np.flatnonzero(np.isfinite(one) & np.isfinite(other) & (one != other))
     distance = np.abs(one - other)[both]
-    steps = np.array([step_at(size, form) for size in np.maximum(np.abs(one), np.abs(other))[both]])
+    steps = steps_at(np.maximum(np.abs(one), np.abs(other))[both], form)
     assert found.beyond(Tolerance(None, None)).count == int((distance / steps > 4).sum())
     if both.size:
-        assert found.absolute.value == pytest.approx(distance.max(), rel=2**-23)
-        assert found.ulp.value == pytest.approx((distance / steps).max(), rel=2**-23)
+        assert (found.absolute.value, found.absolute.position) == (distance.max(), both[distance.argmax()])
+        assert (found.ulp.value, found.ulp.position) == (
+            (distance / steps).max(),
+            both[(distance / steps).argmax()],
+        )
+        relative = np.minimum(distance / np.maximum(np.abs(one), np.abs(other))[both], 2)
+        assert (found.relative.value, found.relative.position) == (relative.max(), both[relative.argmax()])
 
 
 def test_positions_of_each_exponent_are_those_of_the_first_values_over_many_chunks() -> None:

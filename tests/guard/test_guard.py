@@ -63,6 +63,40 @@ def test_what_has_no_tensors_is_refused() -> None:
         nanhunt.guard.faults("model.pt")
 
 
+def ask(rank: int, bad: tuple[int, ...], store: str, answers: Any) -> None:
+    """One of three processes of a run, each with a shard of its own; those of ``bad`` hold a NaN."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
+    shard = torch.ones(4)
+    if rank in bad:
+        shard[1] = torch.nan
+    answers.put(nanhunt.guard.faults({"w": shard}))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ((), ()),
+        ((2,), ("rank 2: w: 1 NaN of 4 values, the first at [1]",)),
+        ((0, 1), ("ranks 0-1: w: 1 NaN of 4 values, the first at [1]",)),
+        ((0, 1, 2), ("w: 1 NaN of 4 values, the first at [1]",)),
+    ],
+)
+def test_all_ranks_get_the_same_answer(tmp_path: Path, bad: tuple[int, ...], said: tuple[str, ...]) -> None:
+    processes = torch.multiprocessing.get_context("fork")
+    answers = processes.SimpleQueue()
+    started = [
+        processes.Process(target=ask, args=(rank, bad, str(tmp_path / "store"), answers)) for rank in range(3)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    assert [answers.get() for _ in started] == [said] * 3
+
+
 # ---------------------------------------------------------------------------------------------- folders
 
 

@@ -69,8 +69,8 @@ def test_the_trainers_guard_marks(tmp_path: Path) -> None:
     assert "layer.weight: 2 NaN" in (tmp_path / "checkpoint-8" / "NANHUNT_BAD").read_text()
 
 
-def lightning_run(run: Path, guarded: bool) -> list[int]:
-    """The same in Lightning."""
+def lightning_run(run: Path, on_bad: str = "") -> list[int]:
+    """The same in Lightning, with a guard where there is something to do."""
     lightning = pytest.importorskip("lightning")
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -85,10 +85,14 @@ def lightning_run(run: Path, guarded: bool) -> list[int]:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters())
 
-    kind = nanhunt.guard.LightningGuard if guarded else ModelCheckpoint
-    saving = kind(
-        dirpath=run, every_n_train_steps=2, save_top_k=1, monitor=None, filename="{step}", save_last=True
-    )
+    given = {
+        "dirpath": run,
+        "every_n_train_steps": 2,
+        "save_top_k": 1,
+        "filename": "{step}",
+        "save_last": True,
+    }
+    saving = nanhunt.guard.LightningGuard(on_bad=on_bad, **given) if on_bad else ModelCheckpoint(**given)
     quiet = {
         "logger": False,
         "enable_progress_bar": False,
@@ -100,9 +104,16 @@ def lightning_run(run: Path, guarded: bool) -> list[int]:
     return [each.step for each in checkpoints(str(run))]
 
 
-def test_lightnings_guard_refuses(tmp_path: Path) -> None:
-    assert lightning_run(tmp_path / "bare", guarded=False) == [12]
-    assert lightning_run(tmp_path / "guarded", guarded=True) == [6]
+@pytest.mark.parametrize(("on_bad", "kept"), [("refuse", [6]), ("mark", [6, 8, 10, 12])])
+def test_lightnings_guard_refuses_or_marks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, on_bad: Any, kept: list[int]
+) -> None:
+    assert lightning_run(tmp_path / "bare") == [12]
+    with caplog.at_level(logging.WARNING, "nanhunt.guard"):
+        assert lightning_run(tmp_path / "guarded", on_bad) == kept
+    assert [record.args[0] for record in caplog.records if record.args] == [8, 10, 12]  # once each
     assert good_step(tmp_path / "guarded") == 6
+    marks = [path.name for path in (tmp_path / "guarded").glob("*NANHUNT_BAD")]
+    assert sorted(marks) == sorted(f"step={step}.ckpt.NANHUNT_BAD" for step in kept[1:])
     last = torch.load(tmp_path / "guarded" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 6

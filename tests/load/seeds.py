@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import pickle
 import struct
+import tarfile
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +72,27 @@ def msgpack() -> bytes:
     )
 
 
+def pt_tar() -> bytes:
+    """A checkpoint of torch before 0.1.10: one storage, one tensor."""
+    pickles = lambda *items: b"".join(pickle.dumps(item, 2) for item in items)  # noqa: E731
+    parts = {
+        "sys_info": b"",
+        "pickle": b"\x80\x02}X\x01\x00\x00\x00wX\x02\x00\x00\x0010Qs.",
+        "tensors": pickles(1, (10, 7, torch.FloatTensor)) + struct.pack("<2i5q", 2, 0, 3, 4, 4, 1, 0),
+        "storages": pickles(1, (7, "cpu", torch.FloatStorage))
+        + struct.pack("<q", 12)
+        + VALUES.tobytes()
+        + pickles([]),
+    }
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in parts.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
 SMALL = {
     "npy": numpy_bytes(np.save, VALUES),
     "npy-big-endian": numpy_bytes(np.save, VALUES.astype(">f8")),
@@ -77,6 +100,7 @@ SMALL = {
     "npz-compressed": numpy_bytes(np.savez_compressed, logits=VALUES, targets=np.arange(3)),
     "pt": torch_bytes(CONTENT),
     "pt-legacy": torch_bytes(CONTENT, _use_new_zipfile_serialization=False),
+    "pt-tar": pt_tar(),
     "safetensors": safetensors_bytes({"a": CONTENT["a"], "b": CONTENT["b"][0]}),
     "index": json.dumps({"metadata": {"n": 1}, "weight_map": {"a": "shard", "b": "shard"}}).encode(),
     "gguf": gguf(),

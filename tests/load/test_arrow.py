@@ -55,6 +55,13 @@ def test_columns_of_numbers_and_of_lists(tmp_path, kind):
     assert report.targets is not None
 
 
+def test_lists_of_integers_of_unequal_length_are_no_floating_point_numbers(tmp_path):
+    table = pa.table({"logprobs": [[-0.1, float("nan")], [-0.5]], "ids": [[1, 2], [3]]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    (report,) = nanhunt.check(str(tmp_path / "x.parquet")).tensors
+    assert (report.tensor, report.findings[0].rows) == ("logprobs", (1,))
+
+
 def test_lists_of_unequal_length_are_said_and_checked(tmp_path):
     rows = [[{"token": "a", "logprob": -1.0 * k} for k in range(1 + row % 3)] for row in range(50)]
     rows[7][1]["logprob"] = np.nan

@@ -348,6 +348,17 @@ def test_the_stored_values_of_sparse_tensors_are_checked(tmp_path, options):
     assert {each.notes for each in report.tensors} == {("sparse: the values that are stored",)}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own sparse tensors
+def test_sparse_integers_hold_nothing_to_judge_and_sparse_complex_numbers_do(tmp_path):
+    content = {
+        "mask": torch.eye(2, dtype=torch.int64).to_sparse(),
+        "c": torch.tensor([[complex(0, torch.nan)]]).to_sparse(),
+        "w": torch.arange(3.0),
+    }
+    report = nanhunt.check(save(tmp_path / "x.pt", content))
+    assert {each.tensor: len(each.findings) for each in report.tensors} == {"c": 1, "w": 0}
+
+
 @FORMS
 def test_truncations(tmp_path, refusal, options):
     path = tmp_path / "x.pt"

@@ -63,7 +63,7 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "tensor_dumps/rank_0/iter_000010/transformer_layer_3_self_attention_qkv_dgrad.pt", "high_precision",
         {
             "run": "tensor_dumps", "path": "tensor_dumps/rank_0/iter_000010", "rank": 0, "step": 10, "layer": 3,
-            "module": "transformer_layer_3_self_attention_qkv", "phase": "backward",
+            "module": "transformer_layer_3_self_attention_qkv", "phase": "backward", "side": "output",
         },
     ),
     "SGLang dumper": (

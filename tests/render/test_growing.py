@@ -94,7 +94,7 @@ def test_in_words() -> None:
     assert grows == (
         "layers.7.w grows ▁▁▁▂▂▃▃▃▄▄▅▅▆▆xxxxxx from 1.41 at step 10 to 128 at step 140, doubling every 20 steps"
     )
-    assert room == "it went bad 5.1e+02 times below 65504, the largest number of float16"
+    assert room == "there it was still 512 times below 65504, the largest number of float16"
     assert still == "never changes: 1 of 2 layers (layer 0)"
 
 
@@ -151,3 +151,19 @@ def test_the_chart_marks_limit_and_fault() -> None:
     assert picture.count("<circle") == 20
     assert picture.count('class="bad"') == 6
     assert 'class="cliff"' in picture
+
+
+def test_what_did_not_change_until_everything_went_bad_never_changed() -> None:
+    report = series(lambda step: 1 + step / 1000)
+    last = [tensor(210, number, 1.0, bad=True) for number in (0, 7)]
+    found = curves(Report(tensors=(*report.tensors, *last)), "run")
+    assert sentences(found, "step") == ["never changes: 1 of 2 layers (layer 0)"]
+
+
+def test_what_crossed_its_limit_already_is_not_foretold() -> None:
+    logits = [
+        replace(tensor(step, 7, 1.5**step, bad=False), role="logits", dtype="float32")
+        for step in range(1, 13)
+    ]
+    _, said = sentences(curves(Report(tensors=tuple(logits)), "run"), "step")
+    assert said == "from step 12 on it is above 88.723, the largest x whose exp is finite in float32"

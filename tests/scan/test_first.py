@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 from checkpoint_series import opened_files, trainer, weights
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import nanhunt
+from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.results.series import beginnings
 
@@ -100,3 +103,41 @@ def test_what_is_no_series_is_refused(tmp_path: Path) -> None:
         nanhunt.check(tmp_path, first=True)
     with pytest.raises(NanhuntError, match="--first takes one folder"):
         nanhunt.check([tmp_path, tmp_path], first=True)
+
+
+def test_only_the_answer_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer(Path("run"), range(10, 100, 10), bad_from=60)
+    shown = CliRunner().invoke(app, ["check", "run", "--first"])
+    assert shown.exit_code == 1
+    text = " ".join(shown.stdout.split())
+    assert "last good: run/checkpoint-50, first bad: run/checkpoint-60 (model 1 of 3, " in text
+    assert text.endswith("is not The findings of the steps that were read: -v")
+    assert "non-finite-values" not in text
+    assert "non-finite-values" in CliRunner().invoke(app, ["check", "run", "--first", "-v"]).stdout
+
+
+def test_calls_are_in_the_order_of_the_index_beside_them(tmp_path: Path) -> None:
+    """The debug tree of transformers says that layer 1 was called first."""
+    for step in range(2):
+        folder = tmp_path / f"step_{step}"
+        folder.mkdir()
+        for layer in range(2):
+            values = torch.full((2, 3), torch.nan if step else 1.0)
+            save_file({"data": values}, folder / f"model.layers.{layer}_outputs.safetensors")
+        children = [{"module_path": f"model.layers.{layer}"} for layer in (1, 0)]
+        tree = json.dumps({"module_path": "model", "children": children})
+        (folder / "Model_debug_tree_SUMMARY.json").write_text(tree)
+    (began,) = beginnings(nanhunt.check(tmp_path, first=True))
+    assert (began.step, Path(began.file).name) == (1, "model.layers.1_outputs.safetensors")
+
+
+def test_what_the_trainer_logged_is_told_once(tmp_path: Path) -> None:
+    trainer(tmp_path, range(1, 9), bad_from=4)
+    for step in range(1, 9):
+        log = {
+            "log_history": [{"step": at, "loss": 1.0 if at < 4 else math.nan} for at in range(1, step + 1)]
+        }
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(log))
+    (loss,) = nanhunt.check(tmp_path, first=True).logged
+    assert (loss.steps, loss.file) == ((2, 3, 4), str(tmp_path / "checkpoint-8" / "trainer_state.json"))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import nanhunt
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
-from nanhunt.results.series import beginnings
+from nanhunt.results.series import beginnings, runs
 
 
 def printed(*arguments: str) -> str:
@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("run")
 
 
-BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 3, optimizer 1 of 6 tensors)"
+BEGAN = "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 3, optimizer 1 of 3 tensors)"
 
 
 def test_before_any_list_in_text(run: Path) -> None:
@@ -92,3 +92,33 @@ def test_a_layout_says_which_number_is_the_rank(tmp_path: Path) -> None:
     assert (began.step, began.ranks, began.clean_step) == (5, ("1",), 4)
     with pytest.raises(NanhuntError, match="fits no file"):
         nanhunt.check(tmp_path, layout="y_{step}.pt")
+
+
+def test_state_alone_in_its_file_is_no_logits_and_ranks_are_counted_once(tmp_path: Path) -> None:
+    """ZeRO: the weights lie in a file of all data-parallel ranks, each one's master weights in its own."""
+    for step in (1, 2):
+        folder = tmp_path / f"global_step{step}"
+        folder.mkdir()
+        torch.save({"module": weights()}, folder / "mp_rank_00_model_states.pt")
+        for rank in range(2):
+            flat = torch.tensor([1.0, torch.nan if (step, rank) == (2, 1) else 2.0])
+            torch.save(
+                {"fp32_flat_groups": [flat]}, folder / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+            )
+    report = nanhunt.check(tmp_path)
+    assert {tensor.role for tensor in report.tensors} == {"values"}
+    (run,) = runs(report)
+    assert run.ranks == ("dp 0 tp 0", "dp 1 tp 0")
+    assert nanhunt.check(tmp_path, first=True).assumed[0].startswith("opened 2 of 2 checkpoints")
+
+
+def test_a_bad_input_was_made_earlier(tmp_path: Path) -> None:
+    """TransformerEngine dumps what goes into a layer, and calls it activation."""
+    folder = tmp_path / "tensor_dumps" / "rank_0" / "iter_000001"
+    folder.mkdir(parents=True)
+    for layer in range(2):
+        value = torch.full((2, 2), torch.nan if layer else 1.0)
+        torch.save({"high_precision": value}, folder / f"decoder_layers_{layer}_fc1_activation.pt")
+    text = printed(str(tmp_path))
+    assert "first bad: step 1, rank 0, decoder_layers_1_fc1 input: 4 NaN of 4 values" in text
+    assert "An input of it is bad already: it was made earlier, by what was not dumped." in text

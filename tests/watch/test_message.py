@@ -72,11 +72,12 @@ def test_check_is_recommended_only_where_it_says_the_same() -> None:
 
 def test_details_are_told_when_asked_for_and_doubt_always() -> None:
     tried = tuple(Tried(f"way {n}", "the loss is still nan") for n in range(5))
-    many = replace(INCIDENT, culprits=(CULPRIT,) * 6, tried=tried, not_saved="it draws on cuda")
+    culprits = tuple(replace(CULPRIT, reason=f"reason {n}") for n in range(6))
+    many = replace(INCIDENT, culprits=culprits, tried=tried, not_saved="it draws on cuda")
     brief, all_of_it = incident_text(many), incident_text(many, verbose=True)
     assert "and 2 more operations that made NaN or infinity (--verbose)" in brief
     assert (brief.count("exp at"), all_of_it.count("exp at")) == (4, 6)
-    assert (brief.count("way "), all_of_it.count("way ")) == (2, 5)
+    assert (brief.count("way "), all_of_it.count("way ")) == (4, 5)
     assert "the step was not saved: it draws on cuda" not in brief
     assert "the step was not saved: it draws on cuda" in all_of_it
     assert "found by: graph (read off the tensors of the failing step itself: certain)" in all_of_it

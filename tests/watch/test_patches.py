@@ -41,7 +41,13 @@ def mended(script: Path, monkeypatch: pytest.MonkeyPatch) -> Incident:
             "logsumexp_by_hand",
             "contrastive_temperature",
         ),
-        *("float16_scores", "temperature_zero", "zero_times_infinity"),
+        *(
+            "float16_scores",
+            "temperature_zero",
+            "zero_times_infinity",
+            "gan_batch_norm",
+            "checkpointing_reentrant",
+        ),
     ],
 )
 def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +59,14 @@ def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pyt
     [
         *("softmax_module_then_log", "sigmoid_by_hand_gradient", "triplet_pairwise", "stable_softmax_masked"),
         *("group_of_one", "selected_cross_entropy", "token_entropy_masked", "attention_padding"),
+        *(
+            "vae_returned_pair",
+            "softmax_of_functions",
+            "softmax_over_lines",
+            "softmax_lambda",
+            "coupling_flow",
+            "softmax_custom_function",
+        ),
     ],
 )
 def test_a_naive_spelling_is_patched(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +143,119 @@ def test_where_code_is_not_the_cause_that_is_shown(name: str, shown: str, tmp_pa
     assert shown in incident.not_code
     assert incident.patch is None
     assert "proven" not in incident_text(incident)
+
+
+def test_popular_fixes_are_tried_and_what_they_leave_is_told(tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "faults" / "vae_log_variance.py", tmp_path)
+    tried = {one.title: one.outcome for one in incident.tried}
+    assert tried["gradient clipping"] == "the loss is still inf"
+    for title in ("nan_to_num after exp", "clamp after exp", "nan_to_num on the loss"):
+        assert tried[title] == "2 of 4 gradients still not finite"
+    [told] = [line for line in incident_text(incident).splitlines() if "does not help" in line]
+    assert told.startswith(
+        "  does not help: gradient clipping (the loss is still inf); nan_to_num after exp, "
+    )
+
+
+def test_an_eps_that_half_precision_cannot_hold_and_xlogy_are_tried(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("""import torch
+x = torch.nn.Parameter(torch.tensor([0.0, 300.0]).half())
+p = torch.softmax(x, 0)
+(p * torch.log(p)).sum().backward()
+""")
+    [incident], _ = hunt(script, tmp_path)
+    tried = {one.title: one.outcome for one in incident.tried}
+    assert tried["eps in half precision under log"] == "the loss is still nan"
+    assert tried["torch.xlogy for the product"] == "1 of 1 gradients still not finite"
+
+
+def test_the_proof_counts_what_else_changes(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("""import torch
+x = torch.nn.Parameter(torch.tensor([1e-20, 0.0, 1.0]))
+other = torch.nn.Parameter(torch.tensor([2.0]))
+(torch.log(x).sum() + other * 3).sum().backward()
+""")
+    [incident], _ = hunt(script, tmp_path)
+    assert incident.patch is not None
+    proof = incident.patch.proof
+    # log(x) and x.grad at 1e-20, where the floor is 1e-12; not: other * 3 and its gradient.
+    assert (proof.changed, proof.finite_gradients, proof.gradients) == (2, 2, 2)
+    assert "values that were finite before changed, by up to" in incident_text(incident)
+
+
+def test_a_log_variance_is_bounded_where_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        import torch
+        torch.manual_seed(0)
+        encode, decode = torch.nn.Linear(3, 4), torch.nn.Linear(2, 3)
+        x = torch.tensor([[1.0, 2.0, 3.0], [900.0, -900.0, 900.0]])
+        mu, logvar = encode(x).chunk(2, dim=-1)  # the posterior
+        std = (0.5 * logvar).exp()
+        out = decode(mu + std)
+        loss = (out - x).pow(2).mean() + (logvar.exp() - logvar).mean()
+        loss.backward()
+    """
+    new = mended_text(text, tmp_path, monkeypatch)
+    assert "# the posterior\nlogvar = logvar.clamp(-20, 20)\n" in new
+
+
+def test_code_in_a_compiled_region_is_patched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        import torch
+        layer = torch.nn.Linear(3, 3)
+
+        @torch.compile(backend="eager")
+        def probabilities(x):
+            e = torch.exp(layer(x))
+            return e / e.sum(1, keepdim=True)
+
+        torch.nn.init.constant_(layer.weight, 40.0)
+        probabilities(torch.ones(2, 3)).pow(2).sum().backward()
+    """
+    assert "return torch.softmax(logits, dim=1)" in mended_text(text, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_any_kind_of_file_is_patched(
+    start: bytes, end: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        *("import torch", "def loss(z):", "\te = z.exp()  # \u03c0", "\f", "\treturn e.sum(1).log().sum()"),
+        "loss(torch.nn.Parameter(torch.tensor([[1.0, 100.0]]))).backward()",
+    ]
+    script = tmp_path / "train.py"
+    script.write_bytes(start + end.join(line.encode() for line in lines))  # no line end at the last
+    mended(script, monkeypatch)
+    assert b"\treturn torch.logsumexp(z, dim=1).sum()" + end in script.read_bytes()
+
+
+def test_inference_is_mended_without_a_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(shutil.copy(HERE / "faults" / "inference_every_op.py", tmp_path))
+    monkeypatch.chdir(tmp_path)
+    [incident], _ = hunt(script, tmp_path / "capture")
+    assert incident.patch is not None
+    assert "+        return torch.softmax(logits, dim=-1)" in incident.patch.diff
+    assert "the output is finite, nothing else changed (22 values compared)" in incident_text(incident)
+
+
+def test_what_a_repair_bends_is_counted_over_all_runs(tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "corpus" / "coupling_flow.py", tmp_path)
+    assert incident.patch is not None
+    assert incident.patch.bends.startswith("2 of 128 values are bounded there")  # 16 rows of 2 in 4 layers
+
+
+def test_what_is_more_than_an_exponent_is_not_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        import torch
+        layer = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(layer.weight, -60.0)
+        x = layer(torch.ones(3, 2))
+        swish = x / (1 + torch.exp(-x))
+        swish.pow(2).sum().backward()
+    """
+    assert "x = layer(torch.ones(3, 2))\n" in mended_text(text, tmp_path, monkeypatch)

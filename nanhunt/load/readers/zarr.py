@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from nanhunt.load.arrays import slices, unpacked
 from nanhunt.load.container import Container, RefusedTensor
-from nanhunt.load.extras import required, whole
+from nanhunt.load.extras import is_plausible, required, whole
+from nanhunt.load.listing import bytes_at
 from nanhunt.load.reader import FolderReader, Reading
 from nanhunt.load.source import Folder
 from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
@@ -25,15 +27,27 @@ def _open(folder: Folder, reading: Reading) -> Container:
     zarr = required("zarr", "zarr", folder, _WHAT)
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
+    packed = bytes_at(folder.file) or 0
     with whole(folder, _WHAT):
         for name, array in _arrays(zarr, zarr.open(folder.file, mode="r")):
-            if array.dtype.name in (*FLOATING, *INTEGER, *COMPLEX):
+            if not is_plausible(_claimed(array), packed):
+                message = f"{folder.name}:{printable(name)} claims more than its {packed:,} bytes can hold."
+                refused[name] = RefusedTensor(message, "Write it again, with the chunks that are missing.")
+            elif array.dtype.name in (*FLOATING, *INTEGER, *COMPLEX):
                 tensors[name] = _tensor(folder, name, array)
             else:
                 what = printable(str(array.dtype))[:40]
                 message = f"{folder.name}:{printable(name)} is {what}, which nanhunt cannot judge."
                 refused[name] = RefusedTensor(message, "Store it as float32.")
     return Container(folder.file, tensors, "zarr", refused)
+
+
+def _claimed(array: Any) -> int:
+    """Bytes of all values, or of one chunk where that is more: it is unpacked whole."""
+    chunk = getattr(array, "shards", None) or array.chunks or ()
+    itemsize: int = array.dtype.itemsize
+    values: int = max(math.prod(array.shape), math.prod(chunk))
+    return values * itemsize
 
 
 def _arrays(zarr: Any, node: Any) -> Iterator[tuple[str, Any]]:

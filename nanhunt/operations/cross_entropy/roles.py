@@ -137,7 +137,7 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
-    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name) or _is_activation(container, options):
+    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name) or _is_of_the_run(container, options):
         return {}
     stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     told = options.targets is not None
@@ -148,15 +148,19 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
 
 
-def _is_activation(container: Container, options: ReadOptions) -> bool:
-    """Whether the path says which module or layer made what is in the file, and not that it is logits."""
+def _is_of_the_run(container: Container, options: ReadOptions) -> bool:
+    """Whether the path says that it is optimizer state, or which module or layer made it, and not that it is logits."""
     made_by = coordinates(container.file, "", options.layout)
+    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+    if made_by.get("phase") == "optimizer" or re.fullmatch(_REGISTERED, stem):
+        return True
     if not made_by.keys() & {"module", "side", "layer"}:
         return False
-    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     return not any(is_called(LOGITS.called, name) for name in (stem, str(made_by.get("module", ""))))
 
 
+_REGISTERED = r"custom_checkpoint_[0-9]+"
+"""accelerate's files for objects that are saved along: averages of weights, mostly."""
 _ASSUMED_LONE = "assumed to be logits, as the only floating-point tensor here"
 _ASSUMED_PAIR = "assumed to be logits, with the integers beside them as labels"
 

@@ -46,6 +46,8 @@ def _headline(page: Page, found: Difference, worst: Severity | None) -> None:
     word, style = ("SAME", HEALTHY) if worst in (None, Severity.NOTE) else ("DIFFERENT", STYLES[worst])
     if found.errors and not found.tensors and not found.identical:
         word, style = "NOT COMPARED", STYLES[Severity.ERROR]
+    elif found.errors and word == "SAME":
+        word, style = "SAME AS FAR AS READ", STYLES[Severity.ERROR]
     page.line((word, f"{style} bold"), (f" {wording.headline(found)}", style))
     page.line((f"A: {found.a}", ""), indent=2)
     page.line((f"B: {found.b}", ""), indent=2)

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from .rewrite import HOLE, SPELLED, Rewrite
-from .source import Operand, Source, Span
+from .source import Source, Span, lines_of
 
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict)
 _PURE = (
@@ -43,14 +43,16 @@ def diff(rewrites: Sequence[Rewrite]) -> str:
 def snippet(rewrite: Rewrite) -> str:
     """The new expression alone, in the words of where its parts are written."""
     texts = {key: ast.unparse(item.node) for key, item in rewrite.holes.items()}
+    if rewrite.index is not None:
+        texts["x"] = f"{texts['x']}[{rewrite.index}]"
     return HOLE.sub(lambda hole: texts.get(hole[1], hole[1]), rewrite.template)
 
 
 def _diff(source: Source, new: str) -> str:
     name = _relative(source.file)
-    lines = difflib.unified_diff(
-        source.text.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-    )
+    old = [f"{source.mark}{line}" if n == 0 else line for n, line in enumerate(lines_of(source.text))]
+    made = [f"{source.mark}{line}" if n == 0 else line for n, line in enumerate(lines_of(new))]
+    lines = difflib.unified_diff(old, made, f"a/{name}", f"b/{name}")
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
     )
@@ -76,9 +78,16 @@ class Edits:
         """Expressions that are given a name of their own in a line before their statement."""
         self.lines: dict[int, list[str]] = {}
         """What is inserted before a line."""
-        for one in self.rewrites.values():
+        self.after = {span: one for span, one in self.rewrites.items() if one.index is not None}
+        for span, one in self.after.items():
+            del self.rewrites[span]
+            self._follow(one)
+        self.nodes: dict[tuple[Span, str], ast.expr] = {}
+        """What the holes of each rewrite are filled with."""
+        for span, one in self.rewrites.items():
             for key in dict.fromkeys(one.used()):
-                self._place(one, key, one.holes[key])
+                self.nodes[span, key] = node = self._seen(one.holes[key].node, one.target)
+                self._place(one, key, node)
 
     def text(self) -> str:
         """The whole file, edited."""
@@ -97,22 +106,82 @@ class Edits:
                 parts.append(self._edited((start, line - 1, 0, len(lines[line - 2])), own=True))
             parts += self.lines[line]
             start = line
-        parts.append(self._edited((start, len(lines), 0, len(lines[-1])), own=True))
+        if start <= len(lines):
+            parts.append(self._edited((start, len(lines), 0, len(lines[-1])), own=True))
         return "".join(parts)
 
-    def _place(self, rewrite: Rewrite, key: str, hole: Operand) -> None:
+    def _seen(self, hole: ast.expr, target: ast.AST) -> ast.expr:
+        """The expression as ``target`` has it: a parameter's argument, if the hole is in a function called there."""
+        if hole not in self.source.parents:
+            raise CannotEdit("what it needs is computed in another file")
+        for _ in range(4):
+            given = self.source.given_in(target, hole)
+            if given is None:
+                break
+            hole = given
+        return hole
+
+    def _place(self, rewrite: Rewrite, key: str, node: ast.expr) -> None:
         """See that the expression of a hole can be written where its rewrite stands."""
         target = rewrite.target
-        if hole.node not in self.source.parents:
-            raise CannotEdit("what it needs is computed in another file")
-        pure = all(isinstance(node, _PURE) for node in ast.walk(hole.node))
-        if lies_in(self.source.span(hole.node), self.source.span(target)):
+        pure = all(isinstance(one, _PURE) for one in ast.walk(node))
+        if lies_in(self.source.span(node), self.source.span(target)):
             if rewrite.used().count(key) > 1 and not pure:
-                self._hoist(hole.node, key)
-        elif not self._reaches(hole.node, target):
+                self._hoist(node, key)
+        elif not self._reaches(node, target):
             raise CannotEdit("what it needs is computed in another function or branch")
-        elif not pure or self._rebound(hole.node, target):
-            self._hoist(hole.node, key)
+        elif not pure or self._rebound(node, target):
+            self._hoist(node, key)
+
+    def _follow(self, rewrite: Rewrite) -> None:
+        """Compute on one of several results: in a line behind the assignment that names it, or where it is returned."""
+        statement, index = self.source.statement(rewrite.target), rewrite.index
+        value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
+        names = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        parts = (
+            [one.id for one in names.elts if isinstance(one, ast.Name)]
+            if isinstance(names, ast.Tuple)
+            else []
+        )
+        whole = isinstance(names, ast.Tuple) and len(parts) == len(names.elts)
+        if index is None or value is not rewrite.target:
+            raise CannotEdit("the one of several results is not given a name where they are made")
+        if isinstance(statement, ast.Return):
+            self._returned(rewrite, statement, index)
+        elif whole and index < len(parts):
+            self._line_after(statement, f"{parts[index]} = {_applied(rewrite, parts[index])}")
+        else:
+            raise CannotEdit("the one of several results is not given a name where they are made")
+
+    def _returned(self, rewrite: Rewrite, statement: ast.Return, index: int) -> None:
+        line = self.source.lines[statement.lineno - 1]
+        indent, end = line[: statement.col_offset], "\r\n" if line.endswith(b"\r\n") else "\n"
+        if indent.strip():
+            raise CannotEdit("another statement shares its line")
+        names = [self._free(f"part_{n}") for n in range(len(rewrite.call.entry.out))]
+        span = self.source.span(rewrite.target)
+        text = self._edited(span, own=False)
+        self.lines.setdefault(statement.lineno, []).append(
+            f"{indent.decode()}{', '.join(names)} = {text}{end}"
+        )
+        names[index] = _applied(rewrite, names[index])
+        self.hoisted[span] = ", ".join(names)
+
+    def _free(self, name: str) -> str:
+        """The name, with what makes it new in the file."""
+        while name in self.source.names:
+            name += "_"
+        return name
+
+    def _line_after(self, statement: ast.stmt, text: str) -> None:
+        lines = self.source.lines
+        first, last = lines[statement.lineno - 1], lines[statement.end_lineno - 1]  # type: ignore[operator]
+        indent, rest = first[: statement.col_offset], last[statement.end_col_offset :].partition(b"#")[0]
+        if indent.strip() or rest.strip():
+            raise CannotEdit("another statement shares its line")
+        end = "\r\n" if last.endswith(b"\r\n") else "\n"
+        before = "" if last.endswith((b"\n", b"\r")) else end
+        self.lines.setdefault(statement.end_lineno + 1, []).append(f"{before}{indent.decode()}{text}{end}")  # type: ignore[operator]
 
     def _reaches(self, node: ast.expr, target: ast.AST) -> bool:
         """Whether ``node`` is evaluated before ``target`` whenever that is: in a statement of a block around it."""
@@ -144,9 +213,7 @@ class Edits:
             around = self.source.parents[around]
         if not isinstance(statement, _SIMPLE) or indent.strip():
             raise CannotEdit("what it needs is not computed in a statement of its own")
-        name = key
-        while name in self.source.names:
-            name += "_"
+        name = self._free(key)
         text = self._edited(span, own=False)
         end = "\r\n" if line.endswith(b"\r\n") else "\n"
         self.lines.setdefault(statement.lineno, []).append(f"{indent.decode()}{name} = {text}{end}")
@@ -196,7 +263,7 @@ class Edits:
             name, raw = str(hole[1]), next(bare)  # type: ignore[index]
             if name in SPELLED:
                 return self._spelled(SPELLED[name])
-            node = rewrite.holes[name].node
+            node = self.nodes[rewrite.where[1], name]
             known = self.hoisted.get(self.source.span(node))
             text = known or self._edited(self.source.span(node), own=node is not rewrite.target)
             return text if known or raw or isinstance(node, _ATOMS) else f"({text})"
@@ -222,6 +289,11 @@ class Edits:
         if "import torch\n" not in self.lines[first]:
             self.lines[first].append("import torch\n")
         return module
+
+
+def _applied(rewrite: Rewrite, name: str) -> str:
+    """The template of a result, with a name for it."""
+    return HOLE.sub(lambda hole: name if hole[1] == "x" else hole[1], rewrite.template)
 
 
 def _bare(template: str) -> Iterator[bool]:

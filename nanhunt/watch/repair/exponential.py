@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterator
-
-from nanhunt.dtypes.formats import FORMATS
 
 from ..names import operation
 from ..softmax import finished
 from ..step_graph import slot_argument
 from ..tape import Entry
+from .exponent import exp_bounds
 from .rewrite import Proposal
 from .source import Operand
 from .spot import Spot
-
-BOUND = 20.0
-"""exp(20) is 4.9e8: what log-ratios and log-variances are clamped at in practice (TRL, diffusers)."""
 
 
 def _is_exp(spot: Spot) -> bool:
@@ -41,11 +36,13 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
     exp = _exp_of(spot)
     if not _is_exp(exp):
         return
+    x = exp.operand(0)
+    yield from _every_softmax(exp, x)
     for last, dim, made in finished(exp.graph, exp.entry):
-        x = exp.operand(0)
         if made == "logsumexp":
-            rewrite = exp.at(last).whole(f"{{torch}}.logsumexp({{logits}}, dim={dim})", logits=x)
-            if rewrite is not None and _same_shape(exp.at(last), dim):
+            keep = "" if _drops_dim(exp.at(last)) else ", keepdim=True"
+            rewrite = exp.at(last).whole(f"{{torch}}.logsumexp({{logits}}, dim={dim}{keep})", logits=x)
+            if rewrite is not None:
                 yield Proposal("call torch.logsumexp", (rewrite,))
         elif made == "softmax":
             rewrite = exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x)
@@ -54,9 +51,28 @@ def softmax_by_hand(spot: Spot) -> Iterator[Proposal]:
         if made == "quotient":
             yield from _log_of_quotient(exp, exp.at(last), dim)
         if made != "logsumexp":
-            rewrite = exp.argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
-            if rewrite is not None:
-                yield Proposal("subtract the row's maximum before exp, as torch.softmax does", (rewrite,))
+            yield from _less_the_maximum(exp, last, dim)
+
+
+def _every_softmax(exp: Spot, x: Operand | None) -> Iterator[Proposal]:
+    """Where several are made of the same exps."""
+    made = [(last, dim) for last, dim, kind in finished(exp.graph, exp.entry) if kind == "softmax"]
+    found = [exp.at(last).whole(f"{{torch}}.softmax({{logits}}, dim={dim})", logits=x) for last, dim in made]
+    rewrites = tuple(one for one in found if one is not None)
+    if len(rewrites) == len(made) > 1:
+        yield Proposal("call torch.softmax", rewrites, until=tuple(last.order for last, _ in made))
+
+
+def _less_the_maximum(exp: Spot, last: Entry, dim: int) -> Iterator[Proposal]:
+    """exp(x) wherever it is computed: what is made of it is the same again from the division on."""
+    twins = [
+        exp.at(one).argument(f"{{x}} - {{x}}.amax(dim={dim}, keepdim=True)")
+        for one in exp.graph.twins(exp.entry)
+    ]
+    known = tuple(one for one in twins if one is not None)
+    if len(known) == len(twins):
+        title = "subtract the row's maximum before exp, as torch.softmax does"
+        yield Proposal(title, known, until=(last.order,))
 
 
 def _log_of_quotient(exp: Spot, division: Spot, dim: int) -> Iterator[Proposal]:
@@ -74,12 +90,12 @@ def _log_of_quotient(exp: Spot, division: Spot, dim: int) -> Iterator[Proposal]:
             )
 
 
-def _same_shape(log: Spot, dim: int) -> bool:
-    """Whether the sum has dropped the dimension, as logsumexp does."""
+def _drops_dim(log: Spot) -> bool:
+    """Whether the sum under the logarithm has dropped its dimension."""
     total = log.maker()
     slot = slot_argument(total, 0, "input") if total is not None else None
     exps, result = log.graph.value(slot), log.result
-    return exps is not None and result is not None and result.dim() < max(exps.dim(), 1)
+    return exps is None or result is None or result.dim() < max(exps.dim(), 1)
 
 
 def softplus_by_hand(spot: Spot) -> Iterator[Proposal]:
@@ -152,12 +168,13 @@ def bounded_exp(spot: Spot) -> Iterator[Proposal]:
     known = ("exp", "exp2", "expm1", "sinh", "cosh", "poisson_nll_loss")
     if spot.name not in known or given is None or not given.is_floating_point():
         return
-    name = str(given.dtype).removeprefix("torch.")
-    bound = min(BOUND, math.floor(0.9 * FORMATS[name].exp_limit))
     difference = spot.fault.made_by("sub")
-    clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
-    rewrite = spot.argument(clamp)
-    if rewrite is not None:
+    for bound in exp_bounds(given.dtype):
+        clamp = f"{{x}}.clamp(-{bound:g}, {bound:g})" if difference else f"{{x}}.clamp(max={bound:g})"
+        rewrite = spot.argument(clamp)
+        if rewrite is None:
+            return
         beyond = (given.abs() if difference else given) > bound
-        many = f"{int(beyond.sum()):,} of {given.numel():,} values are bounded there, with no gradient through it"
-        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many)
+        many = "{} values are bounded there, with no gradient through it"
+        bent = int(beyond.sum()), given.numel()
+        yield Proposal(f"bound the argument of {spot.name} at {bound:g}", (rewrite,), many, bent)

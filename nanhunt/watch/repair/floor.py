@@ -41,15 +41,15 @@ def divisor_floor(spot: Spot) -> Iterator[Proposal]:
     if value is None or value.dtype not in _FLOORS:
         return
     eps = _FLOORS[value.dtype]
-    many = f"{int((value.abs() < eps).sum()):,} of {value.numel():,} divisors"
+    bent = int((value.abs() < eps).sum()), value.numel()
     if bool((value >= 0).all()):
         rewrite = spot.argument(f"{{x}}.clamp(min={eps:g})", place)
-        bends = f"{many} are raised to {eps:g} there, with no gradient through it"
+        bends = f"{{}} divisors are raised to {eps:g} there, with no gradient through it"
     else:
         rewrite = spot.argument(f"{{torch}}.where({{x}} == 0, {eps:g}, {{x}})", place)
-        bends = f"{many} are replaced by {eps:g}"
+        bends = f"{{}} divisors are replaced by {eps:g}"
     if rewrite is not None:
-        yield Proposal(f"keep the divisor away from 0, by {eps:g}", (rewrite,), bends)
+        yield Proposal(f"keep the divisor away from 0, by {eps:g}", (rewrite,), bends, bent)
 
 
 def argument_floor(spot: Spot) -> Iterator[Proposal]:
@@ -67,10 +67,10 @@ def argument_floor(spot: Spot) -> Iterator[Proposal]:
     for floor in floors:
         rewrite = spot.argument(f"{{x}}.clamp(min={floor})")
         limit = -1 + _INSIDE[value.dtype] if name == "log1p" else float(floor)
-        below = f"{int((value < limit).sum()):,} of {value.numel():,} values"
-        many = f"{below} are raised to it, with no gradient through it"
+        bent = int((value < limit).sum()), value.numel()
+        many = "{} values are raised to it, with no gradient through it"
         if rewrite is not None:
-            yield Proposal(f"raise the argument of {name} to at least {floor}", (rewrite,), many)
+            yield Proposal(f"raise the argument of {name} to at least {floor}", (rewrite,), many, bent)
 
 
 def domain_clamp(spot: Spot) -> Iterator[Proposal]:
@@ -82,9 +82,12 @@ def domain_clamp(spot: Spot) -> Iterator[Proposal]:
     low, high = ("0", "1") if spot.name == "logit" else ("-1", "1")
     rewrite = spot.argument(f"{{x}}.clamp({low} + {eps:g}, {high} - {eps:g})")
     outside = (value < float(low) + eps) | (value > float(high) - eps)
-    many = f"{int(outside.sum()):,} of {value.numel():,} values are moved inside there, with no gradient through it"
+    many, bent = (
+        "{} values are moved inside there, with no gradient through it",
+        (int(outside.sum()), value.numel()),
+    )
     if rewrite is not None:
-        yield Proposal(f"clamp the argument of {spot.name} {eps:g} inside its domain", (rewrite,), many)
+        yield Proposal(f"clamp the argument of {spot.name} {eps:g} inside its domain", (rewrite,), many, bent)
 
 
 def in_float32(spot: Spot) -> Iterator[Proposal]:

@@ -24,12 +24,16 @@ def masked_rows(spot: Spot) -> Iterator[Proposal]:
     if spot.name == "softmax":
         rewrite = spot.whole(kept, scores=scores)
         if rewrite is not None:
-            bends = f"{rows:,} rows that are masked as a whole get weights of 0, as scaled_dot_product_attention gives"
-            yield Proposal("give rows that are masked as a whole a softmax of 0", (rewrite,), bends)
+            bends = (
+                "{} rows that are masked as a whole get weights of 0, as scaled_dot_product_attention gives"
+            )
+            yield Proposal(
+                "give rows that are masked as a whole a softmax of 0", (rewrite,), bends, (rows, 0)
+            )
     unmasked = spot.argument(f"{{x}}.masked_fill({dead.replace('scores', 'x')}, 0.0)")
     if unmasked is not None:
-        bends = f"{rows:,} rows that are masked as a whole are taken as all equal"
-        yield Proposal("unmask rows that are masked as a whole", (unmasked,), bends)
+        bends = "{} rows that are masked as a whole are taken as all equal"
+        yield Proposal("unmask rows that are masked as a whole", (unmasked,), bends, (rows, 0))
 
 
 def zero_times_infinity(spot: Spot) -> Iterator[Proposal]:
@@ -53,7 +57,9 @@ def equal_infinities(spot: Spot) -> Iterator[Proposal]:
     one, other = spot.value(spot.operand(0)), spot.value(spot.operand(1))
     if one is not None and other is not None and bool((one.isinf() & (one == other)).any()):
         rewrite = spot.whole(
-            "{torch}.where({x} == {y}, 0.0, {x} - {y})", x=spot.operand(0), y=spot.operand(1)
+            "{torch}.where({x}.isinf() & ({x} == {y}), 0.0, {x} - {y})",
+            x=spot.operand(0),
+            y=spot.operand(1),
         )
         if rewrite is not None:
             yield Proposal("let two equal infinities differ by 0", (rewrite,))

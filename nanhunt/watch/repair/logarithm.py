@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..names import operation
 from ..softmax import finished
@@ -15,13 +15,17 @@ from .rewrite import Proposal, Rewrite
 from .source import Operand
 from .spot import Spot
 
+_SMALL = 1e-2
+"""What is added to a probability below it is there to keep it from 0."""
+
 
 def log_of_softmax(spot: Spot) -> Iterator[Proposal]:
-    """log(softmax(x)) is log_softmax(x)."""
+    """log(softmax(x)) is log_softmax(x), and so, but for a small number, is log(softmax(x) + eps)."""
     if spot.name != "log":
         return
     title = "call torch.log_softmax, which does not form the probabilities"
-    above = spot.feeding("softmax", "div")
+    base = _below_eps(spot)
+    above = base.feeding("softmax", "div")
     if above is None:
         return
     soft = spot.at(above)
@@ -33,46 +37,91 @@ def log_of_softmax(spot: Spot) -> Iterator[Proposal]:
         if exp is None or not made or made[0][2] != "softmax":
             return
         logits, dim = spot.at(exp).operand(0), made[0][1]
-    if dim is None:
-        return
-    template = f"{{torch}}.log_softmax({{logits}}, dim={dim})"
-    yield from _moved(
-        spot, soft, title, soft.whole(template, logits=logits), spot.whole(template, logits=logits)
-    )
+    if dim is not None:
+        yield from _moved(
+            _Log(spot, base, soft), title, f"{{torch}}.log_softmax({{logits}}, dim={dim})", logits
+        )
 
 
 def log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:
-    """log(sigmoid(x)) is F.logsigmoid(x), log(1 - sigmoid(x)) is F.logsigmoid(-x)."""
+    """log(sigmoid(x)) is F.logsigmoid(x), log(1 - sigmoid(x)) is F.logsigmoid(-x); with an eps added, nearly."""
     if spot.name != "log":
         return
     title = "call F.logsigmoid, which does not form the probability"
-    above = spot.feeding("sigmoid", "sub", "rsub", "div", "reciprocal")
+    base = _below_eps(spot)
+    above = base.feeding("sigmoid", "sub", "rsub", "div", "reciprocal")
     if above is None:
         return
     made = spot.at(above)
     if made.name == "sigmoid":
-        template, x = "{F}.logsigmoid({logits})", made.operand(0, "input")
-        yield from _moved(spot, made, title, made.whole(template, logits=x), spot.whole(template, logits=x))
+        yield from _moved(_Log(spot, base, made), title, "{F}.logsigmoid({logits})", made.operand(0, "input"))
     elif made.name in ("sub", "rsub") and 1 in above.args:
         below = made.feeding("sigmoid")
         x = spot.at(below).operand(0, "input") if below is not None else None
-        template = "{F}.logsigmoid(-{logits})"
-        yield from _moved(spot, made, title, made.whole(template, logits=x), spot.whole(template, logits=x))
+        yield from _moved(_Log(spot, base, made), title, "{F}.logsigmoid(-{logits})", x)
 
 
-def _moved(
-    log: Spot, soft: Spot, title: str, early: Rewrite | None, late: Rewrite | None
-) -> Iterator[Proposal]:
+@dataclass(frozen=True)
+class _Log:
+    """A logarithm of probabilities."""
+
+    log: Spot
+    base: Spot
+    """The call that adds a small number to them before; the logarithm itself where there is none."""
+    soft: Spot
+    """What makes them."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else reads the probabilities."""
+        kept = self.base.only_feeds(self.soft.entry)
+        return kept and (self.base is self.log or self.log.only_feeds(self.base.entry))
+
+    @property
+    def bends(self) -> str:
+        """What it means to leave the small number out."""
+        p, eps = self.base.given, _eps(self.base.entry)
+        if self.base is self.log or p is None or eps is None:
+            return ""
+        return f"log p itself is taken, not that of p and {eps:g}: {{}} p are small enough to tell"
+
+    @property
+    def bent(self) -> tuple[int, int]:
+        """How many are."""
+        p, eps = self.base.given, _eps(self.base.entry)
+        return (int((p < 100 * eps).sum()), p.numel()) if p is not None and eps is not None else (0, 0)
+
+
+def _below_eps(log: Spot) -> Spot:
+    """The call that keeps the argument of the logarithm away from 0 by a small number, if there is one."""
+    maker = log.maker()
+    return log.at(maker) if maker is not None and _eps(maker) is not None else log
+
+
+def _eps(entry: Entry) -> float | None:
+    """The small number that a call adds, or keeps its argument above."""
+    if operation(entry.func).rstrip("_") not in ("add", "clamp", "clamp_min"):
+        return None
+    numbers = [one for one in (*entry.args[1:], *entry.kwargs.values()) if isinstance(one, float)]
+    return numbers[0] if numbers and 0 < numbers[0] < _SMALL else None
+
+
+def _moved(parts: _Log, title: str, template: str, logits: Operand | None) -> Iterator[Proposal]:
     """The logarithm taken where the softmax is (early), so that log disappears; or in the place of log (late)."""
-    away = log.whole("{p}", p=log.operand(0, "input"))
-    moved = early is not None and away is not None and log.only_feeds(soft.entry)
-    both = Proposal(title, (early, away)) if early is not None and away is not None and moved else None
+    log, soft, bends = parts.log, parts.soft, parts.bends
+    early, late = soft.whole(template, logits=logits), log.whole(template, logits=logits)
+    away = log.whole("{p}", p=parts.base.operand(0, "input"))
+    both = (
+        Proposal(title, (early, away), bends, parts.bent)
+        if early is not None and away is not None and parts.alone
+        else None
+    )
     nested = both is not None and _nested(both)
-    late = _picked(log, soft, late)
+    late = _picked(parts, late)
     if both is not None and nested:
         yield both
     elif late is not None and _same_function(late):
-        yield Proposal(title, (late,))
+        yield Proposal(title, (late,), bends, parts.bent)
     elif both is not None:
         yield replace(both, title=f"{title}: what the softmax was is log p now, for its other readers too")
 
@@ -83,10 +132,11 @@ def _nested(both: Proposal) -> bool:
     return file == other and lies_in(span, around)
 
 
-def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
+def _picked(parts: _Log, late: Rewrite | None) -> Rewrite | None:
     """What stands for log: the stable form, with the picks that lie between the softmax and log."""
+    log = parts.log
     template, holes = (late.template, dict(late.holes)) if late is not None else ("", {})
-    for number, pick in enumerate(_picks(log, soft)):
+    for number, pick in enumerate(_picks(parts)):
         found = _pick(log.at(pick), number)
         if found is None or late is None:
             return None
@@ -95,12 +145,12 @@ def _picked(log: Spot, soft: Spot, late: Rewrite | None) -> Rewrite | None:
     return log.whole(template, **holes) if late is not None else None
 
 
-def _picks(log: Spot, soft: Spot) -> list[Entry]:
+def _picks(parts: _Log) -> list[Entry]:
     """The calls between, the first one first."""
     found: list[Entry] = []
-    slot = slot_argument(log.entry, 0, "input")
-    while slot is not None and slot is not soft.entry.out:
-        pick = log.graph.maker(slot)
+    slot = slot_argument(parts.base.entry, 0, "input")
+    while slot is not None and slot is not parts.soft.entry.out:
+        pick = parts.log.graph.maker(slot)
         found += [pick] if pick is not None else []
         slot = slot_argument(pick, 0, "input") if pick is not None else None
     return found[::-1]

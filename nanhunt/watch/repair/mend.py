@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..incident import Patch, Proof, Tried
 from ..names import Names
@@ -12,11 +13,14 @@ from ..second_look import CannotRepeat, Repetition, repeat
 from ..step_graph import StepGraph
 from ..story import Story
 from ..tape import Entry, Tape
+from .comparison import compare
 from .edit import CannotEdit, diff, snippet
-from .proof import Roots, Trial, attempt, differentiable
+from .proof import Roots, Trial, attempt, differentiable, proof_of
 from .proposals import proposals_for
-from .rewrite import Proposal
+from .regions import Opened, opened
+from .rewrite import Proposal, Rewrite, by_order
 from .spot import Spot
+from .tempting import tempting
 
 MAX_ROUNDS = 6
 """Culprits in a row that are mended: repairing one shows the next."""
@@ -46,36 +50,114 @@ class Failing:
     wide: list[Repetition | None] = field(default_factory=list)
     """The step in float64, once it was asked for."""
 
+    def opened(self) -> Failing:
+        """The same with the calls inside of compiled regions on the tape. Raises CannotRepeat."""
+        found = opened(self.tape, [slot for slot, _ in self.roots])
+        return self if found is None else Failing(found.tape, self.roots, self.names, self.losses, None, ())
+
     def exact(self) -> Repetition | None:
         """The step repeated from its inputs in float64; None where its calls do not take them."""
         if not self.wide:
-            try:
-                self.wide.append(repeat(self.tape, self.roots, backward=False, wide=True))
-            except CannotRepeat:
-                self.wide.append(None)
+            self.wide.append(self._widened(backward=True) or self._widened(backward=False))
         return self.wide[0]
+
+    def _widened(self, *, backward: bool) -> Repetition | None:
+        try:
+            return repeat(self.tape, self._wide_roots(), backward=backward, wide=True)
+        except CannotRepeat:
+            return None
+
+    def _wide_roots(self) -> Roots:
+        return [(slot, seed.double() if seed is not None else None) for slot, seed in self.roots]
 
     def repeated(self) -> tuple[Repetition, Sequence[Observation]]:
         """The step as it was, and who is to blame. Raises CannotRepeat."""
         if self.look is not None:
             return self.look, self.guilty
-        trial = attempt(self.tape, self.roots, None, ())
+        look = repeat(self.tape, self.roots, backward=False)
+        trial = attempt(self.tape, self.roots, None if differentiable(look, self.roots) else look, ())
         return trial.look, trial.guilty
+
+    def differentiated(self, look: Repetition) -> Repetition:
+        """The step as it was with its gradients, a loss of NaN or not. Raises CannotRepeat."""
+        done = any(copy.grad is not None for copy in look.inputs.values())
+        return (
+            look
+            if done or not differentiable(look, self.roots)
+            else repeat(self.tape, self.roots, backward=True)
+        )
 
 
 def mend(step: Failing) -> Mending:
     """Find what makes the repeated step sound. An empty ``Mending`` where nothing is known for this operation."""
-    found, accepted, trials = Mending(), list[Proposal](), 0
     try:
-        before, guilty = step.repeated()
+        step = step.opened()
+        look, guilty = step.repeated()
+        if not guilty:
+            return Mending()
+        before = step.differentiated(look)
     except CannotRepeat:
-        return found
-    look = before
-    if not guilty or not differentiable(look, step.roots):
-        return found
+        return Mending()
+    found = _search(step, look, guilty, before, strict=True)
+    if found.patch is None or not found.patch.diff:
+        looser = _search(step, look, guilty, before, strict=False)
+        found = looser if looser.patch is not None and (looser.patch.diff or not found.patch) else found
+    found.patch = found.patch or _inside_functions(step, before)
+    if differentiable(look, step.roots):
+        found.tried[:0] = tempting(step.tape, step.roots, before, _runs(step, look, guilty))
+    return found
+
+
+def _inside_functions(step: Failing, before: Repetition) -> Patch | None:
+    """A repair of one call in the forward of a custom Function, proven with the Function's own backward."""
+    with contextlib.suppress(CannotRepeat):
+        found = opened(step.tape, [slot for slot, _ in step.roots], functions=True)
+        if found is None:
+            return None
+        inner = Failing(found.tape, step.roots, step.names, step.losses, None, ())
+        for proposal in _proposals(inner, *inner.repeated()):
+            rewrites = by_order((proposal,))
+            proof = (
+                _run_inside(step, before, found, rewrites) if rewrites.keys() <= found.inner.keys() else None
+            )
+            if proof is not None and proof.sound and _unchanged(proof, (proposal,)):
+                # The gradient is what the Function's own backward makes of the bound value.
+                bends = proposal.bends.removesuffix(", with no gradient through it")
+                return _patch((replace(proposal, bends=bends),), proof)
+    return None
+
+
+def _run_inside(
+    step: Failing, before: Repetition, found: Opened, rewrites: Mapping[int, list[Rewrite]]
+) -> Proof | None:
+    instead = found.instead(step.tape, rewrites)
+    try:
+        look = repeat(step.tape, step.roots, backward=differentiable(before, step.roots), instead=instead)
+    except CannotRepeat:
+        return None
+    return proof_of(look, step.roots, compare(before, look, (), step.exact))
+
+
+def _runs(step: Failing, look: Repetition, guilty: Sequence[Observation]) -> list[Entry]:
+    """Every run in the step of each expression that is to blame."""
+    story = Story(step.names, step.tape, look, step.losses)
+    blamed = [entry for entry in (story.scene(item).entry for item in guilty) if entry is not None]
+    return [one for one in look.entries if any(_same_place(one, entry) for entry in blamed)]
+
+
+def _search(
+    step: Failing, look: Repetition, guilty: Sequence[Observation], before: Repetition, *, strict: bool
+) -> Mending:
+    """Culprit after culprit, until a chain of repairs holds.
+
+    ``strict``: a culprit that a stable form has mended gets no repair that bends the objective beside it.
+    """
+    found, accepted, trials = Mending(), list[Proposal](), 0
     for _ in range(MAX_ROUNDS):
         better: tuple[Proposal, Trial] | None = None
         for proposal in _proposals(step, look, guilty):
+            if strict and proposal.bends and better is not None and not better[0].bends:
+                break
             trials += 1
             chosen = [*_without(accepted, proposal), proposal]
             trial = _try(step, before, chosen, found)
@@ -89,7 +171,7 @@ def mend(step: Failing) -> Mending:
                 better = proposal, trial
             if trials >= MAX_TRIALS:
                 return found
-        if better is None or found.patch is not None:
+        if better is None or (found.patch is not None and strict):
             return found
         accepted = [*_without(accepted, better[0]), better[0]]
         look, guilty = better[1].look, better[1].guilty
@@ -180,19 +262,22 @@ def _same_place(one: Entry, other: Entry) -> bool:
 
 def _in_all_runs(proposal: Proposal, others: Sequence[Spot]) -> Proposal | None:
     """The proposal with what it rewrites wherever this expression ran; None where it does not fit one of them."""
-    rewrites = list(proposal.rewrites)
+    rewrites, ends = list(proposal.rewrites), list(proposal.ends)
+    some, every = proposal.bent
     for spot in others:
         same = next((one for one in proposals_for(spot) if one.title == proposal.title), None)
         if same is None:
             return None
         rewrites[:0] = same.rewrites
-    return Proposal(proposal.title, tuple(rewrites), proposal.bends)
+        ends += same.ends
+        some, every = some + same.bent[0], every + same.bent[1]
+    return replace(proposal, rewrites=tuple(rewrites), bent=(some, every), until=tuple(ends))
 
 
 def _patch(chosen: Sequence[Proposal], proof: Proof) -> Patch:
     rewrites = [rewrite for one in chosen for rewrite in one.rewrites]
     title = "; ".join(dict.fromkeys(one.title for one in chosen))
-    bends = "; ".join(dict.fromkeys(one.bends for one in chosen if one.bends))
+    bends = "; ".join(dict.fromkeys(one.objective for one in chosen if one.bends))
     try:
         return Patch(title, proof, diff(rewrites), bends=bends)
     except CannotEdit as reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .empty import all_labels_ignored, loss_of_nothing, mean_of_nothing
+from .exponent import bounded_exponent
 from .exponential import bounded_exp, masked_ratio, sigmoid_by_hand, softmax_by_hand, softplus_by_hand
 from .floor import argument_floor, count_floor, divisor_floor, domain_clamp, in_float32, without_cast
 from .infinite import equal_infinities, masked_rows, zero_times_infinity
@@ -27,7 +28,7 @@ REPAIRS: tuple[Repair, ...] = (
     # More room.
     in_float32, wide_until_softmax, without_cast,
     # Another objective, for some values.
-    masked_rows, domain_clamp, argument_floor, divisor_floor, bounded_exp,
+    masked_rows, domain_clamp, argument_floor, divisor_floor, bounded_exponent, bounded_exp,
 )  # fmt: skip
 
 

@@ -34,6 +34,10 @@ class Rewrite:
     """Which positional argument is replaced; None: the call as a whole."""
     name: str = ""
     """Of that argument, if it may be passed by name."""
+    result: bool = False
+    """Whether it is the call's result that is computed on: hole {x} is what the call makes."""
+    index: int | None = None
+    """Which of its results, where it makes several."""
 
     @property
     def target(self) -> ast.expr | ast.AugAssign:
@@ -72,6 +76,10 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """The call ``func(*args, **kwargs)`` with its rewrites: as a whole, or with some arguments replaced."""
+    after = [one for one in rewrites if one.result]
+    if after:
+        rest = [one for one in rewrites if not one.result]
+        return _continued(after[0], value, run(rest, value, func, args, kwargs))
     whole = next((one for one in rewrites if one.place is None), None)
     if whole is not None:
         return whole.new(value)
@@ -85,6 +93,17 @@ def run(
     return func(*given, **named)
 
 
+def _continued(rewrite: Rewrite, value: Value, made: Any) -> Any:
+    """What the call made, put through the template."""
+    known = rewrite.holes["x"].value
+    if rewrite.index is None:
+        return rewrite.new(lambda slot: made if slot is known else value(slot))
+    made = list(made)
+    one = made[rewrite.index]
+    made[rewrite.index] = rewrite.new(lambda slot: one if slot is known else value(slot))
+    return tuple(made)
+
+
 @dataclass(frozen=True)
 class Proposal:
     """One way to mend a culprit."""
@@ -94,7 +113,22 @@ class Proposal:
     rewrites: tuple[Rewrite, ...]
     """The last one makes what the repaired piece of the formula makes."""
     bends: str = ""
-    """How the objective differs from the user's; "" where it is the same in exact arithmetic."""
+    """How the objective differs from the user's, with {} for how many; "" where it is the same in exact arithmetic."""
+    bent: tuple[int, int] = (0, 0)
+    """How many values the objective differs for, and of how many (0: of all rows), over all runs of the expression."""
+    until: tuple[int, ...] = ()
+    """Orders of the calls that make what they made before, in all runs; where not given, that of the last rewrite."""
+
+    @property
+    def objective(self) -> str:
+        """How it differs, with the count."""
+        some, every = self.bent
+        return self.bends.replace("{}", f"{some:,} of {every:,}" if every else f"{some:,}")
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The same, given or not."""
+        return self.until or (self.rewrites[-1].call.entry.order,)
 
 
 def by_order(proposals: Iterable[Proposal]) -> dict[int, list[Rewrite]]:

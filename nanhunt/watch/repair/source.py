@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Any
 
 from ..names import operation
 from ..site import foreign, installed
-from ..step_graph import argument
+from ..step_graph import StepGraph, argument
 from ..tape import Entry, Module
 
 Span = tuple[int, int, int, int]
@@ -26,14 +27,20 @@ _MODULES = {
 """Modules of torch.nn that make one call of the function, on their own arguments."""
 
 
+_MARK = "\ufeff"
+
+
 class Source:
     """A file of the user's, as it is on the disk."""
 
     def __init__(self, file: str) -> None:
         """Raises OSError, UnicodeDecodeError or SyntaxError where it cannot be read as Python."""
         self.file = file
-        self.text = Path(file).read_bytes().decode()
-        self.lines = [line.encode() for line in self.text.splitlines(keepends=True)]
+        text = Path(file).read_bytes().decode()
+        self.mark = text[: text.startswith(_MARK)]
+        """The byte-order mark, where the file begins with one: Python counts no column for it."""
+        self.text = text.removeprefix(_MARK)
+        self.lines = [line.encode() for line in lines_of(self.text)]
         self.tree = ast.parse(self.text)
         self.parents = {
             child: parent for parent in ast.walk(self.tree) for child in ast.iter_child_nodes(parent)
@@ -118,6 +125,57 @@ class Source:
         while not isinstance(node, scopes):
             node = self.parents[node]
         return node
+
+    def given_in(self, expression: ast.AST, name: ast.expr) -> ast.expr | None:
+        """What a call in ``expression`` passes for a parameter; None where ``name`` is none, or it is not called there.
+
+        None as well where the function assigns to the parameter, or several calls pass different things.
+        """
+        function = self.function(name)
+        if not isinstance(name, ast.Name) or not isinstance(function, ast.FunctionDef | ast.Lambda):
+            return None
+        stored = (one for one in ast.walk(function) if isinstance(one, ast.Name) and one.id == name.id)
+        if any(not isinstance(one.ctx, ast.Load) for one in stored) or lies_within(
+            self, expression, function
+        ):
+            return None
+        called = [
+            one for one in ast.walk(expression) if isinstance(one, ast.Call) and self._calls(one, function)
+        ]
+        given = [_passed(one, function, name.id) for one in called]
+        return given[0] if len({ast.dump(one) if one is not None else "" for one in given}) == 1 else None
+
+    def _calls(self, call: ast.Call, function: ast.FunctionDef | ast.Lambda) -> bool:
+        """Whether a call is one of this function, by its name."""
+        named = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if isinstance(function, ast.FunctionDef):
+            return function.name == named
+        assigned = self.parents[function]
+        targets = assigned.targets if isinstance(assigned, ast.Assign) else []
+        return any(isinstance(one, ast.Name) and one.id == named for one in targets)
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as Python counts them, with their ends: a form feed ends none."""
+    return list(io.StringIO(text, newline=""))
+
+
+def lies_within(source: Source, node: ast.AST, around: ast.AST) -> bool:
+    """Whether a node is a part of another."""
+    while node is not around and node in source.parents:
+        node = source.parents[node]
+    return node is around
+
+
+def _passed(call: ast.Call, function: ast.FunctionDef | ast.Lambda, name: str) -> ast.expr | None:
+    """The argument for a parameter."""
+    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    if isinstance(call.func, ast.Attribute) and names[:1] == ["self"]:
+        names = names[1:]
+    named = {one.arg: one.value for one in call.keywords}
+    place = names.index(name) if name in names else len(call.args)
+    plain = not any(isinstance(one, ast.Starred) for one in call.args)
+    return named.get(name) or (call.args[place] if plain and place < len(call.args) else None)
 
 
 def _code_objects(code: CodeType) -> Iterator[CodeType]:
@@ -239,6 +297,29 @@ def call_of(entry: Entry) -> Call | None:
         return None
     called = isinstance(node, ast.Call)
     return Call(entry, source, node) if not called or _is_this(node, entry, source) else None
+
+
+def result_of(entry: Entry, graph: StepGraph) -> Call | None:
+    """The expression whose value is what a taped call made: the call itself, or that of a module which ends with it."""
+    call = call_of(entry)
+    if call is not None:
+        return call
+    source, span = source_of(entry.code), position(entry.code, entry.instruction)
+    node = source.node(span) if source is not None and span is not None else None
+    later = [one for one in graph.entries if one.order > entry.order][:1]
+    ends = not any(one.code is entry.code and one.instruction == entry.instruction for one in later)
+    if source is None or not isinstance(node, ast.Call) or not ends or not _single(entry.module):
+        return None
+    return Call(entry, source, node)
+
+
+def _single(module: Module | None) -> bool:
+    """Whether the module that the user's code has called is one of torch's own, and returns one tensor."""
+    outermost = None
+    while module is not None and type(module[0]).__module__.startswith("torch.nn.modules"):
+        outermost, module = module
+    name = type(outermost).__name__
+    return outermost is not None and not name.startswith(("RNN", "LSTM", "GRU", "Multihead", "AdaptiveLog"))
 
 
 def _is_this(node: Any, entry: Entry, source: Source) -> bool:
