@@ -6,8 +6,13 @@ Source, https://trojansource.codes) or line breaks that forge a line of ours. Wh
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
+
+PLAIN = "nanhunt.plain"
+"""An error handler of ``str.encode`` for streams that cannot carry everything: nothing raises, nothing gets lost."""
+_IN_ASCII = {"─": "-", "·": "-", "…": "..."}
 
 
 def literal(text: str) -> str:
@@ -40,3 +45,14 @@ def _escaped(found: re.Match[str]) -> str:
     character = found[0]
     # ASCII output spells characters beyond the basic plane as two surrogates, as JSON demands.
     return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    r"""What takes the place of characters that cannot be encoded: ours in ASCII, others as ``\u00ef``, as JSON does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(character) or json.dumps(character)[1:-1] for character in lost), error.end
+
+
+codecs.register_error(PLAIN, _plain)

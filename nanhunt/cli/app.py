@@ -9,6 +9,7 @@ import typer
 from nanhunt import __version__
 from nanhunt.cli import judge
 from nanhunt.cli.options import (
+    AnswerOptions,
     Given,
     OutputOptions,
     ScanOutputOptions,
@@ -19,6 +20,7 @@ from nanhunt.cli.options import (
 )
 from nanhunt.cli.run import register
 from nanhunt.difference.options import DiffOptions
+from nanhunt.load.options import SeriesOptions
 from nanhunt.operations.options import operations, rules
 from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
@@ -78,13 +80,10 @@ def report(
     judge.merge_saved(given, reports)
 
 
-@app.command("last-good")
+@command(app, SeriesOptions, AnswerOptions, name="last-good")
 def last_good(
+    given: Given,
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder that holds the checkpoints.")],
-    layout: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="How they are called: 'saved/{step}/rank{rank}.pt'.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
 ) -> None:
     """Print the path of the newest checkpoint that is whole and finite: train.py --resume "$(nanhunt last-good RUN)".
 
@@ -93,7 +92,7 @@ def last_good(
     """
     from nanhunt.cli import last_good as command_of  # NumPy: nothing that --help needs
 
-    command_of.answer(run, layout=layout, as_json=as_json)
+    command_of.answer(given, run)
 
 
 @app.command()

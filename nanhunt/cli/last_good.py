@@ -7,15 +7,17 @@ import json
 import typer
 
 from nanhunt.cli import output, process
+from nanhunt.cli.options import AnswerOptions, Given
 from nanhunt.load.checkpoints import checkpoints
+from nanhunt.load.options import SeriesOptions
 from nanhunt.results.codec import encode
 from nanhunt.results.report import ExitCode
 from nanhunt.scan.last_good import Refused, last_good
 
 
-def answer(run: str, *, layout: str | None, as_json: bool) -> None:
+def answer(given: Given, run: str) -> None:
     """Says it and exits: 0, or 1 where no checkpoint is good. Raises NanhuntError for what is no run."""
-    series = checkpoints(run, layout)
+    series = checkpoints(run, given.part(SeriesOptions).layout)
     if not series:
         process.complain(
             f"{run} holds no checkpoints that are called after a step or an epoch.",
@@ -23,7 +25,7 @@ def answer(run: str, *, layout: str | None, as_json: bool) -> None:
         )
     found = last_good(series, _complain)
     good = found.checkpoint
-    if as_json:
+    if given.part(AnswerOptions).json:
         told = {"last_good": encode(good), "refused": encode(found.refused), "opened_files": found.opened}
         output.say(json.dumps(told, indent=2) + "\n")
     elif good is not None:

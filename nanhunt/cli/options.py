@@ -57,6 +57,16 @@ class ScanOutputOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What to write.
+
+    This is about commands that answer in a line.
+    """
+
+    json: bool = option(False, help="The answer as JSON.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SettingsOptions:
     """Configuration."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
+from nanhunt.literal import PLAIN
 from nanhunt.results.report import ExitCode
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def say(text: str) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.write(text.encode(encoding, PLAIN).decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         # Here, since Typer would make 1 of it, which means findings. At exit there is nothing left to flush.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from nanhunt.errors import NanhuntError
-from nanhunt.literal import literal, literal_lines
+from nanhunt.literal import PLAIN, literal, literal_lines
 from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """The exit code of ``app(arguments)``, a Typer application; what it raises is told on standard error."""
+    if arguments[:1] != ["run"] or arguments[1:] in (["--help"], ["-h"]):  # a script's output is its own
+        _encode_all()
     try:
         code = app(arguments or ["--help"], prog_name="nanhunt", standalone_mode=False)
         if sys.stdout is not None and not sys.stdout.closed:  # a watched script may have done either
@@ -56,7 +59,7 @@ def say(text: str) -> None:
     """On standard error; nothing where nobody can be told."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stderr.write(text.encode(encoding, PLAIN).decode(encoding))
         sys.stderr.flush()
 
 
@@ -70,6 +73,12 @@ def occupy_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+
+
+def _encode_all() -> None:
+    """Has standard output spell out what it cannot encode: Typer's help does not ask what it can."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=PLAIN)
 
 
 def _nearest(error: Exception) -> str:

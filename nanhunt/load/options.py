@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nanhunt.dtypes.formats import DTYPES, SPELLINGS
-from nanhunt.options import option
+from nanhunt.options import again, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +46,10 @@ class ReadOptions:
         help="Of a folder of steps, read no more than it takes to find the first bad one: checkpoints are bisected, "
         "activations and gradients read in order.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesOptions:
+    """How to read a series of checkpoints."""
+
+    layout: str | None = again(ReadOptions, "layout")

@@ -73,7 +73,7 @@ def observe(problem: Problem, block: Block) -> Observed:
     operation, upstream = problem.operation, problem.upstream
     truth = run_truth(operation, block, upstream)
     scale = scale_of(operation, block, truth)
-    by, errors = {}, {}
+    by, errors, sizes = {}, {}, {}
     sums = {"truth": float(truth.value.sum())}
     for (
         name,
@@ -82,10 +82,37 @@ def observe(problem: Problem, block: Block) -> Observed:
         ran = run_form(operation, form, block.cast, block, upstream)
         error = error_of(ran, truth)
         by[name] = behaviour(operation, block, ran, truth, upstream, scale, error)
+        sizes[name] = _gradient_size(operation, ran, block)
         sums[name] = float(ran.value.sum(dtype=torch.float64))
         if error.comparable:
             errors[name] = float(error.size.max())
-    return Observed(Facts(by, operation.facts(block)), sums, errors)
+    told = {
+        name: replace(item, faint=_faint(sizes[name], sizes.get("fused", sizes[name]), truth, problem, block))
+        for name, item in by.items()
+    }
+    return Observed(Facts(told, operation.facts(block)), sums, errors)
+
+
+def _gradient_size(operation: Operation, ran: Ran, block: Block) -> npt.NDArray[Any]:
+    """The size of the largest entry of each unit's own gradient, (units,)."""
+    sizes = np.zeros(block.count)
+    for each in _gradients(operation, ran, "unit"):
+        sizes = np.maximum(sizes, _largest(each, block.count))
+    return sizes
+
+
+def _faint(
+    size: npt.NDArray[Any], fused: npt.NDArray[Any], truth: Ran, problem: Problem, block: Block
+) -> Bools:
+    """Units with less than a quarter of the true gradient; only where PyTorch's own has more is the truth asked."""
+    with np.errstate(invalid="ignore"):
+        suspect = (size < fused / 2) & np.isfinite(fused)
+        if suspect.any():
+            true = _gradient_size(problem.operation, truth, block)
+            least = FORMATS[problem.dtype].unit_roundoff * problem.upstream
+            suspect &= (size < USELESS * true) & (true > least)
+    found: Bools = suspect
+    return found
 
 
 def tally(
@@ -210,6 +237,7 @@ def behaviour(
         wrong=_beyond(error.size, LOSS_BOUND * form.unit_roundoff, scale, block),
         useless=_beyond(error.size, USELESS, scale, block),
         silent=is_zero & ~bad_gradient,
+        faint=np.zeros(block.count, bool),
     )
 
 

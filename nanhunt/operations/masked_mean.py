@@ -212,18 +212,13 @@ def _hidden(unit: Unit) -> str:
 
 def slots(problem: Any) -> Mapping[str, str]:
     """What the templates below hold for the user's tensors and options."""
-    options, eps = problem.options, repr(eps_of(problem.options))
     if "groups" in problem.tensors:
-        return {
-            "eps": eps,
-            "code": _GROUPED.replace("EPS", eps),
-            "by_hand": _GROUPED_BY_HAND.replace("EPS", eps),
-        }
-    return {
-        "eps": eps,
-        "code": (_STANDARDISED if options.std else _MEAN).replace("EPS", eps),
-        "by_hand": (_STANDARDISED_BY_HAND if options.std else _MEAN_BY_HAND).replace("EPS", eps),
-    }
+        code, by_hand = _GROUPED, _GROUPED_BY_HAND
+    elif problem.options.std:
+        code, by_hand = _STANDARDISED, _STANDARDISED_BY_HAND
+    else:
+        code, by_hand = _MEAN, _MEAN_BY_HAND
+    return {"eps": repr(eps_of(problem.options)), "code": code, "by_hand": by_hand}
 
 
 _KEEP = "keep = mask != 0\nv = torch.where(keep, values{cast}, 0.0)\ncount = keep.sum(-1, keepdim=True).clamp(min=1)\n"
@@ -232,26 +227,26 @@ _STANDARDISED = (
     _KEEP + "centred = torch.where(keep, v - v.sum(-1, keepdim=True) / count, 0.0)\n"
     "variance = centred.pow(2).sum(-1, keepdim=True) / (count - 1).clamp(min=1)\n"
     "std = torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), 0.0)\n"
-    "output = centred / (std + EPS)"
+    "output = centred / (std + {eps})"
 )
 _MEAN_BY_HAND = "output = (values{cast} * (mask != 0)).sum(-1) / (mask != 0).sum(-1)"
 _STANDARDISED_BY_HAND = (
     "keep = mask != 0\nv = values{cast} * keep\ncount = keep.sum(-1, keepdim=True)\n"
     "centred = (v - v.sum(-1, keepdim=True) / count) * keep\n"
-    "output = centred / ((centred.pow(2).sum(-1, keepdim=True) / (count - 1)).sqrt() + EPS)"
+    "output = centred / ((centred.pow(2).sum(-1, keepdim=True) / (count - 1)).sqrt() + {eps})"
 )
 _GROUPED = (
     "member = groups[:, None] == groups\nr = values{cast}\ncount = member.sum(-1)\n"
     "mean = torch.where(member, r, 0.0).sum(-1) / count\n"
     "variance = torch.where(member, (r - mean[:, None]).pow(2), 0.0).sum(-1) / (count - 1).clamp(min=1)\n"
     "std = torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), 0.0)\n"
-    "output = (r - mean) / (std + EPS)"
+    "output = (r - mean) / (std + {eps})"
 )
 _GROUPED_BY_HAND = (
     "parts = [values[groups == group]{cast} for group in groups]\n"
     "mean = torch.stack([part.mean() for part in parts])\n"
     "std = torch.stack([part.std() for part in parts])\n"
-    "output = (values - mean) / (std + EPS)"
+    "output = (values - mean) / (std + {eps})"
 )
 _WHERE: Fix[Any] = Fix("where before the sum, a count of at least 1", "{code}")
 _FLOAT32: Fix[Any] = Fix("the same in float32", "{code}", slots={"cast": ".float()"}, when=lambda p: p.narrow)

@@ -84,6 +84,8 @@ class Behaviour:
     """Finite, and further from a finite truth than USELESS allows: its first digit is wrong."""
     silent: Bools
     """The whole gradient of the unit is 0, in truth it is more than a rounding of what the reduction hands back."""
+    faint: Bools
+    """The largest entry of its gradient is less than a quarter of what it is in truth, and PyTorch's own is not."""
 
 
 BEHAVIOUR_FIELDS = tuple(item.name for item in fields(Behaviour))
@@ -325,6 +327,25 @@ class Unit:
 
         found = first_bad(run, self.upstream)
         return "" if found is None else f"{found.text}{' in the backward pass' if found.backward else ''}"
+
+    def gradient(self, form: str) -> float:
+        """The largest entry, by size, of the gradient of what ``form`` gives; "truth" gives that of the truth."""
+        import torch
+
+        known = {name: each.detach().clone() for name, each in self.cast.items()}
+        if form == "truth":
+            known = {
+                name: each.double() if each.is_floating_point() else each for name, each in known.items()
+            }
+        leaves = [
+            role.name for role in self.operation.roles if role.gradient == "unit" and role.name in known
+        ]
+        for name in leaves:
+            known[name].requires_grad_()
+        write = self.operation.truth if form == "truth" else self.operation.forms[form]
+        found = torch.autograd.grad(write(known, self.options).sum(), [known[name] for name in leaves])
+        entries = torch.cat([each.flatten() for each in found])
+        return float(entries[entries.abs().argmax()])
 
     def value(self, form: str) -> float:
         """The first number of what ``form`` gives; "truth" gives the truth."""

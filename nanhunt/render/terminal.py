@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from nanhunt.literal import literal
+from nanhunt.literal import PLAIN, literal
 from nanhunt.results.report import Severity
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 HEALTHY = "green"
-_ASCII = str.maketrans({"─": "-", "…": "..."})
 
 
 class Page:
@@ -46,7 +45,7 @@ class Page:
     def encodable(self, text: str) -> str:
         """One line of ``text``, spelled out where it would steer the terminal, in ASCII if that is all there is."""
         text = literal(text)
-        return text.translate(_ASCII).encode("ascii", "backslashreplace").decode() if self.ascii else text
+        return text.encode("ascii", PLAIN).decode() if self.ascii else text
 
     def line(self, *parts: tuple[str, str], indent: int = 0) -> None:
         """One paragraph of (text, style) parts, wrapped, its further lines indented like the first."""

@@ -24,7 +24,7 @@ MAX_PROVEN = 2**22
 """Logits on which remedies are run."""
 _PROVABLE = ("NH0", "NH1", "NH2", "NH3")
 _ABOUT_SOFTMAX = ("NH101", "NH102", "NH103")
-_CODES = {"call": "NH941", "values": "NH501"}
+_CODES = {"call": "NH951", "values": "NH501"}
 """Findings that say by themselves that the operation, or the tensor, is what went bad."""
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nanhunt.literal import PLAIN
 from nanhunt.options import as_written, make
 
 from .options import WatchOptions
@@ -40,7 +41,8 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(text)
+        encoding = sys.stderr.encoding or "utf-8"
+        sys.stderr.write(text.encode(encoding, PLAIN).decode(encoding))
         sys.stderr.flush()
 
 

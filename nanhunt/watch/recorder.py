@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
-from .site import Line, foreign, installed, own_line
+from .site import Line, caller, foreign, installed, own_line
 from .tape import Entry, Module, RandomState, Tape
 from .tape import sequence_number as _sequence_number
 from .unlooked import Unlooked
@@ -29,6 +29,8 @@ _WRITERS = frozenset({torch.Tensor.__setitem__, _accessors.data.__set__})
 """Calls that return None and still change a tensor."""
 _VALUES = frozenset({bool, float})
 _READERS = frozenset({torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__bool__})
+_ARRAYS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__})
+"""Calls that hand numbers to the script."""
 _RANDOM = frozenset(
     {
         *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal"),
@@ -74,6 +76,7 @@ _pop: Callable[[], Any] = torch._C._pop_torch_function_stack
 _push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
 _new_tuple = tuple.__new__
 _transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
+_FORWARD_MODE = torch._C._functorch.TransformType.Jvp
 _NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -122,6 +125,8 @@ class Recorder(TorchFunctionMode):
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
         self.refused: Refused | None = None
+        self.forward_mode = False
+        """Whether the last call was inside torch.func.jvp or jacfwd."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -140,12 +145,10 @@ class Recorder(TorchFunctionMode):
             if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if (
-            self.paused
-            or (out is None and func not in _WRITERS)
-            or _transform() is not None
-            or func in _GIVEN
-        ):
+        if self.paused or (out is None and func not in _WRITERS) or self._is_transforming() or func in _GIVEN:
+            return out
+        if func in _ARRAYS:
+            self._array_read(args[0])
             return out
         if self.keeps_logits and operation(func) in SOFTMAX_LIKE and checkable(args[0]):
             self.logits = args[0].detach()
@@ -158,6 +161,21 @@ class Recorder(TorchFunctionMode):
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             self.tape.unnoted = True
         return out
+
+    def _is_transforming(self) -> bool:
+        """Whether a torch.func transform runs; one that is forward-mode differentiation is counted as it begins."""
+        transform = _transform()
+        forward = transform is not None and transform.key() == _FORWARD_MODE
+        self.unlooked.transforms += forward and not self.forward_mode
+        self.forward_mode = forward
+        return transform is not None
+
+    def _array_read(self, tensor: torch.Tensor) -> None:
+        """Note where the script reads numbers that are not finite: legal, as in ``value_read``."""
+        with self.pause(), torch.no_grad():
+            if checkable(tensor) and not tensor.is_complex() and not finite(tensor):
+                first = float(tensor[~tensor.isfinite()].flatten()[0].item())
+                self.unlooked.read(first, caller(sys._getframe(2)))
 
     def _refuse(self, error: BaseException, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Keep what a call that raised was given, if that was not finite: it may be why."""

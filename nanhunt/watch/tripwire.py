@@ -235,8 +235,13 @@ class TripWire:
     def _only_the_scale(self, roots: Roots) -> bool:
         """Whether the losses were finite before the script multiplied them by its loss scale."""
         by_hand = scaled_by_hand(self.recorder.tape, roots)
-        losses = [slot.tensor if slot else None for slot, _ in by_hand[0]] if by_hand else [None]
-        return all(loss is not None and checkable(loss) and finite(loss) for loss in losses)
+        if by_hand is None:
+            return False
+        losses = [slot.tensor for slot, _ in by_hand[0] if slot]
+        known = [loss for loss in losses if loss is not None and checkable(loss)]
+        if len(known) < len(losses):  # a loss without a name is gone once it has been multiplied
+            return self.judge.scaled_to_infinity(by_hand[0])
+        return all(map(finite, known))
 
     def _check_gradients(self, roots: Roots, leaves: list[torch.Tensor], tensors: Any) -> None:
         scaler = self._scaler_of(tensors)

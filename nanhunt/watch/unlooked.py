@@ -22,7 +22,7 @@ class Unlooked:
     no_grad: int = 0
     """Calls of outermost modules without gradients: no backward tells whether they went bad."""
     transforms: int = 0
-    """Gradients worked out inside torch.func.grad: no loss is in sight, and they have no numbers there yet."""
+    """Derivatives worked out inside torch.func.grad or jvp: no loss is in sight, and they have no numbers there yet."""
     scripted: int = 0
     """Scripted or traced modules that ran; the gradients of their parameters are not known to the tape."""
     values: dict[Line, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Unlooked:
         if self.no_grad:
             yield f"{_number(self.no_grad, 'module call')} under torch.no_grad (--every-op looks at them)"
         if self.transforms:
-            yield _number(self.transforms, "call") + " of torch.func.grad"
+            yield _number(self.transforms, "call") + " of torch.func.grad or jvp"
         if self.scripted:
             yield _number(self.scripted, "scripted module")
 

@@ -105,3 +105,23 @@ def test_a_signal_ends_it_as_it_ends_every_program(tmp_path: Path, number: int) 
         _, err = process.communicate(timeout=60)
     assert process.returncode == -number
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    "command", [("check", "--help"), ("run", "--help"), ("--help",), ("check", "nane.npz")]
+)
+def test_a_terminal_that_knows_only_ascii_gets_ascii(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    np.savez(tmp_path / "nane.npz", **{"naïve": np.array([[np.nan]], np.float32)})
+    done = run(*command, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", COLUMNS="60")
+    assert done.code == (1 if "nane.npz" in command else 0), done.err
+    assert (done.out + done.err).isascii()
+    assert "na\\u00efve" in done.out or "nane.npz" not in command
+
+
+def test_json_in_ascii_is_json_and_loses_nothing(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **{"naïve": np.array([[np.nan]], np.float32)})
+    done = run("check", "x.npz", "--format", "json", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.out.isascii()
+    assert done.json()["tensors"][0]["tensor"] == "naïve"

@@ -79,7 +79,10 @@ def _become(asked: dict[str, Any]) -> NoReturn:
         for number, (name, path) in enumerate(zip(STREAMS, asked["streams"], strict=True)):
             opened = os.open(path, os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(opened, number)
-            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+            encoding = asked["environment"].get("PYTHONIOENCODING", "utf-8")
+            errors = "backslashreplace" if name == "stderr" else "strict"
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding=encoding, errors=errors))
         sys.argv = ["nanhunt", *asked["arguments"]]
         main()
     except SystemExit as ended:

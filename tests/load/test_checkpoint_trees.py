@@ -37,10 +37,12 @@ def adam(parameters: list[torch.Tensor]) -> dict[str, Any]:
     return {"state": state, "param_groups": [group]}
 
 
-MODEL = {
+PARAMETERS = {
     "wte.weight": torch.linspace(-1, 1, 12).reshape(4, 3),
     "ln.bias": torch.zeros(3, dtype=torch.bfloat16),
 }
+BUFFERS = {"bn.running_mean": torch.zeros(3), "bn.running_var": torch.ones(3), "rope.inv_freq": torch.ones(2)}
+MODEL = {**PARAMETERS, **BUFFERS}
 RANDOM = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
 SCHEDULER = {
     "base_lrs": [5e-05],
@@ -51,7 +53,7 @@ SCHEDULER = {
 }
 TRAINER: Tree = {
     "checkpoint-2/model.safetensors": MODEL,
-    "checkpoint-2/optimizer.pt": adam([each.float() for each in MODEL.values()]),
+    "checkpoint-2/optimizer.pt": adam([each.float() for each in PARAMETERS.values()]),
     "checkpoint-2/scheduler.pt": SCHEDULER,
     "checkpoint-2/scaler.pt": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 0},
     "checkpoint-2/rng_state.pth": RANDOM,
@@ -61,11 +63,11 @@ TRAINER: Tree = {
 }
 ACCELERATE: Tree = {
     "model.safetensors": MODEL,
-    "optimizer.bin": adam(list(MODEL.values())),
+    "optimizer.bin": adam(list(PARAMETERS.values())),
     "scheduler.bin": SCHEDULER,
     "random_states_0.pkl": {"step": 0, "random_state": random.getstate(), "torch_manual_seed": RANDOM["cpu"]},
     "custom_checkpoint_0.pkl": {
-        "shadow": np.ones((2, 2)), "gain": np.float64(2),
+        "shadow": np.arange(4.0).reshape(2, 2), "gain": np.float64(2),
         "filter": torch.ones(2, dtype=torch.complex64),
     },
 }  # fmt: skip
@@ -85,13 +87,24 @@ LIGHTNING: Tree = {
             },
             "WeightAveraging": {"average_model_state": dict(MODEL)},
         },
-        "optimizer_states": [adam(list(MODEL.values()))],
+        "optimizer_states": [adam(list(PARAMETERS.values()))],
         "lr_schedulers": [{"factor": 0.1, "min_lrs": [0.0], "best": INF, "mode_worse": INF, "_last_lr": [0.001]}],
         "hparams_name": "kwargs",
         "hyper_parameters": {"width": 3},
     }
 }  # fmt: skip
-TREES = {"trainer": TRAINER, "accelerate": ACCELERATE, "lightning": LIGHTNING}
+MASTERS: Tree = {
+    "global_step2/mp_rank_00_model_states.pt": {"module": MODEL, "dtype": torch.bfloat16, "global_steps": 2},
+    "global_step2/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt": {
+        "optimizer_state_dict": {
+            "zero_stage": 2, "partition_count": 1, "clip_grad": 1.0,
+            "single_partition_of_fp32_groups": [torch.linspace(-1, 1, 15)],
+            "base_optimizer_state": adam([torch.linspace(-1, 1, 15)]),
+        },
+    },
+}  # fmt: skip
+"""As DeepSpeed writes below the Trainer and accelerate: master weights in float32 and their moments."""
+TREES = {"trainer": TRAINER, "accelerate": ACCELERATE, "lightning": LIGHTNING, "masters": MASTERS}
 
 
 def write(folder: Path, tree: Tree) -> str:

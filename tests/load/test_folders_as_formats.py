@@ -223,6 +223,28 @@ def test_safetensors_of_several_ranks_are_one_tensor(tmp_path: Path) -> None:
     np.testing.assert_array_equal(container.tensors["w"].rows(0).range(4, 6), whole[:, 4:].T.numpy())
 
 
+def test_an_absurd_place_in_a_tensor_is_told(tmp_path: Path) -> None:
+    write_shards(tmp_path, {(0, 0): WHOLE, (1 << 40, 0): WHOLE})
+    with pytest.raises(NanhuntError, match="do not make one tensor"):
+        open_path(str(tmp_path))
+
+
+def test_an_absurd_shape_of_a_distributed_checkpoint_is_told(tmp_path: Path) -> None:
+    write_dcp(tmp_path, quarters())
+    body = pickle.loads((tmp_path / ".metadata").read_bytes())
+    body.state_dict_metadata["w"].size = torch.Size((1 << 40, 6))
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(body))
+    with pytest.raises(NanhuntError, match="do not add up to its shape"):
+        open_path(str(tmp_path))
+
+
+def test_a_shard_of_a_few_bytes_is_told(tmp_path: Path) -> None:
+    write_shards(tmp_path, quarters())
+    (tmp_path / "shard-00002-model-00001-of-00001.safetensors").write_bytes(b"cut")
+    with pytest.raises(NanhuntError, match="it has 3 bytes"):
+        open_path(str(tmp_path))
+
+
 def test_a_missing_rank_is_told(tmp_path: Path) -> None:
     write_shards(tmp_path, quarters())
     (tmp_path / "shard-00002-model-00001-of-00001.safetensors").unlink()

@@ -235,3 +235,19 @@ def test_a_file_that_shrinks_after_it_was_opened(tmp_path, refusal, logits):
     path.write_bytes(b"gone")
     with pytest.raises(NanhuntError, match="became shorter"):
         _ = tensor.data
+
+
+def test_what_is_wrong_with_a_header_is_said(tmp_path, refusal):
+    path = tmp_path / "x.npy"
+    whole = with_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 2), }\n", body=bytes(8))
+    path.write_bytes(whole)
+    assert "its header gives no shape" in refusal(path).message
+    path.write_bytes(whole[:40])
+    assert "its header claims 61 bytes" in refusal(path).message
+
+
+def test_field_names_of_version_3_are_utf8(tmp_path, refusal):
+    path = tmp_path / "x.npy"
+    header = "{'descr': [('größe', '<f4')], 'fortran_order': False, 'shape': (1,), }\n".encode()
+    path.write_bytes(with_header(header, 3, bytes(4)))
+    assert "records (größe)" in refusal(path).message

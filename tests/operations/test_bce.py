@@ -235,3 +235,14 @@ def test_a_preference_is_known_by_its_names():
     assert "margin -200 (beta 0.1; chosen -2000, rejected -0" in tensor.findings[0].message
     with pytest.raises(NanhuntError, match="a preference has two sides"):
         nanhunt.check({"chosen_logps": t}, op="bce")
+
+
+def test_the_gradient_of_clamped_probabilities_fades_long_before_the_loss_is_wrong(judged):
+    logits, targets = torch.tensor([-27.0, -30.0, -40.0, -80.0]), torch.ones(4)
+    leaf = logits.clone().requires_grad_()
+    F.binary_cross_entropy(torch.sigmoid(leaf), targets, reduction="sum").backward()
+    assert leaf.grad[0] == -1 and (leaf.grad[1:] > -0.1).all()
+    report = judged(BCE, BceOptions(reduction="sum"), logits=logits, targets=targets)
+    (finding,) = report.findings
+    assert (finding.name, finding.rows) == ("clamped-bce", (1, 2, 3))
+    assert "gives 30 with a gradient of -0.0935762, the truth is 30 with -1" in finding.message

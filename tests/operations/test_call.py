@@ -42,14 +42,14 @@ def test_a_call_that_goes_bad_again_is_an_error_with_its_arithmetic(tmp_path: Pa
     path = saved(tmp_path, DIV, self=torch.tensor([1.0, 0.0]), other=torch.tensor([2.0, 0.0]))
     [tensor] = nanhunt.check(path).tensors
     [finding] = tensor.findings
-    assert (finding.code, finding.count, finding.rows) == ("NH941", 1, (1,))
+    assert (finding.code, finding.count, finding.rows) == ("NH951", 1, (1,))
     assert finding.message == "value 1: div(0, 0) = NaN"
     assert tensor.notes == ("aten.div.Tensor was called at train.py:3",)
     assert tensor.roles == {"self": f"{path}:self", "other": f"{path}:other"}
 
 
 def test_what_was_bad_when_it_came_in_is_not_the_calls_fault(tmp_path: Path) -> None:
-    assert codes(saved(tmp_path, DIV, self=torch.tensor([torch.nan]), other=torch.ones(1))) == ["NH942"]
+    assert codes(saved(tmp_path, DIV, self=torch.tensor([torch.nan]), other=torch.ones(1))) == ["NH952"]
     assert codes(saved(tmp_path, DIV, self=torch.ones(2), other=torch.ones(2))) == []
 
 
@@ -57,13 +57,13 @@ def test_another_dtype_is_another_verdict(tmp_path: Path) -> None:
     exp = {"call": "aten.exp.default", "args": [{"tensor": "self"}], "kwargs": {}}
     path = saved(tmp_path, exp, self=torch.tensor([20.0]))
     assert codes(path) == []
-    assert codes(path, dtype="float16") == ["NH941"]
+    assert codes(path, dtype="float16") == ["NH951"]
 
 
 def test_an_operation_in_place_is_judged_by_what_it_was_given(tmp_path: Path) -> None:
     in_place = {**DIV, "call": "aten.div_.Tensor"}
     path = saved(tmp_path, in_place, self=torch.tensor([0.0]), other=torch.tensor([0.0]))
-    assert codes(path) == ["NH941"]
+    assert codes(path) == ["NH951"]
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,53 @@ def test_legal_use_is_never_flagged(judged):
         assert not told(judged, "contrastive", dtype, {"temperature": 0.5}, features=F.normalize(x, dim=-1))
 
 
+def random(*shape: int, seed: int = 5) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X, KEPT, LOWER = random(6, 9), random(6, 9) > -0.5, torch.ones(6, 6).tril() > 0
+HEADS = {
+    "query": random(2, 4, 6, 16),
+    "key": random(2, 2, 6, 16, seed=1),
+    "value": random(2, 2, 6, 16, seed=2),
+}
+TOKENS = {
+    "log_probs": -X.abs(), "old_log_probs": -X.abs() + random(6, 9, seed=3) * 0.1, "advantages": random(6, seed=4),
+    "mask": KEPT | (torch.arange(9) == 0),
+}  # fmt: skip
+SIDES = {
+    "chosen": X[:, 0] - 300,
+    "rejected": X[:, 1] - 320,
+    "ref_chosen": X[:, 2] - 301,
+    "ref_rejected": X[:, 3] - 319,
+}
+LEGAL: tuple[tuple[str, dict[str, object], dict[str, torch.Tensor]], ...] = (
+    ("attention", {}, {**HEADS, "attn_mask": LOWER}),
+    ("attention", {"softcap": 50.0}, {**HEADS, "attn_mask": torch.zeros(6, 6).masked_fill(~LOWER, -INF)}),
+    ("attention", {}, {"scores": random(2, 4, 6, 6).masked_fill(~LOWER, -INF)}),
+    ("bce", {"gamma": 2.0}, {"logits": X, "targets": KEPT.float()}),
+    ("bce", {}, {"logits": X, "targets": KEPT.float() * 0.9}),
+    ("bce", {}, SIDES),
+    ("ppo", {}, TOKENS),
+    ("ppo", {}, {**TOKENS, "old_log_probs": TOKENS["old_log_probs"].where(TOKENS["mask"], 0.0)}),
+    ("ppo", {"level": "sequence"}, TOKENS),
+    ("ppo", {"clip_dual": 3.0, "aggregation": "seq-mean-token-sum-norm"}, TOKENS),
+    ("ppo", {"kl": "k3"}, {**TOKENS, "ref_log_probs": TOKENS["old_log_probs"]}),
+    ("norm", {}, {"hidden_states": random(4, 4096), "weight": random(4096) * 0.02}),
+    ("norm", {"norm": "l2"}, {"hidden_states": random(4, 4096)}),
+    ("norm", {"norm": "cosine"}, {"hidden_states": X, "weight": random(6, 9, seed=6)}),
+    ("kl", {"log_target": True}, {"log_probs": X.log_softmax(-1), "target": random(6, 9).log_softmax(-1)}),
+    ("contrastive", {"temperature": 0.1}, {"sim": F.normalize(X, dim=-1) @ F.normalize(X, dim=-1).T * 0.5}),
+    ("gumbel-softmax", {}, {"logits": X, "noise": torch.linspace(0.05, 0.95, 54).reshape(6, 9)}),
+)
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, HALF], ids=str)
+@pytest.mark.parametrize(("op", "options", "tensors"), LEGAL)
+def test_masks_padding_and_ordinary_numbers_are_no_finding(judged, dtype, op, options, tensors):
+    assert not told(judged, op, dtype, options, **tensors)
+
+
 def test_what_pytorch_does_as_this_house_relies_on():
     """Facts that forms, fixes and texts build on; a PyTorch that changes one of them is noticed here."""
     zero = torch.zeros(2, requires_grad=True)

@@ -109,7 +109,7 @@ def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:
     assert said(folder, Threads(2)) == usual
     with ThreadPoolExecutor(3) as threads:
         assert said(folder, threads) == usual
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         assert said(folder, processes) == usual
     resource_tracker._resource_tracker._stop()  # it would be a child of later tests too
 

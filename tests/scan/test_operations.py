@@ -57,7 +57,6 @@ def test_logits_and_targets_are_roles_of_bce(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"op": "bc"}, "Did you mean bce?"),
         ({"op": "bce", "role": "logit=a"}, "Did you mean logits?"),
         ({"op": "bce", "role": "logits"}, "is not ROLE="),
         ({"op": "bce", "role": "targets=nothing"}, "neither a file nor a tensor"),
@@ -68,6 +67,12 @@ def test_what_cannot_be_understood_is_said(tmp_path, options, said):
     np.savez(path, logits=np.zeros(2, np.float32), targets=np.zeros(2, np.float32))
     (error,) = nanhunt.check(path, **options).errors
     assert said in error.message + error.hint
+
+
+def test_an_operation_that_nobody_knows_is_refused_before_anything_is_read():
+    with pytest.raises(NanhuntError) as raised:
+        nanhunt.check("nowhere.npz", op="bc")
+    assert "Did you mean bce?" in raised.value.hint
 
 
 def test_arrays_in_memory_are_the_roles_of_the_operation_asked_for():

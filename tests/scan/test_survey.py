@@ -137,7 +137,8 @@ def test_an_interrupt_tells_what_was_known_of_the_rows(
     monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 10)
     monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 8)
     path, logits = tmp_path / "logits.npy", np.zeros((64, 16), np.float32)
-    logits[[3, 40]] = 200.0
+    logits[:, 0] = 1.0
+    logits[[3, 40]] += 200.0
     np.save(path, logits)
     survey = Survey(Options(), compares=every_row, advance=Stop(after=2 << 10))
     with pytest.raises(Interrupted, match=r"of the first 16 of 64 rows 1 have findings"):

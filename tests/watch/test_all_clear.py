@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.func import grad, vmap
@@ -54,6 +55,15 @@ def differentiate() -> None:
     grad(lambda x: x.exp().sum())(torch.ones(2))
 
 
+def differentiate_forward() -> None:
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (x * 2).log().sum()
+
+    torch.func.jvp(loss, (torch.zeros(3),), (torch.ones(3),))
+    torch.ones(1) + 1
+    torch.func.jacfwd(loss)(torch.zeros(3))
+
+
 def run_scripted() -> None:
     module = torch.jit.script(torch.nn.Linear(2, 2))
     for _ in range(3):
@@ -74,8 +84,9 @@ def test_of_a_training_that_was_looked_at_nothing_is_left() -> None:
             "; not looked at: 2 module calls under torch.no_grad (--every-op looks at them)",
         ),
         (validate, True, ""),
-        (differentiate, False, "; not looked at: 1 call of torch.func.grad"),
-        (differentiate, True, "; not looked at: 1 call of torch.func.grad"),
+        (differentiate, False, "; not looked at: 1 call of torch.func.grad or jvp"),
+        (differentiate, True, "; not looked at: 1 call of torch.func.grad or jvp"),
+        (differentiate_forward, False, "; not looked at: 2 calls of torch.func.grad or jvp"),
         (run_scripted, False, "; not looked at: 1 scripted module"),
         (run_scripted, True, ""),
     ],
@@ -121,7 +132,7 @@ def test_all_clear_is_not_said_of_what_was_not_looked_at() -> None:
     unlooked = Unlooked(no_grad=1200, transforms=1, scripted=3)
     assert all_clear(9, False, unlooked=unlooked) == (
         "nanhunt: no NaN or infinity in the loss and gradients of 9 steps; not looked at: 1,200 module calls "
-        "under torch.no_grad (--every-op looks at them), 1 call of torch.func.grad, "
+        "under torch.no_grad (--every-op looks at them), 1 call of torch.func.grad or jvp, "
         "3 scripted modules\n"
     )
     assert all_clear(9, False, code=2, unlooked=unlooked).endswith(
@@ -163,3 +174,17 @@ def test_a_healthy_script_ends_as_without_us_and_its_children_are_counted(tmp_pa
         "torch.no_grad (--every-op looks at them)\n"
         '  note: nan was read at train.py:12 | print(torch.tensor(float("nan")).item())\n'
     )
+
+
+@pytest.mark.parametrize("read", [torch.Tensor.tolist, torch.Tensor.numpy, np.asarray])
+def test_arrays_that_the_script_reads_are_looked_at_where_it_reads_them(
+    read: Callable[[torch.Tensor], object],
+) -> None:
+    def body() -> None:
+        read(torch.tensor([1.0, 2.0]))
+        read(torch.tensor([1.0, -torch.inf]))
+        read(torch.tensor([1, 2]))
+
+    [line] = watched(body).values.values()
+    assert line.startswith("-inf was read at ")
+    assert line.endswith("read(torch.tensor([1.0, -torch.inf]))")

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, vmap
 from nanhunt.watch.incident import FoundBy, Incident
 from nanhunt.watch.message import incident_text
 from nanhunt.watch.session import Session, Settings, Stopped
+from nanhunt.watch.tripwire import SKIPS_WITHOUT_END
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -204,6 +205,98 @@ def test_a_fault_after_sound_steps_is_no_consequence(tmp_path: Path) -> None:
             if weight.grad.isfinite().all():
                 optimizer.step()
     assert [item.step for item in found] == [2, 3]
+
+
+def spoiling_update(folder: Path, steps: int, bad_update: int, fault: int = 0) -> list[Incident]:
+    """``spare`` overflows in one update and is not read again; the loss of step ``fault`` is NaN, and not applied."""
+    found: list[Incident] = []
+    weight, spare = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([{"params": [weight]}, {"params": [spare]}], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(folder)), found.append):
+        for step in range(1, steps + 1):
+            optimizer.param_groups[1]["lr"] = 3e38 if step == bad_update else 0.1
+            loss = (weight * (torch.nan if step == fault else 1)).sum()
+            if step <= bad_update:
+                loss = loss + (spare * 10).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            if step != fault:
+                optimizer.step()
+    return found
+
+
+def test_parameters_are_looked_at_every_ten_updates(tmp_path: Path) -> None:
+    """Not in each, which would cost, and not only at the end, which would blame the last."""
+    [incident] = spoiling_update(tmp_path, steps=15, bad_update=11)
+    assert (incident.step, incident.culprits[0].operation) == (11, "SGD.step")
+    assert incident.culprits[0].tensor_names == ("spare",)
+
+
+def test_updates_are_looked_at_again_once_gradients_are_sound(tmp_path: Path) -> None:
+    found = spoiling_update(tmp_path, steps=12, bad_update=12, fault=2)
+    assert [each.step for each in found] == [2, 12]
+
+
+def test_an_update_is_not_blamed_for_a_bad_loss_inside_its_closure(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (weight / 0 * 0).sum()
+        loss.backward()
+        return loss
+
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        optimizer.step(closure)
+    assert [[culprit.operation for culprit in each.culprits] for each in found] == [["div"]]
+
+
+def test_a_bad_parameter_is_the_fault_of_the_update_that_made_it(tmp_path: Path) -> None:
+    """Not of the first operation to read it; and not of an update after which the script wrote it itself."""
+    for written in (False, True):
+        found: list[Incident] = []
+        weight = torch.nn.Parameter(torch.ones(2))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+            for step in (1, 2, 3):
+                optimizer.param_groups[0]["lr"] = 3e38 if step == 2 and not written else 0.1
+                optimizer.zero_grad()
+                (weight * 10).sum().backward()
+                optimizer.step()
+                if step == 2 and written:
+                    with torch.no_grad():
+                        weight.fill_(torch.nan)
+        assert [culprit.operation for culprit in found[0].culprits] == ["fill_" if written else "SGD.step"]
+
+
+@pytest.mark.parametrize(("steps", "told"), [(SKIPS_WITHOUT_END - 1, 0), (SKIPS_WITHOUT_END, 1)])
+def test_a_loss_scaled_to_infinity_by_hand_is_no_fault_until_every_step_is_skipped(
+    tmp_path: Path, steps: int, told: int
+) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            ((weight * 10).sum() * 2.0**127).backward()
+            if weight.grad.isfinite().all():
+                optimizer.step()
+    assert len(found) == told
+    assert not found or "skipped" in found[0].what
+
+
+def test_two_losses_of_one_graph_are_two_backward_passes_of_one_tape(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    weight = torch.nn.Parameter(torch.ones(2))
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        hidden = weight * 2
+        first, second = hidden.sum(), hidden.sum() / 0
+        first.backward(retain_graph=True)
+        second.backward()
+    assert [[culprit.operation for culprit in each.culprits] for each in found] == [["div"]]
 
 
 TOOLBOX = """

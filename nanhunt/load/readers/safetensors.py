@@ -74,6 +74,8 @@ def metadata(source: Source) -> dict[str, Any]:
 
 
 def _header(source: Source) -> tuple[dict[str, Any], int]:
+    if source.size < 8:
+        raise _damaged(source, f"it has {source.size} bytes: it is truncated or damaged")
     with source.open() as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(LONGEST_HEADER, source.size - 8):

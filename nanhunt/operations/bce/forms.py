@@ -73,7 +73,9 @@ def naive(t: Tensors, options: BceOptions) -> torch.Tensor:
     s = torch.sigmoid(x)
     if "logits" not in t:
         return -torch.log(s)
-    positive, negative = options.pos_weight * torch.log(s), torch.log(1 - s)
+    positive, negative = torch.log(s), torch.log(1 - s)
+    if options.pos_weight != 1.0:
+        positive = options.pos_weight * positive
     if options.gamma:
         positive, negative = (1 - s) ** options.gamma * positive, s**options.gamma * negative
     return -(y * positive + (1 - y) * negative)
@@ -89,7 +91,10 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
         (y >= 0) & (y <= 1) & ~x.isnan()
     )  # for a single other one PyTorch raises, and there is no loss at all
     losses = F.binary_cross_entropy(torch.sigmoid(x.where(valid, 0.0)), y.where(valid, 0.0), reduction="none")
-    losses = losses * (1 + (options.pos_weight - 1) * y) * _modulation(x, y, options)
+    if options.pos_weight != 1.0:
+        losses = losses * (1 + (options.pos_weight - 1) * y)
+    if options.gamma:
+        losses = losses * _modulation(x, y, options)
     return losses.where(valid, math.nan)
 
 
@@ -129,24 +134,24 @@ def _modulation(x: torch.Tensor, y: torch.Tensor, options: BceOptions) -> torch.
     """(1 - p_t)**gamma with p_t the probability of the label."""
     import torch
 
-    if not options.gamma:
-        return torch.ones_like(x)
     s = torch.sigmoid(x)
     probability: torch.Tensor = (1 - (y * s + (1 - y) * (1 - s))) ** options.gamma
     return probability
 
 
 def _by_logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
-    import torch
     import torch.nn.functional as F
 
     x, y = logits(t, options), targets(t, options)
     positive, negative = F.logsigmoid(x), F.logsigmoid(-x)
-    up = down = torch.ones_like(x)
-    if options.gamma and "logits" in t:
+    if "logits" not in t:
+        return -positive
+    if options.gamma:
         up, down = (options.gamma * negative).exp(), (options.gamma * positive).exp()
-    weight = options.pos_weight if "logits" in t else 1.0
-    return -(weight * y * (up * positive) + (1 - y) * (down * negative))
+        positive, negative = up * positive, down * negative
+    if options.pos_weight != 1.0:
+        positive = options.pos_weight * positive
+    return -(y * positive + (1 - y) * negative)
 
 
 def truth(t: Tensors, options: BceOptions) -> torch.Tensor:

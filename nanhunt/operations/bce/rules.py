@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nanhunt.operations.bce.options import BceOptions
-    from nanhunt.operations.operation import Bools
+    from nanhunt.operations.operation import Behaviour, Bools
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -80,7 +80,16 @@ def _overflow(unit: Unit) -> str:
 
 def _clamped(unit: Unit) -> str:
     given, true = unit.value("bce-of-sigmoid"), unit.value("truth")
-    return f"{_logit(unit)}: F.binary_cross_entropy gives {given:.6g}, the truth is {true:.6g}"
+    slope, true_slope = unit.gradient("bce-of-sigmoid"), unit.gradient("truth")
+    return (
+        f"{_logit(unit)}: F.binary_cross_entropy gives {given:.6g} with a gradient of {slope:.6g}, "
+        f"the truth is {true:.6g} with {true_slope:.6g}"
+    )
+
+
+def _lost(behaviour: Behaviour) -> Bools:
+    """Values whose loss is wrong, or whose gradient is not (nearly) what it should be."""
+    return behaviour.wrong | behaviour.silent | behaviour.faint
 
 
 def _input(f: Facts) -> Bools:
@@ -140,11 +149,12 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     ),
     Rule(
         "NH707", "clamped-bce", _N,
-        "F.binary_cross_entropy(sigmoid(x)) is finite, and wrong or without a gradient.",
-        "It clamps its logarithms at -100: the loss stops there, and the gradient is exactly 0.",
+        "F.binary_cross_entropy(sigmoid(x)) is finite, and wrong or (nearly) without a gradient.",
+        "It clamps its logarithms at -100, where the loss stops, and divides by at least 1e-12: below x = -27.6, and "
+        "where sigmoid(x) rounds to 1, the gradient fades to 0.",
         "Call F.binary_cross_entropy_with_logits on the raw logits.",
         operation="bce",
-        holds=lambda f: f.of("bce-of-sigmoid").wrong | f.of("bce-of-sigmoid").silent,
+        holds=lambda f: _lost(f.of("bce-of-sigmoid")),
         arithmetic=_clamped, fixes=(*RIGHT, BCE_LOSS),
     ),
     Rule(

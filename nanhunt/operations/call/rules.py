@@ -7,7 +7,7 @@ from typing import Any
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
-GOES_BAD, GIVEN_BAD = "NH941", "NH942"
+GOES_BAD, GIVEN_BAD = "NH951", "NH952"
 RULES: tuple[Rule[Any, Any, Any], ...] = (
     Rule(
         GOES_BAD, "call-goes-bad", Severity.ERROR,

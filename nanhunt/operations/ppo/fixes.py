@@ -92,7 +92,10 @@ def _loss(options: PpoOptions, mask: str, dimensions: int) -> str:
 
 _SURROGATE = "losses = -torch.min(ratio * A, ratio.clamp({low}, {high}) * A)\n{dual}"
 _END = _SURROGATE + "{penalty}{loss}"
-_POISONED = "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp()\n" + _SURROGATE + "{poisoned_penalty}{loss}"
+_POISONED_LOSSES = (
+    "d = {ratio}\n{mean}A = {advantages}\nratio = d.exp()\n" + _SURROGATE + "{poisoned_penalty}"
+)
+_POISONED = _POISONED_LOSSES + "{loss}"
 _BOUND = (
     "d = {masked}\n{mean}A = {advantages}\n"
     "ratio = torch.where(A >= 0, d.clamp(max={bound}), {rest}).exp()  # what is clipped anyway, before exp\n"
@@ -138,7 +141,7 @@ CLIP_GRADIENTS: Fix[Any] = Fix(
 )
 NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the losses",
-    _POISONED.replace("{loss}", "losses = torch.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)\n{loss}"),
+    _POISONED_LOSSES + "losses = torch.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)\n{loss}",
     tempting=True,
 )
 TEMPTING = (CLAMP_RATIO, CLIP_GRADIENTS, NAN_TO_NUM)

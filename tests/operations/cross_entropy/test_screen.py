@@ -1,0 +1,91 @@
+"""What the screen proves of a row from a few numbers is what running the row shows, on rows placed at every limit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from nanhunt.dtypes.convert import torch_dtype
+from nanhunt.dtypes.formats import compute_format
+from nanhunt.operations.cross_entropy.confirm import Batch, RowTargets, confirm
+from nanhunt.operations.cross_entropy.facts import ROW_FIELDS, RowFacts, select
+from nanhunt.operations.cross_entropy.forms import Loss
+from nanhunt.operations.cross_entropy.screen import Screen, screen
+
+CASTS = [
+    ("float32", "float32"), ("float64", "float64"), ("float16", "float16"), ("bfloat16", "bfloat16"),
+    ("float32", "float16"), ("float32", "bfloat16"), ("bfloat16", "float32"), ("float64", "float32"),
+]  # fmt: skip
+NEAR = (0.0, 1e-3, 0.02, 0.05, 0.09, 0.15, 0.3, 1.0, 3.0)
+"""How far from a limit a row is placed, on both sides."""
+Floats = npt.NDArray[np.float64]
+
+
+def cliffs(dtype: str, share: float, classes: int) -> list[float]:
+    """Logits, or distances of two, at which something of a format begins or ends."""
+    form = compute_format(dtype)
+    logs = [math.log(form.max), math.log(form.smallest_normal), math.log(form.smallest_subnormal)]
+    spread = [0.0, math.log(classes), math.log(share), -math.log(form.unit_roundoff), math.log(2)]
+    own = [0.9 * form.exp_limit, 32.0, 32 * math.log(classes), 0.9 * form.max, form.max]
+    return [0.0, *own, *(abs(each) + sign * other for each in logs for other in spread for sign in (1, -1))]
+
+
+@np.errstate(over="ignore")
+def rows(dtype: str, share: float, classes: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(rows, classes) whose largest logit and whose label's distance from it stand near cliffs, and the labels."""
+    rng = np.random.default_rng(seed)
+    limits = np.array(cliffs(dtype, share, classes))
+    count = 4000
+    at = rng.choice(limits, (2, count)) + rng.choice(NEAR, (2, count)) * rng.choice([1, -1], (2, count))
+    top = np.where(rng.random(count) < 0.3, 0.0, at[0] * rng.choice([1, -1], count))
+    gap = np.where(rng.random(count) < 0.2, 0.0, np.abs(at[1]))
+    below = rng.exponential(rng.choice([0.1, 3.0, 30.0, 300.0], (count, 1)), (count, classes))
+    crowded = rng.random((count, 1)) < 0.3
+    values = top[:, None] - np.where(crowded, rng.random((count, classes)) * 0.2, below)
+    values[np.arange(count), rng.integers(0, classes, count)] = top
+    labels = rng.integers(0, classes, count)
+    values[np.arange(count), labels] = top - gap
+    values[rng.random((count, classes)) < 0.02] = -np.inf
+    return values, labels
+
+
+def wrong(proven: RowFacts, ran: RowFacts) -> list[str]:
+    """Names of facts in which the two differ."""
+    found = [name for name in ROW_FIELDS if not np.array_equal(getattr(proven, name), getattr(ran, name))]
+    return found + [
+        f"{name}.{item}"
+        for name, behaviour in ran.by.items()
+        for item in vars(behaviour)
+        if not np.array_equal(getattr(behaviour, item), getattr(proven.by[name], item))
+    ]
+
+
+@pytest.mark.parametrize("share", [1.0, 2e-4])
+@pytest.mark.parametrize("classes", [2, 50])
+@pytest.mark.parametrize(("stored", "dtype"), CASTS)
+def test_what_is_proven_is_what_running_it_shows(stored: str, dtype: str, classes: int, share: float) -> None:
+    values, labels = rows(dtype, share, classes, seed=classes)
+    cast = torch.from_numpy(values).to(torch_dtype(stored))
+    block = cast.view(torch.uint16).numpy() if stored == "bfloat16" else cast.numpy()
+    handed = torch.tensor(share, dtype=torch_dtype(compute_format(dtype).name))
+    batch = Batch(stored, dtype, Loss(), handed, handed, handed)
+    rng = np.random.default_rng(1)
+    ignored = rng.random(len(labels)) < 0.1
+    bad = ~ignored & (rng.random(len(labels)) < 0.05)
+    given = np.where(ignored, -100, np.where(bad, classes, labels))
+    for targets in (None, RowTargets(given, ignored, bad)):
+        how = Screen(stored, dtype, classes, math.log(float(handed)), targets is not None)
+        told = (None, None, None) if targets is None else (given, ignored, bad)
+        found = screen(block, *told, how)
+        ran = confirm(block, targets or RowTargets(), batch)
+        where = np.flatnonzero(found.proven)
+        assert len(where) > len(block) / 20
+        assert wrong(select(found.facts, where), select(ran.facts, where)) == []
+        loss, size = ran.losses["fused"][where], np.abs(values.max(-1))[where]
+        slack = 64 * compute_format(dtype).unit_roundoff * np.maximum(1, np.maximum(np.abs(loss), size))
+        assert (found.loss_low[where] <= loss + slack).all()
+        assert (loss - slack <= found.loss_high[where]).all()
