@@ -39,7 +39,7 @@ def rows(dtype: str, share: float, classes: int, seed: int) -> tuple[Floats, npt
     """(rows, classes) whose largest logit and whose label's distance from it stand near cliffs, and the labels."""
     rng = np.random.default_rng(seed)
     limits = np.array(cliffs(dtype, share, classes))
-    count = 4000
+    count = 2000
     at = rng.choice(limits, (2, count)) + rng.choice(NEAR, (2, count)) * rng.choice([1, -1], (2, count))
     top = np.where(rng.random(count) < 0.3, 0.0, at[0] * rng.choice([1, -1], count))
     gap = np.where(rng.random(count) < 0.2, 0.0, np.abs(at[1]))
