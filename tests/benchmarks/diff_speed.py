@@ -23,7 +23,7 @@ import sys, mmap
 import numpy as np
 one, other = (np.memmap(path, np.uint8, "r") for path in sys.argv[1:])
 step = 1 << 24
-print(all(np.array_equal(one[at:at + step], other[at:at + step]) for at in range(0, one.size, step)))
+print(all([np.array_equal(one[at:at + step], other[at:at + step]) for at in range(0, one.size, step)]))
 """
 
 
