@@ -26,8 +26,8 @@ from nanhunt.options import again, declared, explained, make, one_of, option
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference
 from nanhunt.results.report import Report, merge
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 if TYPE_CHECKING:
     import torch
@@ -153,20 +153,20 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     check_options(
         [name for name, each in declared(Options).items() if getattr(options, name) != each.default], options
     )
-    survey = Survey(options, compares, executor=keywords.executor or Fastest(), operation=_own(keywords))
+    scan = Scan(options, compares, executor=keywords.executor or Fastest(), operation=_own(keywords))
     targets, class_weights = keywords.targets, keywords.class_weights
     if _are_paths(x):
         if any(value is not None and not _is_path(value) for value in (targets, class_weights)):
             raise NanhuntError(
                 "Targets in memory do not go with logits in a file.", "Load the logits first, or name a file."
             )
-        return merge(survey.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
-    operation = survey.operation or asked(options)
+        return merge(scan.paths([os.fspath(x)] if _is_path(x) else [os.fspath(path) for path in x]))
+    operation = scan.operation or asked(options)
     given = _given(operation, {"targets": targets, "class_weights": class_weights})
     if holds_names(x):
-        return survey.container(container_of(x), operation, given)
+        return scan.container(container_of(x), operation, given)
     main = operation.roles[0].name
-    report = survey.container(container_of({}), operation, {main: tensor_of(x, main), **given})
+    report = scan.container(container_of({}), operation, {main: tensor_of(x, main), **given})
     if report.errors:
         raise NanhuntError(report.errors[0].message, report.errors[0].hint)
     return report

@@ -104,7 +104,7 @@ def _imported(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
         ("import nanhunt\nnanhunt.check(1)", ("nanhunt",), "nanhunt.check"),
         ("import nanhunt as n\ndef f(): return n.compare", ("nanhunt",), "nanhunt.compare"),
         ("from .. import api", ("nanhunt", "load"), "nanhunt.api"),
-        ("from ..scan.survey import Survey", ("nanhunt", "load"), "nanhunt.scan.survey"),
+        ("from ..scan.inputs import Scan", ("nanhunt", "load"), "nanhunt.scan.inputs"),
         ("from . import x", ("nanhunt", "load", "readers"), "nanhunt.load.readers"),
         ("from importlib import import_module\nimport_module('nanhunt.api')", ("nanhunt",), "nanhunt.api"),
         (

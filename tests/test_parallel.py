@@ -25,8 +25,8 @@ from nanhunt.operations.values import health
 from nanhunt.parallel import Fastest
 from nanhunt.parallel.forks import Forks
 from nanhunt.parallel.threads import AHEAD, Threads
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 InOrder = Callable[[Callable[[int], int], Iterator[int]], Iterator[int]]
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
@@ -235,7 +235,7 @@ def test_what_only_one_process_cannot_read_is_an_error_of_that_tensor(
     path = tmp_path / "weights.npz"
     np.savez(path, **tensors)
     forking.setattr(Rows, "range", failing)
-    report = Survey(Options()).path(str(path))
+    report = Scan(Options()).path(str(path))
     assert {tensor.tensor: tensor.health.nan for tensor in report.tensors} == {"a": 40 * 32, "c": 40 * 32}
     assert [(error.file, error.message) for error in report.errors] == [(f"{path}:b", "no room")]
 
@@ -252,7 +252,7 @@ def test_what_was_known_survives_the_death_of_a_process(tmp_path: Path, forking:
     path = tmp_path / "weights.npz"
     np.savez(path, **{name: np.full((4, 300), number, np.float32) for number, name in enumerate("abcd")})
     forking.setattr(health, "measure", killed)
-    report = Survey(Options()).path(str(path))
+    report = Scan(Options()).path(str(path))
     assert [tensor.tensor for tensor in report.tensors] == ["a", "b"]
     assert [error.message for error in report.errors] == [
         "A process that judged part of the input was ended."

@@ -27,7 +27,7 @@ from nanhunt.scan.work import WorkOptions, part_of, workers
 
 if TYPE_CHECKING:
     from nanhunt.operations.run import Tables
-    from nanhunt.scan.survey import Survey
+    from nanhunt.scan.inputs import Scan
 
 LEAST_ADDRESS_SPACE = 128 << 20
 """Bytes: measured, with some room."""
@@ -38,7 +38,7 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
     options, output, work = given.part(Options), given.part(ScanOutputOptions), given.part(WorkOptions)
     from nanhunt.operations import rules  # the catalogue: nothing that --help needs
     from nanhunt.operations.choosing import check_names, check_options
-    from nanhunt.scan.survey import Survey
+    from nanhunt.scan.inputs import Scan
 
     check_options(given.typed, options)
     check_names(options)
@@ -51,10 +51,10 @@ def judge(given: Given, paths: list[str], *, compares: bool) -> None:
 
     set_limits()
     tables: Tables | None = {} if output.save_rows else None
-    survey = Survey(options, compares, options_for, tables=tables, part=part_of(work.shard))
+    scan = Scan(options, compares, options_for, tables=tables, part=part_of(work.shard))
     if streams := _streams(output):
-        survey.told = functools.partial(_tell, int(output.verbose))
-    report, interrupted = _judged(paths, survey, work)
+        scan.told = functools.partial(_tell, int(output.verbose))
+    report, interrupted = _judged(paths, scan, work)
     if output.save_rows and tables is not None and not interrupted:
         files.write_rows(output.save_rows, tables)
     report = _with_known(report, output)
@@ -117,26 +117,26 @@ def merge_saved(given: Given, reports: list[str]) -> None:
     _finish(_with_known(total, output), output, interrupted=False)
 
 
-def _judged(paths: list[str], survey: Survey, work: WorkOptions) -> tuple[Report, bool]:
+def _judged(paths: list[str], scan: Scan, work: WorkOptions) -> tuple[Report, bool]:
     """(what is known, whether Ctrl-C ended it)."""
     from nanhunt.cli.progress import Progress
 
     done: list[Report] = []
     those = workers(work)
-    survey.executor, survey.files = those.blocks, those.files
+    scan.executor, scan.files = those.blocks, those.files
     with Progress() as progress, those.close:
-        survey.advance, survey.expect = progress.advance, progress.expect
+        scan.advance, scan.expect = progress.advance, progress.expect
         try:
             if not paths:
-                done.append(survey.without_a_file())
-            for report in survey.paths(paths):
+                done.append(scan.without_a_file())
+            for report in scan.paths(paths):
                 done.append(report)
                 progress.finished(len(done) - 1)  # the first says what was found
         except KeyboardInterrupt as interrupt:
             process.complain("interrupted; this is what was known.")
             known = "; ".join((f"interrupted after {progress.done:,} bytes", *map(str, interrupt.args)))
             rest = ReadError("the rest", f"{known}.", "Run it again to judge it.")
-            return merge((*done, *survey.unfinished, Report(errors=(rest,)))), True
+            return merge((*done, *scan.unfinished, Report(errors=(rest,)))), True
     return merge(done), False
 
 

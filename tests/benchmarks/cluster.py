@@ -18,8 +18,8 @@ import numpy as np
 from dask.distributed import LocalCluster
 
 from nanhunt.results.report import Report, merge
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 from nanhunt.scan.work import WorkOptions, workers
 
 
@@ -44,8 +44,8 @@ def timed(folder: Path, address: str = "", victim: int = 0) -> tuple[float, str]
     began = time.perf_counter()
     those = workers(WorkOptions(dask=address))
     with those.close:
-        survey = Survey(Options(), executor=those.blocks, files=those.files, told=told)
-        report = merge(survey.paths([str(folder)]))
+        scan = Scan(Options(), executor=those.blocks, files=those.files, told=told)
+        report = merge(scan.paths([str(folder)]))
     return time.perf_counter() - began, report.to_json()
 
 

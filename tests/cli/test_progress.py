@@ -11,8 +11,8 @@ import pytest
 
 from nanhunt.cli import progress
 from nanhunt.cli.progress import Progress
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 
 def test_the_size_is_known_before_the_first_file_is_read(tmp_path):
@@ -20,8 +20,8 @@ def test_the_size_is_known_before_the_first_file_is_read(tmp_path):
         np.save(tmp_path / f"{step}.npy", np.ones((4, 5), np.float32))
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     told: list[tuple[int | None, int]] = []
-    survey = Survey(Options(dtype=("float32", "float16")), expect=lambda *what: told.append(what))
-    reports = survey.paths([str(tmp_path)])
+    scan = Scan(Options(dtype=("float32", "float16")), expect=lambda *what: told.append(what))
+    reports = scan.paths([str(tmp_path)])
     next(reports)
     next(reports)
     assert told == [(2 * size, 3)]

@@ -56,7 +56,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
     import torch
 
     import nanhunt.cli.app
-    import nanhunt.scan.survey  # noqa: F401
+    import nanhunt.scan.inputs  # noqa: F401
 
     torch.set_num_threads(1)  # threads would not survive the fork
     for line in requests:

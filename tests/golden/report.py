@@ -303,7 +303,7 @@ OPTIONS = {"dtype": [], "reduction": "mean", "fail_on": "warning", "select": [],
 
 
 def judged(tensor: TensorReport) -> TensorReport:
-    """As a survey leaves it: with operation, options and place."""
+    """As a scan leaves it: with operation, options and place."""
     operation = "values" if tensor.role == "values" else tensor.operation
     where = coordinates(tensor.file, tensor.tensor)
     return replace(tensor, operation=operation, options=OPTIONS, coordinates=where)

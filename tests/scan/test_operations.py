@@ -8,8 +8,8 @@ import torch
 
 import nanhunt
 from nanhunt.errors import NanhuntError
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_tensors_said_in_python_play_their_roles_beside_those_of_a_dict_or_a_mod
 
 def test_compare_needs_a_path_for_an_operation_without_a_batch_of_its_own():
     with pytest.raises(NanhuntError, match="--op bce has no batch"):
-        Survey(Options(op="bce"), compares=True).without_a_file()
+        Scan(Options(op="bce"), compares=True).without_a_file()
 
 
 def test_targets_in_a_file_go_with_logits_in_memory(tmp_path):

@@ -14,8 +14,8 @@ from nanhunt.load.shards import Shard
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import bounds, registry
 from nanhunt.operations.cross_entropy import units
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 
 def whole(name: str, array: np.ndarray) -> Tensor:
@@ -40,9 +40,9 @@ def cut(tensor: Tensor) -> Tensor:
 
 
 def said(tensors: list[Tensor], compares: bool = False, **options: object) -> str:
-    survey = Survey(Options(**options), compares)  # type: ignore[arg-type]
+    scan = Scan(Options(**options), compares)  # type: ignore[arg-type]
     container = Container("dump", {tensor.name: tensor for tensor in tensors}, "memory")
-    return survey.container(container, registry.find(survey.options.op)).to_json(verbose=True)
+    return scan.container(container, registry.find(scan.options.op)).to_json(verbose=True)
 
 
 RNG = np.random.default_rng(0)

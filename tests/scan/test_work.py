@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Report, merge
-from nanhunt.scan import survey as scan
+from nanhunt.scan import scan as scan
 from nanhunt.scan import work
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 from nanhunt.scan.work import WorkOptions, part_of, workers
 
 
@@ -84,8 +84,8 @@ def test_labels_alone_are_no_error_side_by_side(tmp_path: Path) -> None:
 
 def test_lines_are_written_while_the_scan_runs_and_add_up(folder: Path) -> None:
     lines: list[str] = []
-    survey = Survey(Options(), told=lambda report: lines.extend(each.tensor for each in report.tensors))
-    reports = survey.paths([str(folder)])
+    scan = Scan(Options(), told=lambda report: lines.extend(each.tensor for each in report.tensors))
+    reports = scan.paths([str(folder)])
     next(reports)
     next(each for each in reports if each.tensors)
     assert len(lines) == 1

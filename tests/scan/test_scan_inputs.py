@@ -13,8 +13,8 @@ from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy import units
 from nanhunt.operations.run import Tables
 from nanhunt.results.report import Report, merge
+from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
-from nanhunt.scan.survey import Survey
 
 
 def mixed(rows: int, classes: int) -> np.ndarray:
@@ -71,11 +71,11 @@ def test_reports_add_up_in_any_order(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         np.save(tmp_path / f"step-{number}.npy", np.full((2, 3), 50.0 * number, np.float32))
     paths = [str(tmp_path / f"step-{number}.npy") for number in (10, 2, 1)]
-    survey = Survey(Options())
-    whole = merge(survey.paths([*paths, str(tmp_path / "missing.npy")]))
+    scan = Scan(Options())
+    whole = merge(scan.paths([*paths, str(tmp_path / "missing.npy")]))
     assert [Path(tensor.file).name for tensor in whole.tensors] == ["step-1.npy", "step-2.npy", "step-10.npy"]
     assert whole.exit_code == 2
-    single = [survey.path(path) for path in paths]
+    single = [scan.path(path) for path in paths]
     assert merge(single).to_json() == merge(reversed(single)).to_json()
     assert merge([*single, Report(errors=whole.errors, exit_code=2)]).to_json() == whole.to_json()
 
@@ -84,17 +84,15 @@ def test_options_may_differ_by_path(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, np.full((2, 3), 500.0, np.float32))
     plain = Options()
-    survey = Survey(
-        plain, options_for=lambda path: replace(plain, select=("NH2",)) if "a.npy" in path else plain
-    )
-    report = merge(survey.paths([str(tmp_path)]))
+    scan = Scan(plain, options_for=lambda path: replace(plain, select=("NH2",)) if "a.npy" in path else plain)
+    report = merge(scan.paths([str(tmp_path)]))
     assert [bool(tensor.findings) for tensor in report.tensors] == [False, True]
 
 
 def test_tables_are_filled_for_every_row_and_dtype() -> None:
     tables: Tables = {}
-    survey = Survey(Options(dtype=("float32", "float16")), tables=tables)
-    survey.without_a_file()
+    scan = Scan(Options(dtype=("float32", "float16")), tables=tables)
+    scan.without_a_file()
     assert [dtype for _, dtype in tables] == ["float32", "float16"]
     for table in tables.values():
         assert table.columns["cause"].tolist() == ["", "exp-overflow", ""]
@@ -102,7 +100,7 @@ def test_tables_are_filled_for_every_row_and_dtype() -> None:
 
 def test_progress_is_told_every_byte() -> None:
     told: list[int] = []
-    Survey(Options(), compares=True, advance=told.append).without_a_file()
+    Scan(Options(), compares=True, advance=told.append).without_a_file()
     assert sum(told) == 9 * 4
 
 
@@ -122,10 +120,10 @@ class Stop:
 def test_an_interrupt_keeps_the_tensors_that_were_known(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     np.savez(path, a=np.ones((4, 4), np.float32), b=np.full((4, 4), 1e-9, np.float32), c=np.ones(1 << 10))
-    survey = Survey(Options(dtype=("float16",)), advance=Stop(after=100 + 64))
+    scan = Scan(Options(dtype=("float16",)), advance=Stop(after=100 + 64))
     with pytest.raises(KeyboardInterrupt):
-        list(survey.paths([str(path)]))
-    known = merge(survey.unfinished)
+        list(scan.paths([str(path)]))
+    known = merge(scan.unfinished)
     assert [tensor.tensor for tensor in known.tensors] == ["a", "b"]
     assert known.findings[0].code == "NH502"
 
@@ -140,9 +138,9 @@ def test_an_interrupt_tells_what_was_known_of_the_rows(
     logits[:, 0] = 1.0
     logits[[3, 40]] += 200.0
     np.save(path, logits)
-    survey = Survey(Options(), compares=every_row, advance=Stop(after=2 << 10))
+    scan = Scan(Options(), compares=every_row, advance=Stop(after=2 << 10))
     with pytest.raises(Interrupted, match=r"of the first 16 of 64 rows 1 have findings"):
-        list(survey.paths([str(path)]))
+        list(scan.paths([str(path)]))
 
 
 def test_labels_saved_as_floats_are_not_passed_over_in_silence(tmp_path: Path) -> None:

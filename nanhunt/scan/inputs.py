@@ -36,7 +36,7 @@ LARGE = 1 << 26
 
 
 @dataclass
-class Survey:
+class Scan:
     """How to look at inputs."""
 
     options: Options
@@ -198,8 +198,8 @@ def _alone(
     compares: bool, operation: Described | None, common: Options, file: str, options: Options
 ) -> tuple[Report, NothingToCheck | None]:
     """One file, judged by whoever unpickles this; and why there is nothing to judge in it, if so."""
-    survey = Survey(common, compares, lambda _: options, executor=Fastest(1), operation=operation)
-    return survey.path(file), survey._empty.get(file)
+    scan = Scan(common, compares, lambda _: options, executor=Fastest(1), operation=operation)
+    return scan.path(file), scan._empty.get(file)
 
 
 def _not_looked_at(*parts: tuple[str, str]) -> Report:
