@@ -57,7 +57,7 @@ WRONG_LOSS = {
     "infinite": (FUSED + "loss = loss * torch.inf", "loss still infinite", 3),
     "a sum": (FUSED.replace("targets)", 'targets, reduction="sum")'), "loss finite but wrong", 3),
     "gradient NaN": (FUSED + f"loss = loss + 0 * ({SAME})[:2].abs().sqrt().sum()", "right loss, gradient still NaN", 2),
-    "gradient infinite": (FUSED + f"loss = loss + ({SAME})[1:].sqrt().sum()", "right loss, gradient still NaN", 2),
+    "gradient infinite": (FUSED + f"loss = loss + ({SAME})[1:].sqrt().sum()", "right loss, gradient still infinite", 2),
     "raises": ("loss = allowed", "raises NameError: name 'allowed' is not defined", 3),
 }  # fmt: skip
 
@@ -74,7 +74,7 @@ ENTROPY = "output = torch.distributions.Categorical(logits=logits, validate_args
 WRONG_OUTPUT = {
     "right": (ENTROPY, "", 0),
     "NaN": (ENTROPY + "output = output * torch.tensor([1, torch.nan])", "still NaN", 1),
-    "infinite": (ENTROPY + "output = output * torch.tensor([1, torch.inf])", "still NaN", 1),
+    "infinite": (ENTROPY + "output = output * torch.tensor([1, torch.inf])", "still infinite", 1),
     "1 % more": (ENTROPY + "output = output + torch.tensor([0.01, 0])", "finite but wrong", 1),
     "gradient NaN": (
         ENTROPY + f"output = output + 0 * ({SAME})[:, 0].abs().sqrt()", "right value, gradient still NaN", 2
@@ -161,4 +161,4 @@ def test_the_mean_over_some_units_hands_each_what_the_whole_mean_does(
     (remedy,) = tried(monkeypatch, rule("bce"), given, Fix("odd", code))
     assert (remedy.works, remedy.rows) == (True, 1000)
     (remedy,) = tried(monkeypatch, rule("bce"), given, Fix("odd", code), reduction="sum")
-    assert remedy.outcome == "loss finite but wrong"
+    assert remedy.outcome == "loss finite but wrong, gradient still infinite"

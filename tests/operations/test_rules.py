@@ -51,7 +51,7 @@ def test_every_rule_is_explained(code: str) -> None:
         assert len(text) > 15
         assert text.endswith((".", ")"))
     assert (rule.holds is None) == (
-        rule.operation in ("values", "difference") or rule.name == "batch-goes-bad"
+        rule.operation in ("values", "difference", "call") or rule.name == "batch-goes-bad"
     )
     assert (rule.arithmetic is None) == (rule.holds is None)
 

@@ -18,7 +18,7 @@ from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Pairing, choose
-from nanhunt.operations.cross_entropy.rules import RULES
+from nanhunt.operations.cross_entropy.rules import OF_CERTAIN_LOGITS, RULES
 from nanhunt.operations.cross_entropy.targets import read_weights
 from nanhunt.operations.cross_entropy.tensors import CLASS_WEIGHTS, LOGITS, TARGETS
 from nanhunt.operations.registry import OperationOptions
@@ -73,9 +73,14 @@ def with_roles(options: OperationOptions) -> OperationOptions:
     )
 
 
-def _codes(run: Run) -> frozenset[str]:
-    """The rules to look for; who calls the fused loss need not hear of what breaks the others."""
+def _codes(run: Run, *, certain: bool) -> frozenset[str]:
+    """The rules to look for: ``certain`` says whether a name, the user or labels say that these are logits.
+
+    Who calls the fused loss need not hear of what breaks the others.
+    """
     codes = run.codes("cross-entropy")
+    if not certain:
+        codes -= OF_CERTAIN_LOGITS
     if run.options.loss != "fused":
         return codes
     return codes - {rule.code for rule in RULES if rule.severity is Severity.WARNING}
@@ -124,8 +129,9 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
         _check_shape(tensor, run.options)
         seen = recognise(pairing, run.options)
         if seen.softmax:
+            codes = _codes(run, certain=pairing.named or seen.targets is not None)
             for cast in run.casts(tensor):
-                job = _job(cast.of(tensor), cast.judged, seen, weights, _codes(run))
+                job = _job(cast.of(tensor), cast.judged, seen, weights, codes)
                 table = run.table(tensor, cast.name)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)

@@ -233,7 +233,6 @@ RULES: tuple[_Rule, ...] = (
         operation="cross-entropy",
         holds=_blank,
         arithmetic=arithmetic.constant_row,
-        fixes=(fixes.DROP_CONSTANT,),
         input_at_fault=True,
     ),
     _Rule(
@@ -355,3 +354,6 @@ RULES: tuple[_Rule, ...] = (
         arithmetic=arithmetic.constant_row,
     ),
 )  # fmt: skip
+
+OF_CERTAIN_LOGITS = frozenset({"NH012", "NH402"})
+"""Rows of one number are a word about logits only: a bias of ones, a mask of -1e30 may well be so."""
