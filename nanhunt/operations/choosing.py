@@ -116,7 +116,7 @@ def asked(options: OperationOptions) -> Described:
 
 
 def check_options(said: Iterable[str], options: OperationOptions) -> None:
-    """Raises NanhuntError for an option, by field name, that the operation asked for makes nothing of.
+    """Raises NanhuntError for an operation that nobody knows, and for an option, by field name, that it does not have.
 
     Where nothing says which operation is meant, names of tensors do, file by file, and any option may be for one.
     """
@@ -130,7 +130,7 @@ def check_options(said: Iterable[str], options: OperationOptions) -> None:
             "Leave one of them out.",
         )
     name = "function" if options.function else options.op
-    if name not in registry.OPERATIONS:  # nothing is asked for, or what the reading of files will refuse
+    if name is None:
         return
     operation = registry.find(name)
     known = declared(OperationOptions)
