@@ -46,6 +46,10 @@ CLOSE_STEPS = 100
 """Steps to watch closely for a fault to show again."""
 LOSSES = 4
 """Of the steps before that a report may quote."""
+STOP = signal.SIGURG
+"""Interrupts the first thread for another. Not SIGINT: a background job is deaf to that, and a script or asyncio may
+have a handler of its own. Whoever has no handler for this one does not notice it.
+"""
 LEAVING = 5.0
 """Seconds that a thread which has stopped the script has for its own end."""
 PATIENCE = 2.0
@@ -121,6 +125,8 @@ class Session:
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorders.threads_followed())
+        if self.settings.stop is None:
+            self._stack.enter_context(_heard(self._heed))
         self._stack.enter_context(self.batches.followed(self.recorders))
         self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
@@ -433,6 +439,11 @@ class Session:
         mended = mend(failing)
         return replace(incident, patch=mended.patch, tried=tuple(mended.tried))
 
+    def _heed(self, *_: object) -> None:
+        """The handler of that signal, in the first thread."""
+        if self.stopper is not None:
+            raise KeyboardInterrupt
+
     def _stop(self) -> None:
         self.stopped += 1
         if self.settings.stop is not None:
@@ -443,7 +454,7 @@ class Session:
             raise StoppedTaskError(f"nanhunt: {self.incidents[-1].what} (step {self.incidents[-1].step})")
         if threading.current_thread() is not threading.main_thread():
             self.stopper = threading.get_ident()
-            _interrupt_main()
+            _interrupt_main(self._heed)
             raise SystemExit(1)  # of its very class: a thread ends by it without a word
         if self.stopped > 2:
             # The script caught SystemExit, twice: it would train on with a broken model.
@@ -453,9 +464,28 @@ class Session:
         raise Stopped
 
 
-def _interrupt_main() -> None:
-    """Stop the script from another of its threads: as Ctrl-C would, unless it sees to that itself."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+@contextlib.contextmanager
+def _heard(heed: Callable[..., None]) -> Iterator[None]:
+    """Let ``heed`` be called in the first thread at a stop from another."""
+    try:
+        before = signal.signal(STOP, heed)
+    except ValueError:  # only the first thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        if signal.getsignal(STOP) == heed:
+            signal.signal(STOP, before)
+
+
+def _interrupt_main(heed: Callable[..., None]) -> None:
+    """Stop the script from another of its threads, in whatever it waits."""
+    if signal.getsignal(STOP) == heed:
+        first = threading.main_thread().ident
+        assert first is not None
+        signal.pthread_kill(first, STOP)
+    else:  # the script has a use of its own for that signal
         os.kill(os.getpid(), signal.SIGINT)
 
 
