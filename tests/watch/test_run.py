@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import nanhunt
 from nanhunt.cli.app import app
+from nanhunt.cli.options import SettingsOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.options import declared
 from nanhunt.watch.options import RunOptions, WatchOptions
@@ -123,6 +124,8 @@ def test_a_bad_step_stops_the_script_and_leaves_a_capture_check_reads(tmp_path: 
     assert incident["culprits"][0]["site"] == {
         "file": "train.py",
         "line": 4,
+        "column": 5,
+        "end_column": 17,
         "function": "<module>",
         "source": "e = torch.exp(x)",
     }
@@ -234,7 +237,7 @@ def test_a_wrong_option_is_said_before_a_script_is_looked_for(
 
 def test_every_option_of_run_is_declared() -> None:
     taken = {option for each in get_command(app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
-    known = (*declared(WatchOptions).values(), *declared(RunOptions).values())
+    known = [each for part in (WatchOptions, RunOptions, SettingsOptions) for each in declared(part).values()]
     assert {each.flag for each in known} == taken - {"-m", "words"}
 
 
