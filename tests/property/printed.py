@@ -278,6 +278,7 @@ def observe(
     label = sound_label(case)
     if label is not None and bool(replaced.any()):
         rows[replaced] = 0.0
+        rows[replaced, label] = 0.01  # not of one number: there are fixes that leave out such rows
         ignored = torch.zeros_like(replaced)
         if y is not None and not y.is_floating_point() and leading is case.leading:
             ignored = y == case.options.get("ignore_index", -100)
@@ -395,6 +396,8 @@ def answer(
     counts = torch.ones(len(y), dtype=torch.bool) if y.is_floating_point() else kept(y, case)
     if remedy.title == "drop fully masked rows before the loss":
         counts &= (rows > -INF).any(-1)
+    if remedy.title == "leave rows of one number out of the loss":
+        counts &= rows.amax(-1) != rows.amin(-1)
     if remedy.title == "ignore rows whose label is masked":
         counts &= ~label_masked(rows, y, torch.arange(len(y)), case)
     wanted = y_of(case, y, z)

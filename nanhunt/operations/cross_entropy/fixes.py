@@ -151,6 +151,10 @@ def _without_masked_rows(question: Question) -> Question:
     return question.leaving_out((question.x == -float("inf")).all(-1))
 
 
+def _without_constant_rows(question: Question) -> Question:
+    return question.leaving_out(question.x.amax(-1) == question.x.amin(-1))
+
+
 def _without_masked_labels(question: Question) -> Question:
     return question.leaving_out(question.label_masked)
 
@@ -305,6 +309,12 @@ DROP = _Fix(
     "keep = ({flat} > -torch.inf).any(-1)\n"
     "loss = F.cross_entropy({flat}[keep]{scaled}, {labels}[keep]{terms}{reduction})",
     when=_with_targets, reference=_without_masked_rows, changes="such rows no longer count",
+)  # fmt: skip
+DROP_CONSTANT = _Fix(
+    "leave rows of one number out of the loss",
+    "keep = {flat}.amax(-1) != {flat}.amin(-1)\n"
+    "loss = F.cross_entropy({flat}[keep]{scaled}, {labels}[keep]{terms}{reduction})",
+    when=_with_targets, reference=_without_constant_rows, changes="such rows no longer count",
 )  # fmt: skip
 SELECT = _Fix(
     "select the kept rows before the loss",

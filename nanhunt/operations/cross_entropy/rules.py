@@ -233,6 +233,7 @@ RULES: tuple[_Rule, ...] = (
         operation="cross-entropy",
         holds=_blank,
         arithmetic=arithmetic.constant_row,
+        fixes=(fixes.DROP_CONSTANT,),
         input_at_fault=True,
     ),
     _Rule(

@@ -40,7 +40,9 @@ def test_a_sanitised_row_is_one_error_and_nothing_else(judge, value, dtype):
     assert found(report) == {"NH012": (1,)}
     (finding,) = report.findings
     assert "softmax is uniform, 1/5 each; the loss is 1.60" in finding.message
-    assert not finding.remedies  # what was replaced is gone: no way of writing the loss brings it back
+    assert [(fix.title, fix.works) for fix in finding.remedies] == [
+        ("leave rows of one number out of the loss", True)
+    ]
     assert found(judge(logits(value, dtype), LABELS, loss="fused")) == {"NH012": (1,)}
 
 
