@@ -53,6 +53,14 @@ def test_what_was_bad_when_it_came_in_is_not_the_calls_fault(tmp_path: Path) -> 
     assert codes(saved(tmp_path, DIV, self=torch.ones(2), other=torch.ones(2))) == []
 
 
+def test_complex_numbers_that_come_in_finite_are_not_said_to_be_bad(tmp_path: Path) -> None:
+    path = saved(tmp_path, DIV, self=torch.tensor([1j, 0j]), other=torch.tensor([1.0, 0.0]))
+    [finding] = nanhunt.check(path).findings
+    assert (finding.code, finding.message) == ("NH951", "value 1: div gives nan+nanj")
+    bad = torch.tensor([1j, complex("nan")])
+    assert codes(saved(tmp_path, DIV, self=bad, other=torch.ones(2))) == ["NH952"]
+
+
 def test_another_dtype_is_another_verdict(tmp_path: Path) -> None:
     exp = {"call": "aten.exp.default", "args": [{"tensor": "self"}], "kwargs": {}}
     path = saved(tmp_path, exp, self=torch.tensor([20.0]))

@@ -98,7 +98,10 @@ def _judged(
             made = _floating(call.run(given))
         except (BadSpelling, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise _no_call(container, str(error).splitlines()[0]) from None
-        findings = _findings(call, [read(each, before) for each in call.args], made, codes, most)
+        finite = all(bool(each.isfinite().all()) for each in before.values())
+        findings = _findings(
+            call, [read(each, before) for each in call.args], made, codes, most, finite=finite
+        )
     return TensorReport(
         file=main.file, tensor=main.name, role="operands", stored_dtype=main.dtype, dtype=dtype, shape=main.shape,
         rows=sum(each.numel() for each in made), classes=0, targets=None, health=_UNKNOWN, implementations={},
@@ -137,9 +140,15 @@ def _floating(made: Any) -> list[torch.Tensor]:
 
 
 def _findings(
-    call: Call, given: Sequence[Any], made: Sequence[torch.Tensor], codes: frozenset[str], most: int
+    call: Call,
+    given: Sequence[Any],
+    made: Sequence[torch.Tensor],
+    codes: frozenset[str],
+    most: int,
+    *,
+    finite: bool,
 ) -> tuple[Finding, ...]:
-    """At most one: it goes bad, or it was given what was bad."""
+    """At most one: it goes bad, or it was given what was bad; ``finite``: it cannot have been."""
     from nanhunt.operations.trace import explained
 
     for each in made:
@@ -147,7 +156,7 @@ def _findings(
         if not bad:
             continue
         said = explained(call.short, given, each)
-        rule = next(rule for rule in RULES if rule.code == (GOES_BAD if said else GIVEN_BAD))
+        rule = next(rule for rule in RULES if rule.code == (GOES_BAD if said or finite else GIVEN_BAD))
         if rule.code not in codes:
             continue
         message = f"value {bad[0]}: {said or f'{call.short} gives {each.reshape(-1)[bad[0]].item():.6g}'}"
