@@ -14,7 +14,7 @@ import torch
 
 from nanhunt.results.report import RemedyResult
 
-from .incident import Incident
+from .incident import Incident, Phase
 from .story import Exhibits
 from .subject import MAX_BYTES, Subject
 
@@ -87,9 +87,19 @@ def _judged_alike(path: Path, subject: Subject, incident: Incident) -> bool:
     code = incident.culprits[0].rule if incident.culprits else None
     if subject.operation == "cross-entropy":
         return any(finding.code == code for finding in report.findings)
+    if subject.operation == "values" and _is_made(incident):
+        return False  # of what an operation made of finite numbers, the result says nothing
     if subject.operation in _CODES:
         return any(finding.code == _CODES[subject.operation] for finding in report.findings)
     return any(finding.severity.rank for finding in report.findings)
+
+
+def _is_made(incident: Incident) -> bool:
+    """Whether an operation computed the bad numbers: they were not given, not written and not an optimizer's."""
+    culprit = incident.culprits[0] if incident.culprits else None
+    return (
+        culprit is not None and culprit.phase in (Phase.FORWARD, Phase.BACKWARD) and culprit.name != "written"
+    )
 
 
 def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:

@@ -53,7 +53,7 @@ def _spread(incident: Incident) -> list[str]:
 def _file_lines(incident: Incident, *, verbose: bool) -> list[str]:
     lines = []
     if incident.capture:
-        closer = f"look closer: {incident.closer}" if incident.closer else "what that operation was given"
+        closer = f"look closer: {incident.closer}" if incident.closer else "tensors of that operation"
         lines.append(f"  written: {incident.capture} ({closer})")
     if incident.replay:
         lines.append(f"  repeat the step: nanhunt run --replay {incident.replay}")

@@ -15,6 +15,10 @@ import nanhunt
     ("script", "operation", "roles"),
     [
         ("vae_log_variance", "gaussian-kl", {"mu", "logvar"}),
+        ("pixels_log_sigmoid", "bce", {"logits", "targets"}),
+        ("spectral_phase", "call", {"self", "other"}),
+        ("nan_written", "values", {"result"}),
+        ("token_types", "call", {"self"}),
         ("ppo_ratio", "ppo", {"log_probs", "old_log_probs", "advantages"}),
         ("cosine_of_zero", "norm", {"hidden_states"}),
         ("sqrt_at_zero", "distance", {"a"}),
@@ -36,6 +40,23 @@ def test_roles_are_named_as_the_operation_names_them(
     assert {tensor.operation for tensor in judged.tensors} == {operation}
     assert not judged.ok
     assert incident.closer == f"nanhunt check {incident.capture}"
+
+
+def test_the_options_of_the_call_are_in_the_file(tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "faults" / "ignored_labels_minus_one.py", tmp_path)
+    assert incident.capture is not None
+    [judged] = nanhunt.check(incident.capture).tensors
+    assert judged.targets is not None
+    assert judged.targets.ignored == 2
+    assert incident.closer == f"nanhunt check {incident.capture}"  # without --ignore-index -1
+
+
+def test_numbers_alone_are_not_recommended_where_an_operation_made_them(tmp_path: Path) -> None:
+    [incident], _ = hunt(HERE / "faults" / "ctc_target_too_long.py", tmp_path)
+    assert incident.capture is not None
+    held = torch.load(incident.capture, weights_only=True)
+    assert held["nanhunt"]["op"] == "values"
+    assert incident.closer is None
 
 
 def test_a_scalar_that_goes_bad_brings_no_megabytes(tmp_path: Path) -> None:

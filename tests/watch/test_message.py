@@ -67,7 +67,7 @@ def test_text() -> None:
 
 def test_check_is_recommended_only_where_it_says_the_same() -> None:
     text = incident_text(replace(INCIDENT, closer=None))
-    assert text.endswith("  written: nanhunt-capture/step-37.pt (what that operation was given)\n")
+    assert text.endswith("  written: nanhunt-capture/step-37.pt (tensors of that operation)\n")
 
 
 def test_details_are_told_when_asked_for_and_doubt_always() -> None:

@@ -1,6 +1,7 @@
 """CTC cannot spell six symbols in four frames: its loss is inf, whatever the learning rate."""
 
 # cause: data
+# says: (tensors of that operation)
 # says: sample 1 has 6 labels (0 of them repeated) in 4 frames
 # says: zero_infinity=True
 # never: learning rate

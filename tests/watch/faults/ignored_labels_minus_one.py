@@ -1,7 +1,6 @@
 """Labels of -1 are ignored; the infinite logit is in a row that counts."""
 
 # cause: data
-# says: --ignore-index -1
 import torch
 import torch.nn.functional as F
 

@@ -2,7 +2,6 @@
 
 # says: logsigmoid
 # never: F.cross_entropy
-# never: look closer
 import torch
 
 torch.manual_seed(0)

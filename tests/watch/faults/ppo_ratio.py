@@ -3,7 +3,6 @@
 # says: bound the argument of exp
 # says: a difference
 # never: F.cross_entropy
-# never: look closer
 import torch
 
 torch.manual_seed(0)

@@ -1,7 +1,6 @@
 """A transformer's all-zero token_type_ids are no labels, though they fit the logits."""
 
 # never: targets
-# never: look closer
 # never: F.cross_entropy
 import torch
 

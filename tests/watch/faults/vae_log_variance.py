@@ -3,7 +3,6 @@
 # says: bound the exponent at -20 and 20 where it is made
 # never: cross_entropy
 # never: softmax
-# never: look closer
 import torch
 import torch.nn.functional as F
 
