@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Report, merge
-from nanhunt.scan import scan as scan
-from nanhunt.scan import work
+from nanhunt.scan import inputs, work
 from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions, part_of, workers
@@ -67,7 +66,7 @@ def test_shards_that_there_are_not(text: str) -> None:
 
 @pytest.mark.parametrize("large", [1 << 26, 1500])
 def test_jobs_judge_files_side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(scan, "LARGE", large)
+    monkeypatch.setattr(inputs, "LARGE", large)
     whole, code = ran("check", folder, "--format", "json")
     assert ran("check", folder, "--format", "json", "--jobs", 3) == (whole, code)
 
