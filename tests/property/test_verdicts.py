@@ -19,7 +19,7 @@ import nanhunt
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.results.report import Report, Severity, TensorReport
 
-EXAMPLES = 25
+EXAMPLES = 15
 ROW_LIMIT = 100_000
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 HALVES = (torch.float16, torch.bfloat16)
