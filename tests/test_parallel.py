@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from nanhunt.load.rows import Rows
 from nanhunt.operations.values import check as values
 from nanhunt.operations.values import health
 from nanhunt.parallel import Fastest
-from nanhunt.parallel.forks import Forks
+from nanhunt.parallel.forks import Forks, _Child
 from nanhunt.parallel.threads import AHEAD, Threads
 from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
@@ -283,3 +284,41 @@ def test_the_command_line_says_what_the_library_says(dtype: str, tmp_path: Path)
     assert done.returncode == 1, done.stderr
     known = nanhunt.check(str(path), dtype=dtype).to_json()
     assert json.loads(done.stdout)["tensors"] == json.loads(known)["tensors"]
+
+
+@FORKS
+def test_half_a_result_is_none() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, pickle.dumps((True, b"x" * 100))[:50])
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream, pytest.raises(NanhuntError, match="was ended"):
+        _Child(os.getpid(), stream).result()
+
+
+@FORKS
+def test_a_process_whose_results_nobody_wants_is_ended_at_what_it_is_at(tmp_path: Path) -> None:
+    begun, finished = tmp_path / "begun", tmp_path / "finished"
+
+    def work(item: int) -> int:
+        if item:
+            begun.write_text(str(os.getpid()))
+            time.sleep(20)
+            finished.touch()
+        return item
+
+    results = Forks(2).map(work, range(2))
+    assert next(results) == 0
+    while not begun.exists() or not begun.read_text():
+        time.sleep(0.01)
+    results.close()  # type: ignore[attr-defined]
+    assert not finished.exists()
+    assert not lives(begun.read_text())
+
+
+@FORKS
+def test_ctrl_c_is_for_the_first_process_alone() -> None:
+    def holds_back(_: int) -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    assert list(Forks(3).map(holds_back, range(4))) == [False, True, True, False]
+    assert not holds_back(0)
