@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced
+from nanhunt.operations.operation import Block, Facts, Operation
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
@@ -21,6 +20,7 @@ from nanhunt.operations.usual import (
     input_facts,
     input_rules,
     numpy_of,
+    plan_of_rows,
     row_of,
     says,
     slots_of,
@@ -41,14 +41,7 @@ class EntropyOptions:
     """The entropy of a softmax."""
 
 
-def plan(shapes: Mapping[str, tuple[int, ...]], options: EntropyOptions) -> Plan:
-    """Every row of (..., classes) is a unit of its own. Raises NanhuntError for logits without classes."""
-    logits = shapes["logits"]
-    if not logits or logits[-1] == 0:
-        raise NanhuntError(
-            f"--op entropy: logits of shape {logits} have no classes.", "The last axis is the distribution."
-        )
-    return Plan(logits[:-1], (), {"logits": Sliced(logits, 1)})
+plan = plan_of_rows("entropy", "no classes", "The last axis is the distribution.")
 
 
 def naive(t: Tensors, options: EntropyOptions) -> torch.Tensor:

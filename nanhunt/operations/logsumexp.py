@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
+from nanhunt.operations.operation import Block, Facts, Operation, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
@@ -20,6 +18,7 @@ from nanhunt.operations.usual import (
     input_facts,
     input_rules,
     numpy_of,
+    plan_of_rows,
     row_of,
     says,
     slots_of,
@@ -39,15 +38,7 @@ class LogsumexpOptions:
     """The logarithm of a sum of exponentials."""
 
 
-def plan(shapes: Mapping[str, tuple[int, ...]], options: LogsumexpOptions) -> Plan:
-    """Every row of (..., classes) is a unit of its own. Raises NanhuntError for logits without classes."""
-    logits = shapes["logits"]
-    if not logits or logits[-1] == 0:
-        raise NanhuntError(
-            f"--op logsumexp: logits of shape {logits} have nothing to add up.",
-            "The sum is over the last axis.",
-        )
-    return Plan(logits[:-1], (), {"logits": Sliced(logits, 1)})
+plan = plan_of_rows("logsumexp", "nothing to add up", "The sum is over the last axis.")
 
 
 def naive(t: Tensors, options: LogsumexpOptions) -> torch.Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced
+from nanhunt.operations.operation import Block, Facts, Operation
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
@@ -20,6 +18,7 @@ from nanhunt.operations.usual import (
     input_facts,
     input_rules,
     numpy_of,
+    plan_of_rows,
     row_of,
     says,
     slots_of,
@@ -38,14 +37,7 @@ class SoftmaxOptions:
     """A softmax and its logarithm."""
 
 
-def plan(shapes: Mapping[str, tuple[int, ...]], options: SoftmaxOptions) -> Plan:
-    """Every row of (..., classes) is a unit of its own. Raises NanhuntError for logits without classes."""
-    logits = shapes["logits"]
-    if not logits or logits[-1] == 0:
-        raise NanhuntError(
-            f"--op softmax: logits of shape {logits} have no classes.", "The last axis is the distribution."
-        )
-    return Plan(logits[:-1], (), {"logits": Sliced(logits, 1)})
+plan = plan_of_rows("softmax", "no classes", "The last axis is the distribution.")
 
 
 def naive(t: Tensors, options: SoftmaxOptions) -> torch.Tensor:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nanhunt.errors import NanhuntError
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
+from nanhunt.operations.operation import Behaviour, Block, Facts, Plan, Sliced, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.results.report import Severity
 
@@ -50,6 +51,23 @@ def input_facts(block: Block, roles: Collection[str], masks: Collection[str] = (
         found["cast_overflow"] |= lost.reshape(block.count, -1).any(-1)
     found["cast_overflow"] &= ~found["not_finite"]
     return found
+
+
+def plan_of_rows(
+    operation: str, wrong: str, hint: str
+) -> Callable[[Mapping[str, tuple[int, ...]], Any], Plan]:
+    """The plan where every row of logits (..., classes) is a unit of its own; ``wrong``: what one without classes is.
+
+    The plan raises NanhuntError for logits without classes.
+    """
+
+    def plan(shapes: Mapping[str, tuple[int, ...]], options: Any) -> Plan:
+        logits = shapes["logits"]
+        if not logits or logits[-1] == 0:
+            raise NanhuntError(f"--op {operation}: logits of shape {logits} have {wrong}.", hint)
+        return Plan(logits[:-1], (), {"logits": Sliced(logits, 1)})
+
+    return plan
 
 
 def _bad(stored: torch.Tensor, masks: bool) -> torch.Tensor:
