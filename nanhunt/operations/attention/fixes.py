@@ -18,9 +18,12 @@ def slots(problem: Any) -> Mapping[str, str]:
     factor = repr(options.scale) if options.scale else f"{problem.tensors['query'].shape[-1]} ** -0.5"
     value = ("value" if "value" in problem.tensors else "key") + "{cast}"
     masked = _cap(options) + _masked_scores(options.causal, mask is not None, keep, _LOWER)
-    first = f"scores = (query{{cast}} * {factor}) @ key{{cast}}.mT\n{masked}"
+    first, of_heads = (
+        f"scores = (query{{cast}} * {factor}) @ key{{cast}}{heads}.mT\n{masked}"
+        for heads in ("", _of_heads(problem))
+    )
     return {
-        "call": _call_on_scores(problem, first, value) if options.softcap else _call(problem, keep, value),
+        "call": _call_on_scores(problem, of_heads, value) if options.softcap else _call(problem, keep, value),
         "scores": f"scores = query{{cast}} @ key{{cast}}.mT * {factor}\n{masked}",
         "scaled_first": first,
         "weighted": "scores.softmax(-1) @ " + value,
@@ -44,14 +47,17 @@ def _call(problem: Any, keep: str, value: str) -> str:
 
 def _call_on_scores(problem: Any, scores: str, value: str) -> str:
     """PyTorch's call has no softcap, and takes no scores: they are the mask of a query and key of 0."""
-    shared = problem.plan.groups[-1] if problem.plan.groups else 1
-    if shared > 1:
-        scores = scores.replace("key{cast}.mT", f"key{{cast}}.repeat_interleave({shared}, -3).mT")
     return (
         f"{scores}# Of 0, they add nothing to the scores.\n"
         f"q, k = {value}.new_zeros(*scores.shape[:-1], 1), {value}.new_zeros(*{value}.shape[:-1], 1)\n"
         f"output = F.scaled_dot_product_attention(q, k, {value}, attn_mask=scores{{cast}}{_gqa(problem)})"
     )
+
+
+def _of_heads(problem: Any) -> str:
+    """Gives every query head the key that it shares with others; "" where it has its own."""
+    shared = problem.plan.groups[-1] if problem.plan.groups else 1
+    return f".repeat_interleave({shared}, -3)" if shared > 1 else ""
 
 
 def _gqa(problem: Any) -> str:
