@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from nanhunt.load.source import Unnamed
 
 Result = TypeVar("Result")
-PART = 1 << 23
+PART = 1 << 22
 """Bytes of one request; where more are wanted, several are under way at once."""
+SMALL = 1 << 23
+"""Bytes of an object up to which all of it is fetched before its turn."""
 WINDOW = 1 << 26
 """Bytes fetched ahead of a reader that goes through an object, at most."""
 GROWTH = 3
@@ -132,9 +134,10 @@ class Remote:
         if run < PART or edge >= self.size:
             return
         room = min(WINDOW, BUDGET // (2 * _fetched.streams(PART)))
-        if edge - start <= room // 2:
+        if edge - start <= room - room // 4:
             _, behind = _fetched.gap(self._key, edge)
-            self._begin(edge, min(behind or self.size, edge + max(PART, min(run, room // 2))))
+            more = min(GROWTH * run, room - (edge - start))
+            self._begin(edge, min(behind or self.size, edge + max(PART, more)))
 
     def _begin(self, begin: int, end: int) -> list[tuple[int, Future[bytes]]]:
         """Requests for parts of that range, all under way at once."""
