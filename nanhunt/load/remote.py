@@ -86,11 +86,15 @@ class Remote:
         found = bytearray(size)
         done = 0
         while done < size:
-            first, coming = self._coming(start + done, size - done)
-            taken = memoryview(coming.result())[start + done - first :][: size - done]
+            taken = self.some(start + done, size - done)
             found[done : done + len(taken)] = taken
             done += len(taken)
         return found
+
+    def some(self, start: int, size: int) -> memoryview:
+        """As ``read``, as many of them as one part has: at least one."""
+        first, coming = self._coming(start, size)
+        return memoryview(coming.result())[start - first :][:size]
 
     def read_ahead(self, spans: Iterable[tuple[int, int]]) -> None:
         """Fetches (first, last + 1) bytes here and there side by side; what does not come is told to who reads it."""
@@ -200,10 +204,13 @@ class _Stream(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._remote.size - self._at))
-        buffer[:size] = self._remote.read(self._at, size)
-        self._at += size
-        return size
+        wanted = min(len(buffer), self._remote.size - self._at)
+        if wanted <= 0:
+            return 0
+        taken = self._remote.some(self._at, wanted)  # no more: who buffers asks for more than is wanted
+        buffer[: len(taken)] = taken
+        self._at += len(taken)
+        return len(taken)
 
     def fileno(self) -> int:
         return self._remote.copy.descriptor
@@ -259,6 +266,17 @@ async def _asked_for_its_start(files: Any, url: str) -> tuple[dict[str, Any], by
             return {**told, "size": int(whole)}, await answer.read()
         # Some send all of it, whatever is asked for: that is not waited for here.
         return {**told, "size": answer.content_length, "partial": False}, b""
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(first, last + 1) in ascending order, those as one that touch or have less than a header between them."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if found and first - found[-1][1] <= HEADER:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return found
 
 
 AT_ONCE = 16
