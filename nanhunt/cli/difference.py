@@ -16,7 +16,7 @@ from nanhunt.difference.options import DiffOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for
 from nanhunt.render.difference import render_difference
-from nanhunt.results.report import INTERRUPTED, ExitCode
+from nanhunt.results.exit_code import INTERRUPTED, ExitCode
 
 
 def compare(given: Given, a: str, b: str) -> None:
