@@ -21,6 +21,7 @@ from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import CHUNK, Ranges, byte_size, mapped, ranges, unpacked
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.extras import is_plausible
 from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
@@ -244,6 +245,11 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
         hint = "Save tensor.to(torch.float32) instead."
         raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
     view.check()
+    if not is_plausible(math.prod(view.shape) * view.stored.itemsize, source.size):
+        what = (
+            f"shows the same {view.storage.size:,} bytes again and again, as {math.prod(view.shape):,} values"
+        )
+        raise RefusedTensor(f"{label} {what}.", "Save what was expanded, without .expand().")
     return Tensor(source.file, name, view.dtype, view.shape, view.read, ranges=view.ranges())
 
 
