@@ -12,6 +12,7 @@ import torch
 from .autopsy import Finding, autopsy
 from .causes import cause_of
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
+from .loaded import Loaded
 from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
 from .observer import Observation, Observer, ancestors, culprits
@@ -48,6 +49,8 @@ class Evidence:
     """Of the steps before, oldest first."""
     known: Mapping[int, str] = field(default_factory=dict)
     """Names of tensors by id, where they come from a file."""
+    loaded: Loaded | None = None
+    """The files that the script has loaded."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     guilty = culprits(roots)[:MAX_CULPRITS]
     if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, tape, guilty):
         found_by = FoundBy.GRAPH
-    story = Story(names, tape, look, evidence.losses)
+    story = Story(names, tape, look, evidence.losses, evidence.loaded)
     incident = Incident(
         step=evidence.step,
         what=evidence.what,

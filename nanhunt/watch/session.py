@@ -24,6 +24,7 @@ from .batches import Batches
 from .calls import calls_patched
 from .incident import Culprit, FoundBy, Incident, Phase
 from .investigation import Evidence, Solved, investigate, unexplained
+from .loaded import Loaded
 from .names import Names, operation
 from .numbers import checkable, finite, numbers, tensors_in
 from .observer import Observer
@@ -98,6 +99,7 @@ class Session:
         self.losses: deque[float] = deque(maxlen=LOSSES)
         self.run_up = RunUp()
         self.batches = Batches()
+        self.loaded = Loaded()
         self.spoilt = False
         """Whether it was said that an earlier fault has spoilt the parameters."""
         self.unapplied = False
@@ -128,6 +130,7 @@ class Session:
         if self.settings.stop is None:
             self._stack.enter_context(_heard(self._heed))
         self._stack.enter_context(self.batches.followed(self.recorders))
+        self._stack.enter_context(self.loaded.followed(self.recorders))
         self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
@@ -372,6 +375,7 @@ class Session:
         evidence.frame = evidence.frame or user_frame()
         evidence.step = self.step
         evidence.losses = tuple(self.losses)
+        evidence.loaded = self.loaded
         evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
         evidence.what = evidence.what or _gradient_sentence(evidence, names)

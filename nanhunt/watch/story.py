@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from .causes import cause_of
 from .incident import Culprit, Phase
+from .loaded import Loaded, Origin
 from .names import Names, module_path, operation, plain
 from .numbers import address
 from .observer import Observation
@@ -44,12 +46,18 @@ class Story:
     """Turns observations into culprits."""
 
     def __init__(
-        self, names: Names, tape: Tape, look: Repetition | None, losses: Sequence[float] = ()
+        self,
+        names: Names,
+        tape: Tape,
+        look: Repetition | None,
+        losses: Sequence[float] = (),
+        loaded: Loaded | None = None,
     ) -> None:
         self.names = names
         self.tape = tape
         self.look = look
         self.losses = losses
+        self.loaded = loaded
         self.graph = StepGraph(look.entries if look else tape.entries, look.values if look else {})
 
     def scene(self, item: Observation) -> Scene:
@@ -94,6 +102,8 @@ class Story:
             name = self.names.known(into.tensor) or name
             parameter = parameter or isinstance(into.tensor, torch.nn.Parameter)
         kind = "parameter" if parameter else "buffer" if name in self.names.buffers else "input"
+        origin = self.loaded.origin(original, name) if self.loaded and original is not None else None
+        came = f"; {origin.sentence}" if origin else self._made(original)
         return Culprit(
             operation=name,
             phase=Phase.PARAMETER if parameter else Phase.INPUT,
@@ -102,15 +112,15 @@ class Story:
             detail=operation(reader.func) if reader else "",
             out=item.out,
             inputs=(),
-            reason=f"the {kind} held it before the first operation of the step{self._origin(original)}",
+            reason=f"the {kind} held it before the first operation of the step{came}",
             rule="NH501",
             name="non-finite-values",
-            fix=_STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind],
+            fix=_mended_file(origin) if origin else _given_fix(kind, name),
             tensor_names=(name,),
             own=own_site(reader),
         )
 
-    def _origin(self, tensor: torch.Tensor | None) -> str:
+    def _made(self, tensor: torch.Tensor | None) -> str:
         """Which call wrote its numbers before the first step, where that is known and may be the fault."""
         made = self.tape.origin(tensor) if tensor is not None else None
         if made is None or operation(made.func).removesuffix("_like") in _FACTORIES:
@@ -182,6 +192,16 @@ _GIVEN = {
 _STATISTICS = (
     "A forward pass in training mode wrote it: call reset_running_stats(), or load a sound checkpoint."
 )
+
+
+def _given_fix(kind: str, name: str) -> str:
+    return _STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind]
+
+
+def _mended_file(origin: Origin) -> str:
+    if origin.largest is not None:
+        return "Load it in float32 or bfloat16, whose range holds it."
+    return f"Load a sound file: `nanhunt check {shlex.quote(origin.file)}` lists what this one holds."
 
 
 def _place(item: Observation) -> tuple[Any, int, Any] | None:
