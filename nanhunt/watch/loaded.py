@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class Origin:
     tensor: str
     """Its name in the file; "" where it is the only one."""
     largest: float | None = None
-    """Where the file's numbers are finite: the largest magnitude, which the dtype in memory does not hold."""
+    """Where the file's numbers are finite: the largest magnitude of those that are infinite in memory."""
 
     @property
     def sentence(self) -> str:
@@ -145,11 +145,11 @@ def _compared(stored: Tensor, tensor: torch.Tensor, name: str) -> Origin | None:
     if same:
         return Origin(stored.file, stored.name)
     called_alike = _common_end(stored.name, name) >= min(len(stored.name), len(name)) > 0
-    largest = float(values.abs().max()) if called_alike and checkable(values) and finite(values) else 0.0
-    overflows = (
-        tensor.is_floating_point() and math.isfinite(largest) and largest > torch.finfo(tensor.dtype).max
-    )
-    return Origin(stored.file, stored.name, largest) if overflows else None
+    if not called_alike or not checkable(values) or not finite(values):
+        return None
+    lost = values[tensor.detach().cpu().isinf()].abs()
+    overflown = lost.numel() and float(lost.min()) > torch.finfo(torch.float16).max
+    return Origin(stored.file, stored.name, float(lost.max())) if overflown else None
 
 
 def _kinds(values: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,8 @@ def _kinds(values: torch.Tensor) -> torch.Tensor:
 
 def _common_end(one: str, other: str) -> int:
     """How many characters at the end are the same."""
-    return len(os.path.commonprefix([one[::-1], other[::-1]]))
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _stamp(path: Any) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from .options import WatchOptions
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
 from .recorder import Recorder, Recorders
 from .repair.mend import Failing, mend
-from .repair.sample import without_bad_samples
+from .repair.sample import without_bad_samples, without_bad_weights
 from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
 from .site import Site, caller, resolve, user_frame
@@ -440,6 +440,8 @@ class Session:
             return incident
         if any(culprit.phase is Phase.INPUT for culprit in incident.culprits):
             return replace(incident, not_code=without_bad_samples(failing, self.batches.indices()))
+        if any(culprit.phase is Phase.PARAMETER for culprit in incident.culprits):
+            return replace(incident, not_code=without_bad_weights(failing))
         mended = mend(failing)
         return replace(incident, patch=mended.patch, tried=tuple(mended.tried))
 

@@ -13,13 +13,13 @@ from .causes import cause_of
 from .incident import Culprit, Phase
 from .loaded import Loaded, Origin
 from .names import Names, module_path, operation, plain
-from .numbers import address
+from .numbers import address, numbers
 from .observer import Observation
 from .scene import Scene
 from .second_look import Repetition
 from .site import Site, resolve
 from .softmax import Softmax
-from .step_graph import StepGraph, slot_argument
+from .step_graph import VIEWS, StepGraph, slot_argument
 from .subject import Subject, subjects, values
 from .tape import Entry, Slot, Tape
 
@@ -96,13 +96,15 @@ class Story:
         original = slot.tensor if slot else None
         name = self.names.of(original) if original is not None else f"a tensor of shape {item.out.shape}"
         parameter = item.op == "parameter" or (original is not None and original.requires_grad)
+        reader = self._loading(reader) or reader
         into = slot_argument(reader, 0) if reader and operation(reader.func) == "copy_" else None
         if into is not None and into is not slot and into.tensor is not None:
             # Loaded: what the model calls it says more than what the file called it.
             name = self.names.known(into.tensor) or name
             parameter = parameter or isinstance(into.tensor, torch.nn.Parameter)
         kind = "parameter" if parameter else "buffer" if name in self.names.buffers else "input"
-        origin = self.loaded.origin(original, name) if self.loaded and original is not None else None
+        tensor = into.tensor if into is not None and into.tensor is not None else original
+        origin = self.loaded.origin(tensor, name) if self.loaded and tensor is not None else None
         came = f"; {origin.sentence}" if origin else self._made(original)
         return Culprit(
             operation=name,
@@ -110,7 +112,7 @@ class Story:
             site=resolve(reader.code, reader.instruction) if reader else None,
             module=module_path(reader.module) if reader else "",
             detail=operation(reader.func) if reader else "",
-            out=item.out,
+            out=numbers(tensor) if origin and tensor is not None else item.out,
             inputs=(),
             reason=f"the {kind} held it before the first operation of the step{came}",
             rule="NH501",
@@ -119,6 +121,12 @@ class Story:
             tensor_names=(name,),
             own=own_site(reader),
         )
+
+    def _loading(self, reader: Entry | None) -> Entry | None:
+        """The copy into the model, where what was loaded is first looked at in another shape."""
+        if reader is None or operation(reader.func) not in VIEWS:
+            return None
+        return next((call for call in self.graph.read_by(reader) if operation(call.func) == "copy_"), None)
 
     def _made(self, tensor: torch.Tensor | None) -> str:
         """Which call wrote its numbers before the first step, where that is known and may be the fault."""

@@ -98,6 +98,8 @@ class TripWire:
     """id of a gradient -> its version when it was last found finite."""
     inside_scaler: bool = False
     updates: int = 0
+    bad_before: weakref.WeakKeyDictionary[Any, int] = field(default_factory=weakref.WeakKeyDictionary)
+    """Optimizer -> how many of its parameters' values were not finite before its first update: no update did that."""
     last_update: Update | None = None
     """None where the gradients were bad: the update is not to blame for what it made of them."""
     poisoned: bool = False
@@ -300,6 +302,8 @@ class TripWire:
     # optimizer -----------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer not in self.bad_before and not self.recorder.paused:
+            self.bad_before[optimizer] = self._count_bad(_parameters(optimizer))
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is not None or self.recorder.paused:
             return  # the closure holds the user's forward and backward: those are to be seen
@@ -330,11 +334,17 @@ class TripWire:
         self.recorder.step_back()
         self.recorder.tape.cut()
 
+    def _count_bad(self, leaves: list[torch.Tensor]) -> int:
+        with self.recorder.pause():
+            if all_finite(leaves):
+                return 0
+            return sum(int((~leaf.detach().isfinite()).sum()) for leaf in leaves if _bad(leaf))
+
     def check_update(self) -> None:
         """Look at the parameters that the last update has written, and nothing since."""
         if self.last_update is not None:
             bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
-            if bad:
+            if bad and self._count_bad(bad) > self.bad_before.get(self.last_update.optimizer, 0):
                 self.judge.bad_parameters(self.last_update, bad)
 
 

@@ -158,3 +158,15 @@ def test_nanhunts_own_reading_is_not_noted(tmp_path: Path) -> None:
         with session.recorder.pause():
             torch.load(tmp_path / "model.pt")
         assert not session.loaded.files
+
+
+def test_the_step_is_sound_without_the_bad_weight(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "model.pt")
+    with Hunt(tmp_path) as hunt:
+        model = network()
+        model.load_state_dict(torch.load(tmp_path / "model.pt"))
+        first_step(model)
+    said = hunt.found[0].not_code
+    assert said.startswith("with 0 for 1 bad value of 1 parameter the repeated step is finite (loss -")
+    assert said.endswith(", 4 of 4 gradients): the numbers it began with are the cause")
+    assert hunt.found[0].patch is None
