@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -34,6 +35,10 @@ PARAMETERS_EVERY = 10
 waits for this look, or for the end."""
 SKIPS_WITHOUT_END = 20
 """Consecutive steps GradScaler may skip: from its initial 65536 that many halvings end far below 1."""
+
+
+SCALES_KEPT = 64
+"""Of skipped steps, for the report."""
 
 
 class Judge(Protocol):
@@ -92,6 +97,10 @@ class TripWire:
     leaves: list[torch.Tensor] = field(default_factory=list)
     """Whose gradients the last backward was to fill."""
     skips: int = 0
+    scales: deque[float] = field(default_factory=lambda: deque(maxlen=SCALES_KEPT))
+    """The loss scales of the last steps that were skipped, oldest first."""
+    skipped: int = 0
+    """How many were skipped in all."""
     scale: float | None = None
     """By which the script itself multiplied the loss, where that made the present gradients infinite."""
     checked: dict[int, int] = field(default_factory=dict)
@@ -264,12 +273,22 @@ class TripWire:
             return
         self.skips += 1
         scale = scaler.get_scale() if scaler is not None else by_hand[1] if by_hand else 1.0
+        self.scales.append(scale)
+        self.skipped += 1
         self.scale = None if scaler is not None else scale
         if self.skips >= SKIPS_WITHOUT_END or scale <= 1:
             who = "the script" if scaler is None else "GradScaler"
             what = f"{who} has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
             # Without the scale there is nothing to be seen: the scaled loss is what went bad.
             self.judge.bad_gradients(self._roots(tensors, None), bad, len(grads), what)
+
+    def run_of_scales(self) -> str:
+        """How the loss scale has come down, step by skipped step; "" where it has not."""
+        if len(self.scales) < 2 or self.scales[-1] >= self.scales[0]:
+            return ""
+        first, *rest = (f"{scale:g}" for scale in self.scales)
+        some = ", ".join([first, *rest] if len(rest) < 4 else [first, rest[0], "...", *rest[-2:]])
+        return f"the loss scale has come down ({some}) in the {self.skipped} steps skipped before"
 
     # GradScaler ----------------------------------------------------------------------------------------------
 
