@@ -61,9 +61,10 @@ def findings(tensor: Tensor, beside: Mapping[str, Tensor], counts: Counts) -> It
         )
     if len(tensor.shape) == 1 and counts.min <= 0 and re.fullmatch(_NORM_WEIGHT, tensor.name.lower()):
         yield from _switched_off(tensor)
-    if re.fullmatch(_SCALES, word) and counts.min < 0:
+    scales = tensor.scales or ("positive" if re.fullmatch(_SCALES, word) else "")
+    if scales == "positive" and counts.min < 0:
         yield _negative(rules.BAD_SCALE, tensor, "what it scales changes its sign")
-    elif re.fullmatch(_SCALES, word) and counts.zero:
+    elif scales and counts.zero:
         yield _finding(
             rules.BAD_SCALE, tensor, lambda x: x == 0, "are 0: what they scale becomes 0, or infinite"
         )
@@ -141,7 +142,7 @@ def _forgotten_step(step: Tensor, beside: Mapping[str, Tensor]) -> Iterator[Find
 
 
 def _switched_off(weight: Tensor) -> Iterator[Finding]:
-    """Some scales of a norm that are 0 or negative; most of them, and the norm multiplies by 1 + weight, or is fresh."""
+    """A few scales that are 0 or negative: most of them are where a norm is fresh, or multiplies by 1 + weight."""
     said = "are 0 or negative: such a channel is switched off, or changes its sign"
     found = _finding(rules.NORM_WEIGHT, weight, lambda x: x <= 0, said)
     if found.count < math.prod(weight.shape) / 2:
