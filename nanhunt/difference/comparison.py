@@ -18,6 +18,7 @@ from nanhunt.difference.options import DiffOptions
 from nanhunt.difference.pairing import Item, pair, place_of, renaming
 from nanhunt.difference.rows import RowsMeasured, measure_rows
 from nanhunt.difference.rules import EXTRA, MISSING
+from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
 from nanhunt.load.remote import is_url
@@ -101,6 +102,7 @@ class Comparison:
         codes = rules.chosen("difference", self.options.select, self.options.ignore)
         items, order = _in_order(a, self.options.layout)
         paired = pair(items, b.items)
+        suggestion = suggested(items, b.items, paired)
         pairs = [Pair(one.tensor, other.tensor) for one, other in paired.pairs]
         errors = [*a.errors, *b.errors]
         if not pairs and not errors:
@@ -118,6 +120,8 @@ class Comparison:
                 only_b=_unpaired(paired.only_b, paired.only_a, EXTRA, codes),
                 order=order,
                 pairing=paired.notes,
+                renames=suggestion.rules,
+                renamed=suggestion.pairs,
                 errors=tuple(errors),
                 not_looked_at=(*a.not_looked_at, *b.not_looked_at),
             ),

@@ -165,6 +165,10 @@ class Difference:
     """What "first" means: "step, layer, name"."""
     pairing: tuple[str, ...] = ()
     """How names were brought together, beyond being the same."""
+    renames: tuple[str, ...] = ()
+    """--rename rules that would pair more, after those given; tried, not used."""
+    renamed: int = 0
+    """Tensors of A that would pair with these."""
     errors: tuple[ReadError, ...] = ()
     not_looked_at: tuple[NotLookedAt, ...] = ()
     exit_code: int = 0
