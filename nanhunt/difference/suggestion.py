@@ -216,21 +216,23 @@ def _replacement(parts: Iterable[str]) -> str:
 
 def _merged(rules: Counter[str]) -> list[str]:
     r"""Rules that differ by one letter, the same in OLD and NEW, as one: attention\.w([qkv])\b=self_attn.\1_proj."""
-    left, found = dict.fromkeys(rule for rule, _ in rules.most_common()), []
+    found: list[str] = []
+    left = dict.fromkeys(rule for rule, _ in rules.most_common())
     while left:
         by_hole: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         for rule in left:
             for letter, hole in _holes(rule):
                 by_hole[hole].setdefault(letter, rule)
-        hole = max(by_hole, key=lambda each: len(by_hole[each]), default=None)
-        if hole is None or len(by_hole[hole]) < 2:
-            return [*found, *left]
+        most = max(map(len, by_hole.values()), default=0)
+        if most < 2:
+            break
+        hole = next(hole for hole, merged in by_hole.items() if len(merged) == most)
         old, new = hole
         letters = "".join(sorted(by_hole[hole]))
         found.append(f"{old.replace(HOLE, f'([{letters}])')}={new.replace(HOLE, ONE)}")
         for rule in by_hole[hole].values():
             del left[rule]
-    return found
+    return [*found, *left]
 
 
 HOLE = "\0"
