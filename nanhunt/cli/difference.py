@@ -20,8 +20,8 @@ from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for
 from nanhunt.render.difference import render_difference
 from nanhunt.results.difference import Difference
+from nanhunt.results.exit_code import INTERRUPTED, ExitCode
 from nanhunt.results.options import ReportOptions
-from nanhunt.results.report import INTERRUPTED, ExitCode
 
 
 def compare(given: Given, a: str, b: str) -> None:

@@ -31,7 +31,9 @@ from nanhunt.operations.rule import Rule
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
-from nanhunt.results.report import INTERRUPTED, NotLookedAt, ReadError, natural_key
+from nanhunt.results.exit_code import INTERRUPTED
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import NotLookedAt, ReadError
 
 BLOCK = 1 << 22
 """Values of a unit of work: 16 MiB of float32 on each side."""

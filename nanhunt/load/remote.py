@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from nanhunt.errors import NanhuntError
 from nanhunt.load.fetched import Fetched
 from nanhunt.load.wording import printable
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 if TYPE_CHECKING:
     from nanhunt.load.source import Unnamed

@@ -11,7 +11,9 @@ from pathlib import PurePath
 
 from nanhunt.literal import literal, literal_lines
 from nanhunt.render import phrases
-from nanhunt.results.report import Finding, ReadError, Report, Severity, TensorReport
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import ReadError, Report
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import fails
 
 MOST = 10

@@ -17,9 +17,11 @@ from markupsafe import Markup
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
 from nanhunt.render import growing, overview, phrases, scales, steps, svg, where
-from nanhunt.results.report import Finding, Report, RowBin, TensorReport, WorstRow
+from nanhunt.results.finding import Finding
+from nanhunt.results.report import Report
 from nanhunt.results.runup import curves
 from nanhunt.results.series import Run, runs
+from nanhunt.results.tensor import RowBin, TensorReport, WorstRow
 
 HERE = Path(__file__).parent
 FEW = 6

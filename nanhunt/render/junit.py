@@ -9,7 +9,11 @@ from xml.etree import ElementTree as ET
 from nanhunt.literal import literal, literal_lines
 from nanhunt.operations.rules import chosen, of_operation
 from nanhunt.render import phrases
-from nanhunt.results.report import Finding, Healthy, ReadError, Report, TensorReport, natural_key
+from nanhunt.results.counted import Healthy
+from nanhunt.results.finding import Finding
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import ReadError, Report
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import fails
 
 

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from nanhunt.literal import literal
 from nanhunt.render import growing, overview, phrases, where
 from nanhunt.results import series
-from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.report import ReadError, Report
 from nanhunt.results.runup import curves
+from nanhunt.results.tensor import TensorReport
 
 SIGNS = {
     Severity.ERROR: "❌ error",

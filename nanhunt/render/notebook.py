@@ -13,7 +13,8 @@ from nanhunt.literal import literal, literal_lines
 from nanhunt.render import overview, phrases, render
 from nanhunt.render.difference import render_difference, wording
 from nanhunt.results.difference import Difference
-from nanhunt.results.report import Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
 
 WORST = 5
 """Lines of the table."""

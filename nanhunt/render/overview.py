@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nanhunt.render import phrases
-from nanhunt.results.report import Finding, Report, Severity, TensorReport
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import fails
 
 WORST = 5

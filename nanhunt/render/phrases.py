@@ -9,17 +9,11 @@ from dataclasses import dataclass
 
 from nanhunt.literal import literal
 from nanhunt.results import verdict as judged
-from nanhunt.results.report import (
-    Finding,
-    Healthy,
-    Implementation,
-    RemedyResult,
-    Report,
-    Severity,
-    TensorReport,
-    WorstRow,
-    natural_key,
-)
+from nanhunt.results.counted import Healthy
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import Implementation, TensorReport, WorstRow
 
 # ---------------------------------------------------------------------------------------------- text and numbers
 

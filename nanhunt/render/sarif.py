@@ -17,7 +17,8 @@ from nanhunt import __version__
 from nanhunt.literal import literal_json, literal_lines
 from nanhunt.operations.rules import RULES
 from nanhunt.render import phrases
-from nanhunt.results.report import Finding, ReadError, Report, Severity
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import ReadError, Report
 from nanhunt.results.verdict import fails
 
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from nanhunt.dtypes.formats import compute_format
 from nanhunt.render import phrases
-from nanhunt.results.report import Report, Severity, TensorReport
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
 from nanhunt.results.series import rank_of, step_of
+from nanhunt.results.tensor import TensorReport
 
 
 @dataclass(frozen=True)

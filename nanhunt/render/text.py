@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from nanhunt.render import blocks, growing, overview, phrases, where
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results import series
-from nanhunt.results.report import Finding, ReadError, RemedyResult, Report, Severity, TensorReport
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.report import ReadError, Report
 from nanhunt.results.runup import curves
+from nanhunt.results.tensor import TensorReport
 
 IN_FULL = 3
 """Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
 from nanhunt.results.codec import decode, encode, written
-from nanhunt.results.report import ExitCode, Finding, NotLookedAt, ReadError, Severity
+from nanhunt.results.exit_code import ExitCode
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import NotLookedAt, ReadError
 
 FORMAT_VERSION = 1
 Index = tuple[int, ...]

@@ -21,7 +21,9 @@ from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
+from nanhunt.results.exit_code import ExitCode
+from nanhunt.results.report import NotLookedAt, ReadError, Report, merge
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import decided
 from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options

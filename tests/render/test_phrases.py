@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanhunt.render import phrases, scales
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 
 @pytest.mark.parametrize(

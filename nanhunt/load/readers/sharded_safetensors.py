@@ -21,7 +21,7 @@ from nanhunt.load.shards import Shard, sharded
 from nanhunt.load.source import Folder, Source, open_source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 KEY = "DCP_SHARDING_INFO"
 _NAME = re.compile(r"shard-[0-9]+-model-.*\.safetensors")

@@ -8,7 +8,7 @@ from nanhunt.render import markdown, phrases
 from nanhunt.render.difference import wording
 from nanhunt.render.markdown import SIGNS, code, plain, table
 from nanhunt.results.difference import Difference
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 LISTED = 50
 """Rows of a table; the rest is counted."""

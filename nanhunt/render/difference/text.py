@@ -8,7 +8,7 @@ from nanhunt.render import phrases
 from nanhunt.render.difference import wording
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 IN_FULL = 3
 """Pairs whose numbers are shown where no --verbose asks for all; of more, the first are."""

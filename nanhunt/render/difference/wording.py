@@ -17,7 +17,7 @@ from nanhunt.results.difference import (
     TensorDifference,
     Unpaired,
 )
-from nanhunt.results.report import Finding, Severity
+from nanhunt.results.finding import Finding, Severity
 
 GRADES = {
     "identical": "bit for bit equal",
