@@ -69,7 +69,7 @@ def saved(paths: Sequence[str]) -> Difference | None:
 
 
 def show(given: Given, found: Difference, paths: Sequence[str]) -> None:
-    """Writes a saved difference, of the one path, and exits with its code, or with that of the ``--fail-on`` that is typed.
+    """Writes a saved difference, of the one path, and exits with its code, or with that of ``--fail-on`` if typed.
 
     Raises NanhuntError for options that are about reports on tensors.
     """
