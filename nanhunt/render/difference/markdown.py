@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nanhunt.render import markdown, phrases
+from nanhunt.render import markdown, phrases, severities
 from nanhunt.render.difference import wording
 from nanhunt.render.markdown import SIGNS, code, plain, table
 from nanhunt.results.difference import Difference
@@ -43,7 +43,7 @@ def _tensors(found: Difference) -> Iterator[str]:
             plain(
                 "; ".join(
                     f"{wording.heading(finding)}: {finding.message}"
-                    for finding in phrases.by_severity(tensor.findings)
+                    for finding in severities.by_severity(tensor.findings)
                 )
             ),
         )

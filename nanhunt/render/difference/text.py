@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanhunt.render import phrases
+from nanhunt.render import phrases, severities
 from nanhunt.render.difference import wording
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
@@ -63,7 +63,7 @@ def _tensor(page: Page, tensor: TensorDifference) -> None:
     style = STYLES[worst] if worst is not None else HEALTHY
     page.line((wording.name(tensor), "bold"), (f"  {wording.what(tensor)}", ""))
     page.line((tensor.verdict, style), indent=2)
-    for finding in phrases.by_severity(tensor.findings):
+    for finding in severities.by_severity(tensor.findings):
         page.line(
             (wording.heading(finding), STYLES[finding.severity]), (f": {finding.message}", ""), indent=2
         )
