@@ -147,6 +147,7 @@ def _prepare(asked: dict[str, Any], streams: list[int]) -> None:
         encoding = asked["environment"].get("PYTHONIOENCODING", "utf-8")
         mode, errors = "r" if name == "stdin" else "w", "backslashreplace" if name == "stderr" else "strict"
         stream = os.fdopen(number, mode, 1 if name == "stderr" else -1, encoding=encoding, errors=errors)
+        stream.reconfigure(write_through=bool(asked["environment"].get("PYTHONUNBUFFERED")))
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["nanhunt", *asked["arguments"]]
