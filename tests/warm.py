@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -144,10 +145,15 @@ def _prepare(asked: dict[str, Any], streams: list[int]) -> None:
     for number, (name, given) in enumerate(zip(STREAMS, streams, strict=True)):
         os.dup2(given, number)
         os.close(given)
-        encoding = asked["environment"].get("PYTHONIOENCODING", "utf-8")
-        mode, errors = "r" if name == "stdin" else "w", "backslashreplace" if name == "stderr" else "strict"
-        stream = os.fdopen(number, mode, 1 if name == "stderr" else -1, encoding=encoding, errors=errors)
-        stream.reconfigure(write_through=bool(asked["environment"].get("PYTHONUNBUFFERED")))
+        setting = asked["environment"].get
+        at_once = name != "stdin" and bool(setting("PYTHONUNBUFFERED"))
+        stream = io.TextIOWrapper(
+            os.fdopen(number, "rb" if name == "stdin" else "wb", 0 if at_once else -1),
+            encoding=setting("PYTHONIOENCODING", "utf-8"),
+            errors="backslashreplace" if name == "stderr" else "strict",
+            line_buffering=name == "stderr",
+            write_through=at_once,
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["nanhunt", *asked["arguments"]]
