@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from nanhunt.render import phrases
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 from nanhunt.results.series import Began, First, Moment, Run, spans, where
 
 OWN = 4

@@ -11,7 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from nanhunt.results.report import Finding, Logged, Report, Severity, TensorReport, natural_key
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import Logged, Report
+from nanhunt.results.tensor import TensorReport
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
 COUNTER = "counter"

@@ -6,7 +6,7 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.rules import RULES, chosen, find, of_operation
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 TABLE = {
     "NH001": ("nan-logits", "error"), "NH002": ("inf-logits", "error"), "NH003": ("fully-masked-row", "error"),

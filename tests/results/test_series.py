@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from nanhunt.render.where import sentences, understood
-from nanhunt.results.report import Finding, Health, Logged, Report, Severity, TensorReport, merge
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import Logged, Report, merge
 from nanhunt.results.series import runs, spans
+from nanhunt.results.tensor import Health, TensorReport
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 

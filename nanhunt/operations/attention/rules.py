@@ -10,7 +10,7 @@ from nanhunt.operations.attention.fixes import FLOAT32, NAN_TO_NUM, OVERFLOWS, S
 from nanhunt.operations.attention.forms import additive, bad, inputs, lengths
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     from nanhunt.operations.operation import Behaviour, Bools

@@ -9,7 +9,7 @@ from nanhunt.operations.bce import forms
 from nanhunt.operations.bce.fixes import BCE_LOSS, FLOAT32, RIGHT, WAYS_OUT
 from nanhunt.operations.operation import Block, Facts, Unit
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,7 +14,8 @@ from nanhunt.operations.cross_entropy.confirm import Ran, cast, labels_of, run
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels, by_row
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.truth import truth
-from nanhunt.results.report import Finding, RowView, WorstRow
+from nanhunt.results.finding import Finding
+from nanhunt.results.tensor import RowView, WorstRow
 
 MOST_ROWS = 6
 MOST_CLASSES = 4

@@ -7,7 +7,7 @@ from typing import Any
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 NON_FINITE = Rule[Any, Any, Any](
     "NH501", "non-finite-values", Severity.ERROR,

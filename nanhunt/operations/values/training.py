@@ -21,7 +21,7 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.values import rules
 from nanhunt.operations.values.health import Counts
-from nanhunt.results.report import Finding
+from nanhunt.results.finding import Finding
 
 EPS = 1e-8
 """Of Adam and AdamW in PyTorch and optax, where the checkpoint does not say."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import nanhunt
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 RNG = np.random.default_rng(7)
 LOGITS = RNG.standard_normal((64, 10)).astype(np.float32)
