@@ -78,7 +78,7 @@ def ignored_row_poisons_gradient(n: Row) -> str:
     what = (
         "NaN" if bool(n.x.isnan().any()) else "+inf" if bool((n.x == math.inf).any()) else "nothing but -inf"
     )
-    loss = _g(n.losses["fused"])
+    loss = _g(n.loss("fused"))
     return f"label {n.label} is ignored and the loss is {loss}, but the row holds {what}: 0 * NaN = NaN"
 
 
@@ -102,7 +102,7 @@ def bad_loss_options(n: Row) -> str:
         )
     if n.label is None:
         return f"probability targets on {masked:,} masked classes: 0 * -inf = NaN"
-    return f"class weight 0 times an infinite loss: loss {_g(n.losses['fused'])} for label {n.label}"
+    return f"class weight 0 times an infinite loss: loss {_g(n.loss('fused'))} for label {n.label}"
 
 
 def half_reduction_overflow(n: Row) -> str:
@@ -120,7 +120,7 @@ def loss_overflow(n: Row) -> str:
     """The fused loss beside the true one, where the dtype's largest number lies between them."""
     if n.job.sum_overflows:
         return f"the row losses add up past {_g(n.format.max)}, the largest {n.format.name}: the sum is inf"
-    gives, true = f"F.cross_entropy gives {_g(n.losses['fused'])}", f"the true loss is {_g(n.true_loss)}"
+    gives, true = f"F.cross_entropy gives {_g(n.loss('fused'))}", f"the true loss is {_g(n.true_loss)}"
     if abs(n.true_loss) > n.format.max:
         return f"{gives}; {true}, beyond {_g(n.format.max)}, the largest {n.format.name}"
     finite = bool(n.fused_gradient.isfinite().all())
@@ -144,7 +144,7 @@ def sum_overflow(n: Row) -> str:
 def constant_row(n: Row) -> str:
     """The one number that all of the row's logits are, and the softmax that follows."""
     classes, value = len(n.stored), _g(n.stored[0])
-    loss = "" if n.job.targets is None else f"; the loss is {_g(n.losses['fused'])} whatever the label"
+    loss = "" if n.job.targets is None else f"; the loss is {_g(n.loss('fused'))} whatever the label"
     return f"all {classes:,} logits are {value}: softmax is uniform, 1/{classes:,} each{loss}"
 
 
@@ -182,7 +182,7 @@ def _zero_in_the_sum(n: Row) -> str:
     """The class of probability 0 that the loss wants most; those it does not want at all make it NaN too."""
     zero = n.e / n.e.sum() == 0
     if not bool(zero.any()):
-        return f"the naive loss is {_g(n.losses['naive'])}, F.cross_entropy gives {_g(n.losses['fused'])}"
+        return f"the naive loss is {_g(n.loss('naive'))}, F.cross_entropy gives {_g(n.loss('fused'))}"
     at = int(n.wanted.where(zero, -1.0).argmax())
     p = math.exp(max(-745.0, float(n.z.double().log_softmax(0)[at]))) if n.z[at] > -math.inf else 0.0
     share = float(n.wanted[at])
@@ -207,7 +207,7 @@ def _runner_up_gap(n: Row) -> float:
 def absorbed_log_sum(n: Row) -> str:
     """The handwritten log-sum-exp, the fused loss and the truth side by side."""
     return (
-        f"max {_g(_top(n))} + log(s) - x_t gives {_g(n.losses['logsumexp'])}, F.cross_entropy {_g(n.losses['fused'])}, "
+        f"max {_g(_top(n))} + log(s) - x_t gives {_g(n.loss('logsumexp'))}, F.cross_entropy {_g(n.loss('fused'))}, "
         f"the truth is {_g(n.true_loss)}"
     )
 
@@ -223,7 +223,7 @@ def reciprocal_overflow(n: Row) -> str:
     if math.isnan(p) or p == 0:
         return f"the row is left out of the loss, but p = {p:.3g}: 0 * {_g(-p if p else math.inf)} in the backward pass"
     return (
-        f"loss {_g(n.losses['naive'])} is finite, but p = {p:.3g} (sum {float(total):.4g}): its reciprocal "
+        f"loss {_g(n.loss('naive'))} is finite, but p = {p:.3g} (sum {float(total):.4g}): its reciprocal "
         f"overflows {n.format.name} in the backward pass"
     )
 

@@ -35,6 +35,7 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
         page.gap()
     _alone(page, "A", found.only_a, verbosity)
     _alone(page, "B", found.only_b, verbosity)
+    _suggestion(page, found)
     if found.tensors or found.identical:
         _advice(page, found)
     _unread(page, found)
@@ -83,6 +84,14 @@ def _alone(page: Page, side: str, alone: Sequence[Unpaired], verbosity: int) -> 
     if len(alone) > len(shown):
         page.line((f"and {phrases.count(len(alone) - len(shown))} more", "dim"), indent=2)
     page.gap()
+
+
+def _suggestion(page: Page, found: Difference) -> None:
+    told, arguments = wording.suggestion(found)
+    if told:
+        page.line((told, "bold"))
+        page.code("\n".join(arguments), indent=2)
+        page.gap()
 
 
 def _advice(page: Page, found: Difference) -> None:
