@@ -13,16 +13,9 @@ from lxml import etree
 
 from nanhunt.literal import literal, literal_json, literal_lines
 from nanhunt.render import REPORT_FORMATS, render
-from nanhunt.results.report import (
-    Finding,
-    Health,
-    ReadError,
-    RemedyResult,
-    Report,
-    Severity,
-    Targets,
-    TensorReport,
-)
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.report import ReadError, Report
+from nanhunt.results.tensor import Health, Targets, TensorReport
 
 HARMFUL = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 STEERING = (

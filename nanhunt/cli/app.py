@@ -73,11 +73,18 @@ def diff(
 def report(
     given: Given,
     reports: Annotated[
-        list[str], typer.Argument(metavar="REPORT...", help="JSON reports saved with --output.")
+        list[str],
+        typer.Argument(metavar="REPORT...", help="JSON reports saved with --output, or one saved by diff."),
     ],
 ) -> None:
     """Merge saved JSON reports and render them again, without the tensors."""
-    judge.merge_saved(given, reports)
+    from nanhunt.cli import difference
+
+    compared = difference.saved(reports)
+    if compared is None:
+        judge.merge_saved(given, reports)
+    else:
+        difference.show(given, compared, reports)
 
 
 @command(app, SeriesOptions, AnswerOptions, name="last-good")

@@ -19,9 +19,10 @@ from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, WriteOp
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
+from nanhunt.results.exit_code import INTERRUPTED, ExitCode
 from nanhunt.results.options import ReportOptions
 from nanhunt.results.origin import kept_apart
-from nanhunt.results.report import INTERRUPTED, ExitCode, ReadError, Report, merge
+from nanhunt.results.report import ReadError, Report, merge
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions, part_of, workers
 

@@ -11,7 +11,7 @@ from nanhunt.cli.options import AnswerOptions, Given
 from nanhunt.load.checkpoints import checkpoints
 from nanhunt.load.options import SeriesOptions
 from nanhunt.results.codec import encode
-from nanhunt.results.report import ExitCode
+from nanhunt.results.exit_code import ExitCode
 from nanhunt.scan.last_good import Refused, last_good
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import PLAIN
-from nanhunt.results.report import ExitCode
+from nanhunt.results.exit_code import ExitCode
 
 if TYPE_CHECKING:
     from nanhunt.operations.run import Tables

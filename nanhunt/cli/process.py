@@ -18,7 +18,7 @@ from typing import Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import PLAIN, literal, literal_lines
-from nanhunt.results.report import INTERRUPTED, ExitCode
+from nanhunt.results.exit_code import INTERRUPTED, ExitCode
 
 
 def run(app: Callable[..., Any], arguments: list[str]) -> int:

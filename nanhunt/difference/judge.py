@@ -22,7 +22,7 @@ from nanhunt.results.difference import (
     RowsDifference,
     TensorDifference,
 )
-from nanhunt.results.report import Finding, Severity
+from nanhunt.results.finding import Finding, Severity
 
 ISOLATED_SHARE = 1e-3
 """Up to this share of values, a difference beyond the tolerance is isolated: no kernel errs so seldom."""

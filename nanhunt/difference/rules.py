@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 NONFINITE_GAINED = Rule[Any, Any, Any](
     "NHD101", "nonfinite-gained", Severity.ERROR,

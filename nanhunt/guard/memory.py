@@ -9,7 +9,7 @@ import torch
 
 from nanhunt.api import check
 from nanhunt.errors import NanhuntError
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 from nanhunt.results.series import spans
 
 MOST = 3

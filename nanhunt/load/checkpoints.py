@@ -15,7 +15,7 @@ from nanhunt.load.remote import is_url, look_anew
 from nanhunt.load.source import cannot_read
 from nanhunt.load.tree import RANKS, Coordinates, coordinates, fits_layout
 from nanhunt.load.wording import listed, printable
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 MARK = "NANHUNT_BAD"
 """A file of that name in a checkpoint, or beside one that is a file, says why it is not to be used."""

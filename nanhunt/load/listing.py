@@ -9,7 +9,7 @@ from pathlib import Path
 from nanhunt.errors import NanhuntError
 from nanhunt.load import remote
 from nanhunt.load.remote import Entry, is_url
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 STDIN = "-"
 

@@ -11,25 +11,29 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.fetched import Fetched
+from nanhunt.load.fetched import BUDGET, Fetched
 from nanhunt.load.wording import printable
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 if TYPE_CHECKING:
     from nanhunt.load.source import Unnamed
 
 Result = TypeVar("Result")
-PART = 1 << 23
+PART = 1 << 22
 """Bytes of one request; where more are wanted, several are under way at once."""
+SMALL = 1 << 23
+"""Bytes of an object up to which all of it is fetched before its turn."""
 WINDOW = 1 << 26
 """Bytes fetched ahead of a reader that goes through an object, at most."""
+GROWTH = 3
+"""Bytes fetched ahead for each that was read without a gap."""
 HEADER = 1 << 16
 """Bytes fetched at least: what a header needs, and many small tensors in one request."""
 PAUSES = (0.2, 1.0)
@@ -55,8 +59,8 @@ class Remote:
     """What tells it from another object at the same URL: what the server says of its content or its time."""
     by_ranges: bool
     """Whether parts of it can be fetched; a plain web server may send only all of it."""
-    _fetching: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    """Held while something is fetched: who wants the same bytes waits for them."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while it is decided what to ask for: nobody asks for what is under way."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By its URL."""
@@ -65,6 +69,13 @@ class Remote:
     @property
     def _key(self) -> str:
         return f"{self.url} {self.size} {self.version}"
+
+    def keep(self, first: bytes) -> None:
+        """Knows the first bytes, which came with its size."""
+        if first and len(first) <= self.size and _fetched.at(self._key, 0) is None:
+            coming: Future[bytes] = Future()
+            coming.set_result(first)
+            _fetched.add(self._key, 0, len(first), coming)
 
     def open(self) -> IO[bytes]:
         """A stream that fetches as it is read; who needs a file descriptor gets one of a copy without a name."""
@@ -75,44 +86,82 @@ class Remote:
         found = bytearray(size)
         done = 0
         while done < size:
-            known = _fetched.at(self._key, start + done)
-            if known is None:
-                with self._fetching:
-                    known = _fetched.at(self._key, start + done) or self._fetch(start + done, size - done)
-            taken = known[: size - done]
+            taken = self.some(start + done, size - done)
             found[done : done + len(taken)] = taken
             done += len(taken)
         return found
 
-    def _fetch(self, start: int, size: int) -> memoryview:
-        """At least the first of ``size`` bytes that nobody has, and what will be asked for next.
+    def some(self, start: int, size: int) -> memoryview:
+        """As ``read``, as many of them as one part has: at least one."""
+        first, coming = self._coming(start, size)
+        return memoryview(coming.result())[start - first :][:size]
+
+    def read_ahead(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Fetches (first, last + 1) bytes here and there side by side; what does not come is told to who reads it."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self._quietly, spans))
+
+    def _quietly(self, span: tuple[int, int]) -> None:
+        first, last = max(0, span[0]), min(self.size, span[1])
+        with contextlib.suppress(NanhuntError):
+            self.read(first, max(0, last - first))
+
+    def _coming(self, start: int, size: int) -> tuple[int, Future[bytes]]:
+        """(where it begins, what it will be) of the part that ``start`` lies in, which may be under way."""
+        with self._lock:
+            known = _fetched.at(self._key, start)
+            if known is None:
+                return self._ask(start, size)
+            self._go_on(start)
+            return known
+
+    def _ask(self, start: int, size: int) -> tuple[int, Future[bytes]]:
+        """Asks for ``size`` bytes that nobody has, or the first of them, and for what will be wanted next.
 
         The longer somebody reads on, small gaps left out, the more is fetched ahead, as operating systems do with
-        files: many small tensors take few requests, and a single large one takes no more than its own bytes. Who
+        files: many small tensors take few requests, and a single one takes no more than its own bytes. Who
         reads the end of an object goes on to what is before it: a zip's table of contents.
         """
         before, behind = _fetched.gap(self._key, start)
         ending = start >= self.size - HEADER
         begin = max(before, self.size - HEADER) if ending else before if start - before <= HEADER else start
-        ahead = min(WINDOW, max(HEADER, _fetched.run_before(self._key, begin, WINDOW)))
+        run = _fetched.run_before(self._key, begin, WINDOW)
+        ahead = min(WINDOW, max(HEADER, GROWTH * run))
         end = min(behind or self.size, max(begin + ahead, start + min(size, WINDOW)))
-        cuts = [*range(begin, end, PART), end]
-        parts = dict(zip(cuts, self._parts(cuts), strict=False))
-        for first, part in parts.items():
-            _fetched.add(self._key, first, part)
-        first = max(each for each in parts if each <= start)
-        return memoryview(parts[first])[start - first :]
+        parts = self._begin(begin, end)
+        return next(each for each in reversed(parts) if each[0] <= start)
 
-    def _parts(self, cuts: list[int]) -> Iterator[bytes]:
-        """The ranges between neighbouring ``cuts``, asked for at once; those that fail are tried again."""
-        files, path = _file_system(self.url)
-        ranges = list(itertools.pairwise(cuts))
-        found: list[Any] = [None]
-        if len(ranges) > 1:
-            found = files.cat_ranges([path] * len(ranges), cuts[:-1], cuts[1:], on_error="return")
-        for (first, last), part in zip(ranges, found, strict=True):
-            whole = isinstance(part, bytes) and len(part) == last - first
-            yield part if whole else self._part(first, last)
+    def _go_on(self, start: int) -> None:
+        """Asks for what comes next while what is there is being judged, where somebody has long been reading on."""
+        edge = _fetched.run_behind(self._key, start, WINDOW)
+        run = _fetched.run_before(self._key, edge, WINDOW)
+        if run < PART or edge >= self.size:
+            return
+        room = min(WINDOW, BUDGET // (2 * _fetched.streams(PART)))
+        if edge - start <= room - room // 4:
+            _, behind = _fetched.gap(self._key, edge)
+            more = min(GROWTH * run, room - (edge - start))
+            self._begin(edge, min(behind or self.size, edge + max(PART, more)))
+
+    def _begin(self, begin: int, end: int) -> list[tuple[int, Future[bytes]]]:
+        """Requests for parts of that range, all under way at once."""
+        cuts = [*range(begin, end, PART), end]
+        found: list[tuple[int, Future[bytes]]] = []
+        for first, last in itertools.pairwise(cuts):
+            coming: Future[bytes] = Future()
+            _fetched.add(self._key, first, last - first, coming)
+            found.append((first, coming))
+            # Threads that end with the program: a pool would wait for a server that does not answer.
+            threading.Thread(target=self._bring, args=(first, last, coming), daemon=True).start()
+        return found
+
+    def _bring(self, first: int, last: int, coming: Future[bytes]) -> None:
+        """Fetches one part for whoever waits for it."""
+        try:
+            coming.set_result(self._part(first, last))
+        except BaseException as error:
+            _fetched.forget(self._key, first)  # who reads it later asks again
+            coming.set_exception(error)
 
     def _part(self, first: int, last: int) -> bytes:
         """One range; what a connection loses at its end is asked for again."""
@@ -155,10 +204,13 @@ class _Stream(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._remote.size - self._at))
-        buffer[:size] = self._remote.read(self._at, size)
-        self._at += size
-        return size
+        wanted = min(len(buffer), self._remote.size - self._at)
+        if wanted <= 0:
+            return 0
+        taken = self._remote.some(self._at, wanted)  # no more: who buffers asks for more than is wanted
+        buffer[: len(taken)] = taken
+        self._at += len(taken)
+        return len(taken)
 
     def fileno(self) -> int:
         return self._remote.copy.descriptor
@@ -167,38 +219,64 @@ class _Stream(io.RawIOBase):
 @lru_cache(maxsize=1 << 12)
 def open_url(url: str) -> Remote:
     """Raises NanhuntError for what is missing or forbidden, and where fsspec or its backend is not installed."""
-    files, path = _file_system(url)
-    told = _listed.get(url) or tried(url, lambda: files.info(path))
+    told, first = _listed.get(url), b""
+    if told is None:
+        told, first = tried(url, partial(_looked_at, url))
     size = told.get("size")
     if not isinstance(size, int):
         hint = f"Pipe it: curl -L {printable(url)} | nanhunt check -"
         raise NanhuntError(f"The server of {printable(url)} does not say how large it is.", hint)
     version = next((str(told[key]) for key in _VERSIONS if told.get(key)), "")
-    web = url.startswith("http")
-    host = url.partition("://")[2].partition("/")[0]
-    return Remote(url, size, version, not web or size < 2 or _sends_ranges(host, url))
+    remote = Remote(url, size, version, told.get("partial", True))
+    remote.keep(first)
+    return remote
 
 
 _VERSIONS = ("ETag", "etag", "generation", "commit_hash", "LastModified", "Last-Modified", "mtime", "created")
 """How file systems call what changes with an object."""
-_web_servers: dict[str, bool] = {}
 
 
-def _sends_ranges(host: str, url: str) -> bool:
-    """Whether a web server sends parts: asked for one byte of one object, some send all of it."""
-    if host not in _web_servers:
-        files, path = _file_system(url)
+def _looked_at(url: str) -> tuple[dict[str, Any], bytes]:
+    """(what there is to know of an object, its first bytes where those came along)."""
+    files, path = _file_system(url)
+    if not url.startswith("http"):
+        return files.info(path), b""
+    return importlib.import_module("fsspec.asyn").sync(files.loop, _asked_for_its_start, files, path)  # type: ignore[no-any-return]
 
-        def second_byte() -> bool:
-            with files.open(path, "rb", block_size=HEADER, cache_type="none") as stream:
-                stream.seek(1)
-                return len(stream.read(1)) == 1
 
-        try:
-            _web_servers[host] = tried(url, second_byte, lasting=ValueError)
-        except ValueError:  # how fsspec says it, before it has fetched the rest
-            _web_servers[host] = False
-    return _web_servers[host]
+async def _asked_for_its_start(files: Any, url: str) -> tuple[dict[str, Any], bytes]:
+    """As ``_looked_at``, of an object of a web server, by one request instead of fsspec's two for its size and a part.
+
+    Raises FileNotFoundError, PermissionError, and aiohttp's errors for other answers.
+    """
+    session = await files.set_session()
+    given = {"allow_redirects": True, **files.kwargs}
+    headers = {**given.pop("headers", {}), "Range": f"bytes=0-{HEADER - 1}", "Accept-Encoding": "identity"}
+    async with session.get(files.encode_url(url), headers=headers, **given) as answer:
+        if answer.status in (404, 410):
+            raise FileNotFoundError(url)
+        if answer.status in (401, 403):
+            raise PermissionError(url)
+        if answer.status == 416:  # no first byte: it is empty
+            return {"size": 0}, b""
+        answer.raise_for_status()
+        told: dict[str, Any] = dict(answer.headers)
+        part, _, whole = answer.headers.get("Content-Range", "").partition("/")
+        if answer.status == 206 and part.startswith("bytes 0-") and whole.isdigit():
+            return {**told, "size": int(whole)}, await answer.read()
+        # Some send all of it, whatever is asked for: that is not waited for here.
+        return {**told, "size": answer.content_length, "partial": False}, b""
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(first, last + 1) in ascending order, those as one that touch or have less than a header between them."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if found and first - found[-1][1] <= HEADER:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return found
 
 
 AT_ONCE = 16

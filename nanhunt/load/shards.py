@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -16,14 +16,70 @@ from nanhunt.load.spool import Portable
 from nanhunt.load.tensor import BITS, Tensor
 
 
+class Box(Protocol):
+    """What is asked of the values of a box: an array here, or values far away."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the box."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values as stored."""
+
+    def transpose(self, axes: Any, /) -> Box:
+        """The same values with the dimensions in that order."""
+
+    def __getitem__(self, index: tuple[slice, ...], /) -> Array:
+        """Part of it; a slice a dimension, with start, stop and no step."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """A box of a tensor."""
 
     offsets: tuple[int, ...]
     """Of its first value, a number a dimension."""
-    values: Array
+    values: Box
     """Of the box's own shape."""
+
+
+@dataclass(frozen=True)
+class FarBox:
+    """A box far away: what is taken of it is fetched, and no more than lies between its first and its last value."""
+
+    ranges: Callable[[int, int], Array]
+    """``ranges(start, stop)``: flat, in C order."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def transpose(self, axes: Sequence[int]) -> Box:
+        """See ``Box``; in another order, all of it is fetched."""
+        if list(axes) == [*range(len(self.shape))]:
+            return self
+        return self.ranges(0, math.prod(self.shape)).reshape(self.shape).transpose(axes)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Array:
+        """See ``Box``."""
+        spans = [(part.start, part.stop) for part in index]
+        if any(start >= stop for start, stop in spans):
+            return np.empty([max(0, stop - start) for start, stop in spans], self.dtype)
+        start, axis = 0, 0  # down to the first dimension of which more than one is wanted
+        while axis < len(spans) - 1 and spans[axis][1] - spans[axis][0] == 1:
+            start += spans[axis][0] * math.prod(self.shape[axis + 1 :])
+            axis += 1
+        inner = self.shape[axis + 1 :]
+        low, high = spans[axis] if spans else (0, 1)
+        size = math.prod(inner)
+        values = self.ranges(start + low * size, start + high * size).reshape(high - low, *inner)
+        return values[(slice(None), *index[axis + 1 :])].reshape([stop - start for start, stop in spans])
+
+
+def box_of(tensor: Tensor) -> Box:
+    """A tensor's values as a box of a larger one."""
+    if tensor.ranges is None:
+        return tensor.data
+    return FarBox(tensor.ranges, tensor.shape, np.dtype(BITS.get(tensor.dtype, tensor.dtype)))
 
 
 Pieces = Callable[[], Sequence[Shard]]
@@ -61,7 +117,7 @@ class ShardRows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes map the values."""
         shards, shape, class_axis = self._given
-        portable = tuple((shard.offsets, Portable(shard.values)) for shard in shards)
+        portable = tuple((shard.offsets, _portable(shard.values)) for shard in shards)
         return _rows_of, (portable, shape, class_axis)
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:
@@ -79,30 +135,44 @@ class ShardRows:
 
     def range(self, first: int, last: int) -> Array:
         """Rows first..last-1, shape (last - first, classes), copied out of the pieces."""
-        found = np.empty((last - first, self.classes), self._dtype)
-        for low, high in _boxes_of(first, last, self.leading):
-            rows = math.prod(end - start for start, end in zip(low, high, strict=True))
-            start = int(np.ravel_multi_index(low, self.leading)) - first if low else 0
+        found = self.values(first * self.classes, last * self.classes)
+        return found.reshape(last - first, self.classes)
+
+    def values(self, start: int, stop: int) -> Array:
+        """Values ``start`` to ``stop`` - 1 of all rows one after the other, shape (stop - start,)."""
+        found = np.empty(stop - start, self._dtype)
+        filled = 0
+        for low, high in _boxes_of(start, stop, (*self.leading, self.classes)):
             shape = [end - begin for begin, end in zip(low, high, strict=True)]
-            self._fill(found[start : start + rows].reshape(*shape, self.classes), low)
+            self._fill(found[filled : filled + math.prod(shape)].reshape(shape), low)
+            filled += math.prod(shape)
         return found
 
     def _fill(self, into: Array, low: tuple[int, ...]) -> None:
-        """Copies what every piece has of the box at ``low`` of the leading dimensions."""
+        """Copies what every piece has of the box at ``low``."""
         for offsets, values in self._boxes:
             here: list[slice] = []
             there: list[slice] = []
-            for begin, size, offset, length in zip((*low, 0), into.shape, offsets, values.shape, strict=True):
+            for begin, size, offset, length in zip(low, into.shape, offsets, values.shape, strict=True):
                 start, end = max(begin, offset), min(begin + size, offset + length)
                 here.append(slice(start - begin, max(start, end) - begin))
                 there.append(slice(start - offset, max(start, end) - offset))
-            into[tuple(here)] = values[tuple(there)]
+            if all(part.start < part.stop for part in here):
+                into[tuple(here)] = values[tuple(there)]
+
+
+def _portable(values: Box) -> Portable | Box:
+    return Portable(values) if isinstance(values, np.ndarray) else values
 
 
 def _rows_of(
-    portable: Sequence[tuple[tuple[int, ...], Portable]], shape: tuple[int, ...], class_axis: int
+    portable: Sequence[tuple[tuple[int, ...], Portable | Box]], shape: tuple[int, ...], class_axis: int
 ) -> ShardRows:
-    return ShardRows([Shard(offsets, values.array) for offsets, values in portable], shape, class_axis)
+    shards = [
+        Shard(offsets, values.array if isinstance(values, Portable) else values)
+        for offsets, values in portable
+    ]
+    return ShardRows(shards, shape, class_axis)
 
 
 def _boxes_of(

@@ -57,6 +57,8 @@ class Tensor:
     """The parameter whose state an optimizer keeps here, where the file tells which."""
     eps: float | None = None
     """What that optimizer adds to the denominator of its step, where the file tells it."""
+    scales: str = ""
+    """"positive" or "signed" where these are the scales of quantised blocks, and not the values themselves."""
     address: Address | None = field(default=None, repr=False, compare=False)
     """How another process opens it; None: the values themselves must get there."""
 
@@ -85,10 +87,13 @@ class Tensor:
         """Values ``start`` to ``stop`` - 1 in C order, shape (stop - start,); a copy where they lie otherwise."""
         if self.ranges is not None:
             return self.ranges(start, stop)
-        if not self.shards:
-            data = self.data
-            if data.flags.c_contiguous or data.ndim == 1:
-                return data.reshape(-1)[start:stop]
+        if self.shards:
+            from nanhunt.load.shards import ShardRows
+
+            return ShardRows(self.shards, self.shape, -1).values(start, stop)
+        data = self.data
+        if data.flags.c_contiguous or data.ndim == 1:
+            return data.reshape(-1)[start:stop]
         rows = self.rows(-1)
         first, last = start // rows.classes, -(-stop // rows.classes)
         skipped = start - first * rows.classes

@@ -15,7 +15,7 @@ from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, 
 from nanhunt.operations.options import LossOptions, TemperatureOptions
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import at_fault, fails, in_float32, input_rules, numpy_of, says, wrong_rules
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ from nanhunt.operations.usual import (
     numpy_of,
     says,
 )
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

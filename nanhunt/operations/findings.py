@@ -20,7 +20,8 @@ from nanhunt.operations.rule import Rule
 from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
-from nanhunt.results.report import Finding, Implementation, TensorReport, Truth
+from nanhunt.results.finding import Finding
+from nanhunt.results.tensor import Implementation, TensorReport, Truth
 
 if TYPE_CHECKING:
     from nanhunt.operations.judge import Columns

@@ -23,7 +23,7 @@ from nanhunt.operations.usual import (
     row_of,
     says,
 )
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ from nanhunt.operations.usual import (
     vanished,
     wrong_rules,
 )
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from nanhunt.operations.judge import Bools, Ran, behaviour, error_of, run_truth,
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
 from nanhunt.operations.problem import Problem, groups_of, picked_of, read_block
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 
 MOST_VALUES = 1 << 22
 """Fixes are run on no more values than this, in slices of the first axis that hold failing units."""

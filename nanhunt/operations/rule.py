@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nanhunt.operations.fix import Fix
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import numpy as np

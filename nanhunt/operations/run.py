@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations.scaling import Cast, casts
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 if TYPE_CHECKING:
     import numpy.typing as npt

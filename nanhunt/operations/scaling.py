@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.load.tensor import Tensor
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 if TYPE_CHECKING:
     import numpy as np

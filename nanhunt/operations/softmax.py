@@ -24,7 +24,7 @@ from nanhunt.operations.usual import (
     slots_of,
     wrong_rules,
 )
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.values.health import Counts
-from nanhunt.results.report import RowBin
+from nanhunt.results.tensor import RowBin
 
 K = TypeVar("K")
 V = TypeVar("V", int, float, Exact, npt.NDArray[np.int64])

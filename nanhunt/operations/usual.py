@@ -12,7 +12,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Behaviour, Block, Facts, Plan, Sliced, Unit
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.render import phrases, scales
-from nanhunt.results.report import Histogram
+from nanhunt.results.tensor import Histogram
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 ASCII_LEVELS = " .:-=+*#@"

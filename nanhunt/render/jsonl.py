@@ -13,7 +13,8 @@ from typing import Any
 
 from nanhunt.literal import literal_json
 from nanhunt.results.codec import encode
-from nanhunt.results.report import FORMAT_VERSION, Report, TensorReport
+from nanhunt.results.report import FORMAT_VERSION, Report
+from nanhunt.results.tensor import TensorReport
 
 
 def render(report: Report, *, verbosity: int = 0) -> str:

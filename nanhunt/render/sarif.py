@@ -16,8 +16,9 @@ from urllib.parse import quote
 from nanhunt import __version__
 from nanhunt.literal import literal_json, literal_lines
 from nanhunt.operations.rules import RULES
-from nanhunt.render import phrases
-from nanhunt.results.report import Finding, ReadError, Report, Severity
+from nanhunt.render import phrases, totals
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import ReadError, Report
 from nanhunt.results.verdict import fails
 
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
@@ -48,7 +49,7 @@ def render(report: Report) -> str:
             phrases.message(finding),
             fails(finding, tensor),
         )
-        for group in phrases.groups(report)
+        for group in totals.groups(report)
         for tensor in group
         for finding in tensor.findings
     ]

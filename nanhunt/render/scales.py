@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.render import phrases
-from nanhunt.results.report import Histogram
+from nanhunt.results.tensor import Histogram
 
 MARGIN = 2
 LEAST = 24

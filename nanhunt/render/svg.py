@@ -17,7 +17,7 @@ from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
 from nanhunt.render import phrases, scales
 from nanhunt.render.steps import Series, Step
-from nanhunt.results.report import Histogram, RowBin, TensorReport, WorstRow
+from nanhunt.results.tensor import Histogram, RowBin, TensorReport, WorstRow
 
 UP, DOWN = 112, 84
 """Heights in pixels of the positive and negative half of the histogram."""

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nanhunt.literal import PLAIN, literal
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 HEALTHY = "green"

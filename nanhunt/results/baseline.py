@@ -7,7 +7,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from nanhunt.results.report import Finding, Report, TensorReport
+from nanhunt.results.finding import Finding
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import decided
 
 Key = tuple[str, str, str, str, str]

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from nanhunt.results.report import Cell, Healthy, Logged, ReadError, Report, TensorReport
+from nanhunt.results.counted import Cell, Healthy
+from nanhunt.results.report import Logged, ReadError, Report
+from nanhunt.results.tensor import TensorReport
 
 Item = TypeVar("Item", TensorReport, ReadError, Healthy, Cell, Logged)
 

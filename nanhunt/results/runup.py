@@ -13,7 +13,10 @@ from functools import cached_property
 from statistics import fmean
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.results.report import Cell, Report, Severity, cells_of, natural_key
+from nanhunt.results.counted import Cell, cells_of
+from nanhunt.results.finding import Severity
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import Report
 
 LEAST_POINTS = 4
 """For a growth to be told from noise."""

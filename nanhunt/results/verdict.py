@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from nanhunt.results.report import ExitCode, Finding, Report, Severity, TensorReport
+from nanhunt.results.exit_code import ExitCode
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import TensorReport
 
 NEVER = "never"
 DEFAULT = Severity.WARNING

@@ -15,7 +15,8 @@ from nanhunt.load import find
 from nanhunt.load.checkpoints import Checkpoint, checkpoints
 from nanhunt.load.folder import Found
 from nanhunt.load.wording import printable
-from nanhunt.results.report import Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
 from nanhunt.scan.options import Options
 
 Judge = Callable[[Found], Report]

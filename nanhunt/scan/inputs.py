@@ -13,7 +13,7 @@ from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path,
 from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.folder import Found
 from nanhunt.load.listing import bytes_at
-from nanhunt.load.remote import PART, ahead
+from nanhunt.load.remote import SMALL, ahead
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
@@ -21,7 +21,9 @@ from nanhunt.operations.operation import Described
 from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import ExitCode, NotLookedAt, ReadError, Report, TensorReport, merge
+from nanhunt.results.exit_code import ExitCode
+from nanhunt.results.report import NotLookedAt, ReadError, Report, merge
+from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import decided
 from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
@@ -119,7 +121,7 @@ class Scan:
                 yield report
             done = set(together)
             files = [file for file in files if file not in done]
-        for file in ahead(files, most=PART):
+        for file in ahead(files, most=SMALL):
             yield self.path(file)
 
     def _options_of(self, file: str) -> Options:

@@ -12,7 +12,7 @@ from nanhunt.load.wording import printable
 from nanhunt.operations import registry
 from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 from nanhunt.scan.options import Options
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 
 from .incident import Incident, Phase
 from .story import Exhibits

@@ -154,7 +154,7 @@ class Member:
 
     def finish(self) -> None:
         """The process ends: the last looks, once."""
-        if os.getpid() != self.pid or self.session.closing:
+        if os.getpid() != self.pid or self.session.stop.closing:
             return
         with contextlib.suppress(Exception):
             error = sys.exc_info()[1] or getattr(sys, "last_value", None)
@@ -200,7 +200,7 @@ def follow_forks(session: Session, folder: Path, orders: Orders) -> None:
     members: list[Member] = []
 
     def forked() -> None:
-        if not session.closing and folder.is_dir():
+        if not session.stop.closing and folder.is_dir():
             with contextlib.suppress(Exception):
                 session.forked()
                 members[:] = [Member(session, folder, orders, session.steps)]

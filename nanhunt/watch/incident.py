@@ -6,7 +6,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 
 from .numbers import Numbers
 from .site import Site

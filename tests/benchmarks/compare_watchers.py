@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from nanhunt.watch.numbers import tensors_in
-from nanhunt.watch.session import Session, Settings, Stopped
+from nanhunt.watch.session import Session, Settings
+from nanhunt.watch.stopping import Stopped
 
 WATCH = Path(__file__).parent.parent / "watch"
 MARK = re.compile(r"# <- fault: (.*)$")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nanhunt.load.tree import coordinates
-from nanhunt.results.report import (
-    Finding,
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.report import ReadError, Report
+from nanhunt.results.tensor import (
     Health,
     Histogram,
     Implementation,
-    ReadError,
-    RemedyResult,
-    Report,
     RowBin,
     RowView,
-    Severity,
     Targets,
     TensorReport,
     Truth,

@@ -33,7 +33,9 @@ def bad(folder: Path) -> dict[str, tuple[int, ...]]:
 # ------------------------------------------------------------------------------- torch.distributed.checkpoint
 
 
-def write_dcp(folder: Path, boxes: dict[tuple[int, int], torch.Tensor]) -> None:
+def write_dcp(
+    folder: Path, boxes: dict[tuple[int, int], torch.Tensor], shape: torch.Size | None = None
+) -> None:
     """A folder as several ranks write it: one file a rank, each with its box of the tensor "w"."""
     from torch.distributed.checkpoint import filesystem, metadata
 
@@ -49,7 +51,7 @@ def write_dcp(folder: Path, boxes: dict[tuple[int, int], torch.Tensor]) -> None:
         storage[index] = filesystem._StorageInfo(name, len(before), len(stream.getvalue()))
         chunks.append(metadata.ChunkStorageMetadata(torch.Size(offsets), values.shape))
     properties = metadata.TensorProperties(dtype=WHOLE.dtype)
-    entry = metadata.TensorStorageMetadata(properties, WHOLE.shape, chunks)
+    entry = metadata.TensorStorageMetadata(properties, shape or WHOLE.shape, chunks)
     with (folder / ".metadata").open("wb") as file:
         pickle.dump(metadata.Metadata({"w": entry}, None, storage), file)
 

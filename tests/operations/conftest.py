@@ -12,7 +12,7 @@ from nanhunt.operations.findings import judged as judge_all
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.problem import problem_of
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 
 def judged(

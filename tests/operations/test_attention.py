@@ -13,7 +13,7 @@ import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.attention.operation import ATTENTION
 from nanhunt.operations.attention.options import AttentionOptions
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 INF = math.inf
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

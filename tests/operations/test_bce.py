@@ -15,7 +15,7 @@ import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.bce.operation import BCE
 from nanhunt.operations.bce.options import BceOptions
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 CLIFFS = (
     0.0,

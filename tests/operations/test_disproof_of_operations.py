@@ -15,7 +15,7 @@ from nanhunt.operations.fix import Fix
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import RemedyResult, Severity
+from nanhunt.results.finding import RemedyResult, Severity
 
 INF, NAN = math.inf, math.nan
 SAME = "logits - logits.detach()"

@@ -23,7 +23,7 @@ from nanhunt.operations.judge import LOSS_BOUND
 from nanhunt.operations.problem import problem_of, read_block
 from nanhunt.operations.prove import WRONG
 from nanhunt.operations.registry import OPERATIONS
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 INF, NAN = math.inf, math.nan
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

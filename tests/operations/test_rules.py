@@ -6,7 +6,7 @@ import pytest
 
 from nanhunt.errors import NanhuntError
 from nanhunt.operations.rules import RULES, chosen, find, of_operation
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 TABLE = {
     "NH001": ("nan-logits", "error"), "NH002": ("inf-logits", "error"), "NH003": ("fully-masked-row", "error"),
@@ -30,6 +30,8 @@ TABLE = {
     "NH509": ("negative-variance", "error"),
     "NH510": ("quantisation-scale-not-positive", "note"),
     "NH511": ("adapter-is-zero", "note"),
+    "NH512": ("zero-variance", "note"),
+    "NH513": ("norm-weight-not-positive", "note"),
 }  # fmt: skip
 
 

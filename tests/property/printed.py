@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 import nanhunt
-from nanhunt.results.report import Finding, RemedyResult, TensorReport
+from nanhunt.results.finding import Finding, RemedyResult
+from nanhunt.results.tensor import TensorReport
 
 INF = math.inf
 DTYPES = ("float32", "float16", "bfloat16", "float64")

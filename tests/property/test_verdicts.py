@@ -17,7 +17,9 @@ from oracle import LIMITS, ORDER, Problem, Seen, observe
 
 import nanhunt
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
-from nanhunt.results.report import Report, Severity, TensorReport
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import TensorReport
 
 EXAMPLES = 15
 ROW_LIMIT = 100_000

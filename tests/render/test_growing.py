@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 
 from nanhunt.render.growing import chart, grid, growing, sentences, sparkline
-from nanhunt.results.report import Finding, Health, Report, Severity, TensorReport
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import Report
 from nanhunt.results.runup import Curve, curves
+from nanhunt.results.tensor import Health, TensorReport
 
 FLOAT16_MAX = 65504.0
 

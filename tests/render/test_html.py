@@ -12,7 +12,8 @@ import pytest
 from lxml import etree
 
 from nanhunt.render import render
-from nanhunt.results.report import Report, RowBin
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import RowBin
 
 
 def page(report):

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 
 from nanhunt.errors import NanhuntError
 from nanhunt.render import REPORT_FORMATS, format_for, render, statistics
-from nanhunt.results.report import Health, Histogram, Report, RowBin
+from nanhunt.results.report import Report
+from nanhunt.results.tensor import Health, Histogram, RowBin
 
 
 @pytest.mark.parametrize("format", REPORT_FORMATS)

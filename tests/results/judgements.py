@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanhunt.results.report import Finding, Health, Severity, TensorReport
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.tensor import Health, TensorReport
 
 
 def judged(file: str, *severities: Severity, count: int = 1, **fields: Any) -> TensorReport:

@@ -8,7 +8,8 @@ import pytest
 from judgements import judged
 
 from nanhunt.results.baseline import mark_known
-from nanhunt.results.report import Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
 
 WARNING = Severity.WARNING
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from judgements import judged
 
 from nanhunt.render import REPORT_FORMATS, render
+from nanhunt.results.finding import Severity
 from nanhunt.results.origin import kept_apart
-from nanhunt.results.report import ReadError, Report, Severity, merge
+from nanhunt.results.report import ReadError, Report, merge
 
 JOBS = ("job-1.json", "job-2.json", "job-3.json")
 

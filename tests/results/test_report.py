@@ -10,25 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanhunt.results.report import (
-    ExitCode,
-    Finding,
+from nanhunt.results.counted import Healthy
+from nanhunt.results.exit_code import ExitCode
+from nanhunt.results.finding import Finding, RemedyResult, Severity
+from nanhunt.results.order import natural_key
+from nanhunt.results.report import ReadError, Report, merge
+from nanhunt.results.tensor import (
     Health,
-    Healthy,
     Histogram,
     Implementation,
-    ReadError,
-    RemedyResult,
-    Report,
     RowBin,
     RowView,
-    Severity,
     Targets,
     TensorReport,
     Truth,
     WorstRow,
-    merge,
-    natural_key,
 )
 
 numbers = st.floats(width=64)

@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 from judgements import judged
 
 import nanhunt
-from nanhunt.results.report import NotLookedAt, ReadError, Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import NotLookedAt, ReadError, Report
 from nanhunt.results.schema import schema
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.py"

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from nanhunt.render.where import sentences, understood
-from nanhunt.results.report import Finding, Health, Logged, Report, Severity, TensorReport, merge
+from nanhunt.results.finding import Finding, Severity
+from nanhunt.results.report import Logged, Report, merge
 from nanhunt.results.series import runs, spans
+from nanhunt.results.tensor import Health, TensorReport
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
@@ -55,6 +57,26 @@ def test_a_series_of_checkpoints() -> None:
         "last good: run/checkpoint-20, first bad: run/checkpoint-30 (model 1 of 2, optimizer 1 of 2 tensors)",
         "first bad: step 30, layers.1.w: 1 NaN of 8 values",
         "clean at step 20; 2 of 4 tensors bad at step 30, all at step 40",
+    ]
+
+
+def adapters(moved_at: int | None) -> Report:
+    """Steps 10 to 30 of two adapters; one is 0 at each, the other until it moves."""
+    zero = Finding("NH511", "adapter-is-zero", NOTE, 8, (), "all 8 values are 0")
+    found = []
+    for step, name in itertools.product((10, 20, 30), ("a.lora_B", "b.lora_B")):
+        one = tensor(f"run/{step}/adapter.pt", name, path=f"run/{step}", step=step, phase="model")
+        is_zero = name == "a.lora_B" or moved_at is None or step < moved_at
+        found.append(replace(one, findings=(zero,)) if is_zero else one)
+    return Report(tensors=tuple(found))
+
+
+def test_an_adapter_that_is_zero_at_every_step_was_never_trained() -> None:
+    one = "never trained: a.lora_B is 0 at all 3 steps: no gradient reached it"
+    assert told(adapters(moved_at=20)) == [one]
+    assert told(adapters(moved_at=20).counted()) == [one]
+    assert told(adapters(None)) == [
+        "never trained: a.lora_B and 1 more are 0 at all 3 steps: no gradient reached them"
     ]
 
 

@@ -12,7 +12,8 @@ from judgements import judged
 
 from nanhunt.render import render
 from nanhunt.results.baseline import mark_known
-from nanhunt.results.report import ReadError, Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import ReadError, Report
 from nanhunt.results.verdict import decided, exit_code, failing, fails, under
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE

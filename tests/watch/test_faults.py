@@ -11,7 +11,8 @@ import pytest
 
 from nanhunt.watch.incident import Incident
 from nanhunt.watch.message import incident_text
-from nanhunt.watch.session import Session, Settings, Stopped
+from nanhunt.watch.session import Session, Settings
+from nanhunt.watch.stopping import Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # a script's warnings are its own
 

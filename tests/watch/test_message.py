@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 from nanhunt.watch.incident import Culprit, FoundBy, Incident, Link, Phase, Term, Tried
 from nanhunt.watch.message import all_clear, incident_text, run_json
 from nanhunt.watch.numbers import Numbers

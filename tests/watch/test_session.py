@@ -15,7 +15,8 @@ from torch.func import functional_call, grad, vmap
 
 from nanhunt.watch.incident import FoundBy, Incident
 from nanhunt.watch.message import incident_text
-from nanhunt.watch.session import Session, Settings, Stopped
+from nanhunt.watch.session import Session, Settings
+from nanhunt.watch.stopping import Stopped
 from nanhunt.watch.tripwire import SKIPS_WITHOUT_END
 
 pytestmark = pytest.mark.filterwarnings("ignore")

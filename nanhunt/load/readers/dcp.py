@@ -20,12 +20,15 @@ from nanhunt.load.reader import FolderReader, Reading, reader_of
 from nanhunt.load.readers import pickled, safetensors
 from nanhunt.load.readers.pickled import Instance
 from nanhunt.load.readers.sharded_safetensors import saved_offsets
-from nanhunt.load.shards import Shard, sharded
+from nanhunt.load.remote import ahead, is_url, joined
+from nanhunt.load.shards import Shard, box_of, sharded
 from nanhunt.load.source import Folder, Source, open_source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 
 INDEX = ".metadata"
+EDGE = 1 << 12
+"""Bytes of a chunk's zip before and behind its values, about."""
 _HINT = "Copy the folder again, from all ranks."
 
 
@@ -55,6 +58,8 @@ class _Chunk:
 
 def _open(folder: Folder, reading: Reading) -> Container:
     entries, places = _index(folder)
+    if is_url(folder.file):
+        _fetch_edges(folder, places)
     found = _Contents()
     for name, described in entries.items():
         try:
@@ -68,6 +73,20 @@ def _open(folder: Folder, reading: Reading) -> Container:
     return Container(
         folder.file, found.tensors, "dcp", found.refused, found.numbers, found.unread, tuple(found.missing)
     )
+
+
+def _fetch_edges(folder: Folder, places: dict[str, dict[Any, _Chunk]]) -> None:
+    """Has what tells where the bytes of all chunks lie fetched at once, and not chunk by chunk as they are opened."""
+    chunks: dict[str, list[_Chunk]] = {}
+    for chunk in (each for found in places.values() for each in found.values()):
+        if chunk.path in folder.names:
+            chunks.setdefault(chunk.path, []).append(chunk)
+    for path in ahead([folder.path(name) for name in chunks], most=0):
+        remote = open_source(path).remote
+        inside = chunks[path.rpartition("/")[2]]
+        edges = [(at, at + EDGE) for each in inside for at in (each.offset, each.offset + each.length - EDGE)]
+        if remote is not None:
+            remote.read_ahead(joined(edges))
 
 
 def _add(
@@ -98,7 +117,7 @@ def _add(
     else:
         found.tensors[name] = sharded(
             folder, name, pieces[0][1].dtype, whole,
-            lambda: [Shard(offsets, part.data) for offsets, part in pieces],
+            lambda: [Shard(offsets, box_of(part)) for offsets, part in pieces],
         )  # fmt: skip
 
 

@@ -17,11 +17,11 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.reader import FolderReader, Reading
 from nanhunt.load.readers import safetensors
-from nanhunt.load.shards import Shard, sharded
+from nanhunt.load.shards import Shard, box_of, sharded
 from nanhunt.load.source import Folder, Source, open_source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
-from nanhunt.results.report import natural_key
+from nanhunt.results.order import natural_key
 
 KEY = "DCP_SHARDING_INFO"
 _NAME = re.compile(r"shard-[0-9]+-model-.*\.safetensors")
@@ -84,7 +84,9 @@ def _joined(folder: Folder, name: str, found: Sequence[_Box]) -> Tensor:
     if not whole or sum(math.prod(each.shape) for _, each in found) != math.prod(whole):
         message = f"{folder.name}: the boxes of {printable(name)} do not make one tensor."
         raise NanhuntError(message, "Copy the shards of all ranks.")
-    return sharded(folder, name, first.dtype, whole, lambda: [Shard(low, each.data) for low, each in found])
+    return sharded(
+        folder, name, first.dtype, whole, lambda: [Shard(low, box_of(each)) for low, each in found]
+    )
 
 
 def _says_where(folder: Folder) -> bool:

@@ -15,7 +15,8 @@ from nanhunt.operations.call.rules import GIVEN_BAD, GOES_BAD, RULES
 from nanhunt.operations.operation import Described
 from nanhunt.operations.options import NoOptions
 from nanhunt.operations.run import Outcome, Run
-from nanhunt.results.report import Finding, Health, TensorReport
+from nanhunt.results.finding import Finding
+from nanhunt.results.tensor import Health, TensorReport
 
 if TYPE_CHECKING:
     import torch

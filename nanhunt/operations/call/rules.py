@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 GOES_BAD, GIVEN_BAD = "NH951", "NH952"
 RULES: tuple[Rule[Any, Any, Any], ...] = (

@@ -24,7 +24,8 @@ from nanhunt.operations.run import RowTable
 from nanhunt.operations.tally import NOTHING, Tally, strip
 from nanhunt.operations.values.check import as_health
 from nanhunt.operations.values.histogram import histogram
-from nanhunt.results import report
+from nanhunt.results import tensor as judged
+from nanhunt.results.finding import Finding
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +37,7 @@ def diagnose(
     every_row: bool,
     table: RowTable | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> report.TensorReport:
+) -> judged.TensorReport:
     """Judges the logits of ``job``; ``every_row`` runs all of them, which also tells the losses.
 
     ``table`` is filled in with one entry per row (and needs ``every_row``); ``advance`` is told bytes done.
@@ -49,7 +50,7 @@ def diagnose(
     except KeyboardInterrupt:
         known = f"{tally.affected:,} of {rows.count:,} rows have findings; fixes were still being tried"
         raise Interrupted(f"{tensor.label} in {job.dtype}: {known}") from None
-    return report.TensorReport(
+    return judged.TensorReport(
         file=tensor.file, tensor=tensor.name, role="logits", operation="cross-entropy",
         stored_dtype=tensor.dtype, dtype=job.dtype, shape=tensor.shape, rows=rows.count, classes=rows.classes,
         targets=_targets(job), health=_health(tally, every_row),
@@ -124,32 +125,32 @@ def _adds_up_to_inf(rows: Floats, name: str, job: Job) -> bool:
     return bool(F.nll_loss(-values[:, None], zeros, reduction="sum").isinf())
 
 
-def _findings(job: Job, tally: Tally) -> list[report.Finding]:
+def _findings(job: Job, tally: Tally) -> list[Finding]:
     found = [_finding(job, rule, tally) for rule in job.judged if tally.counts.get(rule.code)]
     empty = job.rows.count == 0 and job.targets is not None and job.options.reduction == "mean"
     if empty and "NH007" in job.codes:
         rule = RULES["NH007"]
         found.append(
-            report.Finding(rule.code, rule.name, rule.severity, 0, (), "the batch has no rows: 0 / 0 = NaN")
+            Finding(rule.code, rule.name, rule.severity, 0, (), "the batch has no rows: 0 / 0 = NaN")
         )
     return found
 
 
-def _finding(job: Job, rule: Rule[Any, Any, Any], tally: Tally) -> report.Finding:
+def _finding(job: Job, rule: Rule[Any, Any, Any], tally: Tally) -> Finding:
     from nanhunt.operations.cross_entropy.proof import prove
     from nanhunt.operations.cross_entropy.row import numbers_of, row_name
 
     rows = tally.rows[rule.code]
     assert rule.arithmetic is not None
     everywhere = tally.counts[rule.code] >= job.kept
-    return report.Finding(
+    return Finding(
         rule.code, rule.name, rule.severity_for(job.targets is not None), tally.counts[rule.code],
         rows[: job.options.max_rows],
         f"{row_name(job, rows[0])}: {rule.arithmetic(numbers_of(job, rows[0]))}", prove(job, rule, rows, everywhere),
     )  # fmt: skip
 
 
-def _worst_rows(job: Job, findings: tuple[report.Finding, ...]) -> tuple[report.WorstRow, ...]:
+def _worst_rows(job: Job, findings: tuple[Finding, ...]) -> tuple[judged.WorstRow, ...]:
     if not findings:
         return ()
     from nanhunt.operations.cross_entropy.worst_rows import worst_rows
@@ -157,22 +158,22 @@ def _worst_rows(job: Job, findings: tuple[report.Finding, ...]) -> tuple[report.
     return worst_rows(job, findings)
 
 
-def _targets(job: Job) -> report.Targets | None:
+def _targets(job: Job) -> judged.Targets | None:
     if job.targets is None:
         return None
     ignored = job.targets.ignored
-    return report.Targets(job.targets.source, 0 if ignored is None else int(np.count_nonzero(ignored)))
+    return judged.Targets(job.targets.source, 0 if ignored is None else int(np.count_nonzero(ignored)))
 
 
-def _health(tally: Tally, every_row: bool) -> report.Health:
+def _health(tally: Tally, every_row: bool) -> judged.Health:
     health = as_health(tally.health)
     return health if every_row else replace(health, zero=None, subnormal=None)
 
 
-def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> report.Implementation:
+def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> judged.Implementation:
     counts = dict(zip(BEHAVIOUR_FIELDS, (int(number) for number in tally.behaviour[name]), strict=True))
     about_loss = every_row or job.targets is not None
-    return report.Implementation(
+    return judged.Implementation(
         loss=_reduced(job, tally.sums.get(name, NOTHING)) if every_row else None,
         nan_probability_rows=counts["nan_probability"],
         zero_target_probability_rows=counts["zero_target_probability"] if about_loss else None,
@@ -183,8 +184,8 @@ def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> repor
     )
 
 
-def _truth(job: Job, tally: Tally) -> report.Truth:
-    return report.Truth(_reduced(job, tally.sums.get("truth", NOTHING)), tally.errors.get("cast"))
+def _truth(job: Job, tally: Tally) -> judged.Truth:
+    return judged.Truth(_reduced(job, tally.sums.get("truth", NOTHING)), tally.errors.get("cast"))
 
 
 def _reduced(job: Job, total: Exact) -> float:

@@ -25,7 +25,7 @@ from nanhunt.operations.registry import OperationOptions
 from nanhunt.operations.run import Failed, Outcome, Run
 from nanhunt.operations.values.judge import judge_values
 from nanhunt.options import one_of
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 NO_NOTES: Mapping[str, tuple[str, ...]] = {}
 

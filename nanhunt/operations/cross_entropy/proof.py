@@ -29,7 +29,7 @@ from nanhunt.operations.cross_entropy.options import terms_of
 from nanhunt.operations.cross_entropy.truth import Question
 from nanhunt.operations.fix import Fix, Ran, run
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 
 Numbers = npt.NDArray[np.intp]
 

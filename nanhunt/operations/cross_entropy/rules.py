@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from nanhunt.operations.cross_entropy import arithmetic, fixes
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,8 @@ from nanhunt.operations.function.rules import RULES, rules_with_ways_out
 from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
 from nanhunt.operations.operation import Block, Described, Form, Operation, Plan, Sliced, Tensors
 from nanhunt.operations.run import Outcome, Run
-from nanhunt.results.report import Finding, TensorReport
+from nanhunt.results.finding import Finding
+from nanhunt.results.tensor import TensorReport
 
 if TYPE_CHECKING:
     import torch

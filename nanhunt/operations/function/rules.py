@@ -10,7 +10,7 @@ from nanhunt.operations.function.code import Code
 from nanhunt.operations.function.run import doubled, values
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import torch

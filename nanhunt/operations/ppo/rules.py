@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.ppo.fixes import BOUND, CLAMPS, FLOAT32, MASK_FIRST, TEMPTING
 from nanhunt.operations.rule import Rule
-from nanhunt.results.report import Severity
+from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     from nanhunt.operations.operation import Behaviour, Bools

@@ -25,7 +25,8 @@ from nanhunt.operations.rule import Rule
 from nanhunt.operations.scaling import Cast, Scaled, casts
 from nanhunt.operations.values import health, legal, scaled, training
 from nanhunt.operations.values.rules import BOOKKEEPING, CAST_LOSS, NON_FINITE, VALUE_OVERFLOW
-from nanhunt.results.report import Finding, Health, RemedyResult, TensorReport
+from nanhunt.results.finding import Finding, RemedyResult
+from nanhunt.results.tensor import Health, TensorReport
 
 BATCH_BYTES = 1 << 24
 """What a thread takes at once; a few times that is all that a pass holds in memory.

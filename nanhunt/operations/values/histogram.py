@@ -8,7 +8,7 @@ import numpy as np
 
 from nanhunt.dtypes.convert import Array, to_floats
 from nanhunt.load.rows import RowSource
-from nanhunt.results.report import Histogram
+from nanhunt.results.tensor import Histogram
 
 MOST_VALUES = 1 << 18
 """More values than this are sampled: evenly spaced runs of rows, so that a large file costs no more than this."""

@@ -15,7 +15,8 @@ import pytest
 
 import nanhunt
 from nanhunt.operations.rules import RULES
-from nanhunt.results.report import Report, Severity
+from nanhunt.results.finding import Severity
+from nanhunt.results.report import Report
 
 CASES = {case["id"]: case for case in json.loads((Path(__file__).parent / "cases.json").read_text())}
 SPELLINGS = {"naive": "naive", "softmax_then_log": "log-of-softmax", "torch_stable": "fused"}

@@ -16,7 +16,7 @@ from nanhunt.operations.fix import Fix
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
-from nanhunt.results.report import RemedyResult, Severity
+from nanhunt.results.finding import RemedyResult, Severity
 
 INF = math.inf
 LOGITS = torch.tensor([[0.5, 1.0, 2.0], [3.0, -1.0, 0.0]])

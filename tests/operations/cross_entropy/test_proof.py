@@ -19,7 +19,7 @@ from nanhunt.operations.fix import Fix
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.rules import RULES
-from nanhunt.results.report import RemedyResult, Severity
+from nanhunt.results.finding import RemedyResult, Severity
 
 INF = math.inf
 ODD = Rule[Any, Any, Any](

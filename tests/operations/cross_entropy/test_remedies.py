@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import nanhunt
 from nanhunt.operations.rules import RULES
-from nanhunt.results.report import RemedyResult
+from nanhunt.results.finding import RemedyResult
 
 NAN, INF = math.nan, math.inf
 BATCHES: dict[str, tuple[Any, Any, str, dict[str, Any]]] = {

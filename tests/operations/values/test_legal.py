@@ -10,7 +10,7 @@ from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES
 from nanhunt.operations.values.check import check_values
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 INF, NAN = np.inf, np.nan
 CHECKPOINT = "callbacks.ModelCheckpoint{'monitor': None, 'mode': 'min'}"

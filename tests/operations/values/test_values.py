@@ -17,7 +17,7 @@ from nanhunt.operations.options import JudgeOptions
 from nanhunt.operations.rules import RULES, chosen
 from nanhunt.operations.values.check import check_values
 from nanhunt.parallel import Fastest
-from nanhunt.results.report import TensorReport
+from nanhunt.results.tensor import TensorReport
 
 
 def judged(data: np.ndarray, stored: str, dtype: str, **options: object) -> TensorReport:
