@@ -101,6 +101,8 @@ class TripWire:
     """The loss scales of the last steps that were skipped, oldest first."""
     skipped: int = 0
     """How many were skipped in all."""
+    unscaled_is_bad: bool = False
+    """Whether the last bad gradients were so without the scale too."""
     scale: float | None = None
     """By which the script itself multiplied the loss, where that made the present gradients infinite."""
     checked: dict[int, int] = field(default_factory=dict)
@@ -269,8 +271,10 @@ class TripWire:
         by_hand = scaled_by_hand(tape, roots) if scaler is None else None
         plain = by_hand[0] if by_hand else [(tape.find(root), seed) for root, seed in roots]
         if (scaler is None and by_hand is None) or not self.judge.scaled_to_infinity(plain):
+            self.unscaled_is_bad = True
             self.judge.bad_gradients(roots, bad, len(grads), "")
             return
+        self.unscaled_is_bad = False
         self.skips += 1
         scale = scaler.get_scale() if scaler is not None else by_hand[1] if by_hand else 1.0
         self.scales.append(scale)
@@ -288,7 +292,8 @@ class TripWire:
             return ""
         first, *rest = (f"{scale:g}" for scale in self.scales)
         some = ", ".join([first, *rest] if len(rest) < 4 else [first, rest[0], "...", *rest[-2:]])
-        return f"the loss scale has come down ({some}) in the {self.skipped} steps skipped before"
+        innocent = ": it is not the cause, this gradient is bad without it" if self.unscaled_is_bad else ""
+        return f"the loss scale has come down ({some}) in the {self.skipped} steps skipped so far{innocent}"
 
     # GradScaler ----------------------------------------------------------------------------------------------
 

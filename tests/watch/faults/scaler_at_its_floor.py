@@ -1,6 +1,7 @@
 """GradScaler halves its scale down to 1 while a gradient doubles: at last no scale is left to blame."""
 
-# says: the loss scale has come down (65536, 32768, ..., 4, 2) in the 16 steps skipped before
+# cause: scale
+# says: come down (65536, 32768, ..., 16, 8) in the 14 steps skipped so far: it is not the cause
 import torch
 
 torch.manual_seed(0)
