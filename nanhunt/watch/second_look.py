@@ -26,6 +26,15 @@ class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an err
     """Why this step cannot be repeated; its text completes "the step could not be repeated: "."""
 
 
+class CameOutFinite(CannotRepeat):
+    """The step went another way this time."""
+
+    def __init__(self, gradients: int) -> None:
+        super().__init__("repeated from the same inputs on this process alone, it came out finite")
+        self.gradients = gradients
+        """Inputs that had a gradient, all of them finite."""
+
+
 @dataclass
 class Repetition:
     """One step, repeated."""

@@ -30,6 +30,7 @@ from .numbers import checkable, finite, tensors_in
 from .observer import Observer
 from .options import WatchOptions
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
+from .ranks import world_size
 from .read_loss import ReadLoss, models_run, tested
 from .recorder import Recorder, Recorders
 from .run_up import RunUp
@@ -309,7 +310,7 @@ class Session:
         later step. The script is to be stopped anyway.
         """
         explained = incident.found_by.is_sure
-        alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
+        alone = world_size() == 1 and threading.get_ident() == self.first_thread
         if explained or not alone:
             return False
         self.observer = self.wire.observer = Observer(self.recorder.tape.entry_of)
