@@ -15,9 +15,15 @@ from pathlib import Path
 from .family import VARIABLE
 from .incident import FoundBy, Incident
 
-PATIENCE = 2.0
-"""Seconds a rank waits for what the others have to say."""
-_STOPPED = "this rank stopped before the all-reduce: what the others say of a closed connection or a timeout follows from it"
+PATIENCE = 10.0
+"""Seconds a rank without a fault of its own waits for the capture of the one that has: to explain a step takes time."""
+LINGER = 1.0
+"""Seconds it waits then: when one rank has ended, torch.distributed.run ends the others, told or not."""
+HEARING = 0.5
+"""Seconds a rank with a fault waits for the others to say that they are sound; below LINGER."""
+_STOPPED = (
+    "this rank stopped before the all-reduce: closed connections and timeouts of the others follow from it"
+)
 
 
 def world_size() -> int:
@@ -36,9 +42,10 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
     handed = incident.found_by is FoundBy.REDUCED
     if handed:
         _mark(incident)
-    first = _first(folder, since, 0.0 if incident.culprits else PATIENCE)
+    first = _first(folder, since, PATIENCE if handed else 0.0)
     told = (f"rank {first[1]} was the first to go bad, at step {first[0]}",) if first else ()
     if handed:
+        time.sleep(LINGER if told else 0.0)
         return told
     if not incident.bad_gradients:
         return (*told, _STOPPED)
@@ -62,7 +69,7 @@ def _sound(incident: Incident) -> Sequence[int]:
     folder = _shared()
     if folder is None:
         return ()
-    deadline, found = time.monotonic() + PATIENCE, list[int]()
+    deadline, found = time.monotonic() + HEARING, list[int]()
     while len(found) < world_size() - 1 and time.monotonic() < deadline:
         time.sleep(0.02)
         marks = (

@@ -23,7 +23,8 @@ def three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (captures / "step-3-rank-1.pt").touch()
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("NANHUNT_FAMILY", str(shared))
-    monkeypatch.setattr(ranks, "PATIENCE", 0.05)
+    for name in ("PATIENCE", "LINGER", "HEARING"):
+        monkeypatch.setattr(ranks, name, 0.05)
     return captures
 
 
