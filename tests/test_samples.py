@@ -8,7 +8,7 @@ import pytest
 
 import nanhunt
 from nanhunt.load import open_path
-from nanhunt.render.phrases import proof
+from nanhunt.render.proofs import proof
 from nanhunt.results.finding import Severity
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"

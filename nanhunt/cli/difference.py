@@ -1,8 +1,11 @@
-"""diff: from its parsed options to its exit code."""
+"""diff, and report of what it saved: from parsed options to the exit code."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,13 +13,15 @@ import typer
 from nanhunt.cli import output as files
 from nanhunt.cli import process
 from nanhunt.cli.judge import append_summary, check_files, set_limits
-from nanhunt.cli.options import Given, WriteOptions
+from nanhunt.cli.options import Given, OutputOptions, WriteOptions
 from nanhunt.cli.progress import Progress
 from nanhunt.difference.options import DiffOptions
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for
 from nanhunt.render.difference import render_difference
+from nanhunt.results.difference import Difference
 from nanhunt.results.exit_code import INTERRUPTED, ExitCode
+from nanhunt.results.options import ReportOptions
 
 
 def compare(given: Given, a: str, b: str) -> None:
@@ -36,6 +41,52 @@ def compare(given: Given, a: str, b: str) -> None:
         found = comparison.paths(a, b)
     if found.exit_code == INTERRUPTED:
         process.complain("interrupted; this is what was known.")
+    _finish(found, output)
+
+
+def saved(paths: Sequence[str]) -> Difference | None:
+    """The difference that one of the files holds, as diff saved it; None where they hold none.
+
+    Raises NanhuntError where it is not whole, or not the only file: two comparisons do not add up.
+    """
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            continue  # told by who reads reports
+        if '"diff_format_version"' not in text:
+            continue
+        if len(paths) > 1:
+            raise NanhuntError(
+                f"{path} was saved by diff, which is shown by itself.", f"nanhunt report {shlex.quote(path)}"
+            )
+        try:
+            return Difference.from_json(text)
+        except ValueError as error:
+            hint = "Save it again: `nanhunt diff A B --output diff.json`."
+            raise NanhuntError(f"{path} cannot be read: {error}.", hint) from None
+    return None
+
+
+def show(given: Given, found: Difference, paths: Sequence[str]) -> None:
+    """Writes a saved difference, of the one path, and exits with its code, or with that of ``--fail-on`` if typed.
+
+    Raises NanhuntError for options that are about reports on tensors.
+    """
+    output = given.part(OutputOptions)
+    check_files(output, paths)
+    if output.baseline or output.statistics:
+        raise NanhuntError(
+            "A saved diff has no --baseline and no --statistics.",
+            "What is known to differ is said to diff itself: --rtol, --max-ulp, --ignore, --exclude.",
+        )
+    if "fail_on" in given.typed:
+        options = {**found.options, "fail_on": given.part(ReportOptions).fail_on}
+        found = replace(found, options=options).decided()
+    _finish(found, output)
+
+
+def _finish(found: Difference, output: WriteOptions) -> None:
     if output.exit_zero and found.exit_code == ExitCode.FINDINGS:
         found = replace(found, exit_code=int(ExitCode.CLEAN))
     verbosity = int(output.verbose) - int(output.quiet)

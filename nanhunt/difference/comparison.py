@@ -18,6 +18,7 @@ from nanhunt.difference.options import DiffOptions
 from nanhunt.difference.pairing import Item, pair, place_of, renaming
 from nanhunt.difference.rows import RowsMeasured, measure_rows
 from nanhunt.difference.rules import EXTRA, MISSING
+from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
 from nanhunt.load.remote import is_url
@@ -30,7 +31,7 @@ from nanhunt.operations.rule import Rule
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
-from nanhunt.results.exit_code import INTERRUPTED, ExitCode
+from nanhunt.results.exit_code import INTERRUPTED
 from nanhunt.results.order import natural_key
 from nanhunt.results.report import NotLookedAt, ReadError
 
@@ -103,6 +104,7 @@ class Comparison:
         codes = rules.chosen("difference", self.options.select, self.options.ignore)
         items, order = _in_order(a, self.options.layout)
         paired = pair(items, b.items)
+        suggestion = suggested(items, b.items, paired)
         pairs = [Pair(one.tensor, other.tensor) for one, other in paired.pairs]
         errors = [*a.errors, *b.errors]
         if not pairs and not errors:
@@ -110,21 +112,21 @@ class Comparison:
         results, interrupted = self._known(pairs, a, codes)
         found = tuple(each for each in results if isinstance(each, TensorDifference))
         errors += [each for each in results if isinstance(each, ReadError)]
-        return self._decided(
-            Difference(
-                a.name,
-                b.name,
-                as_written(self.options),
-                found,
-                only_a=_unpaired(paired.only_a, paired.only_b, MISSING, codes),
-                only_b=_unpaired(paired.only_b, paired.only_a, EXTRA, codes),
-                order=order,
-                pairing=paired.notes,
-                errors=tuple(errors),
-                not_looked_at=(*a.not_looked_at, *b.not_looked_at),
-            ),
-            interrupted=interrupted,
-        )
+        difference = Difference(
+            a.name,
+            b.name,
+            as_written(self.options),
+            found,
+            only_a=_unpaired(paired.only_a, paired.only_b, MISSING, codes),
+            only_b=_unpaired(paired.only_b, paired.only_a, EXTRA, codes),
+            order=order,
+            pairing=paired.notes,
+            renames=suggestion.rules,
+            renamed=suggestion.pairs,
+            errors=tuple(errors),
+            not_looked_at=(*a.not_looked_at, *b.not_looked_at),
+        ).decided()
+        return replace(difference, exit_code=INTERRUPTED) if interrupted else difference
 
     def _opened(self, path: str, rename: Callable[[str], str]) -> Side:
         side = Side(path)
@@ -217,11 +219,6 @@ class Comparison:
             for first in range(0, count, step)
         ]
         return functools.reduce(lambda one, other: one + other, self.executor.map(_measure_rows, blocks))
-
-    def _decided(self, found: Difference, *, interrupted: bool) -> Difference:
-        failed = any(map(found.fails, found.findings))
-        code = ExitCode.ERROR if found.errors else ExitCode.FINDINGS if failed else ExitCode.CLEAN
-        return replace(found, exit_code=INTERRUPTED if interrupted else int(code))
 
 
 @dataclass(frozen=True)

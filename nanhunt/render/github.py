@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from nanhunt.literal import literal, literal_lines
-from nanhunt.render import phrases
+from nanhunt.render import phrases, proofs, totals
 from nanhunt.results.finding import Finding, Severity
 from nanhunt.results.report import ReadError, Report
 from nanhunt.results.tensor import TensorReport
@@ -37,13 +37,13 @@ def render(report: Report) -> str:
     """
     found: dict[str, list[Annotation]] = {level: [] for level in LEVELS.values()}
     found["error"] += [_unread(error) for error in report.errors]
-    for group in phrases.groups(report):
+    for group in totals.groups(report):
         for tensor in group:
             for finding in tensor.findings:
                 level = LEVELS[finding.severity] if fails(finding, tensor) else "notice"
                 found[level].append(_finding(finding, tensor))
     lines = [line for level, annotations in found.items() for line in commands(level, annotations)]
-    return "\n".join([*lines, f"nanhunt: {phrases.summary(report)}"]) + "\n"
+    return "\n".join([*lines, f"nanhunt: {totals.summary(report)}"]) + "\n"
 
 
 def _unread(error: ReadError) -> Annotation:
@@ -52,10 +52,10 @@ def _unread(error: ReadError) -> Annotation:
 
 def _finding(finding: Finding, tensor: TensorReport) -> Annotation:
     fixes = [remedy for remedy in finding.remedies if remedy.works]
-    advice = [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}" for remedy in fixes[:1]]
-    advice = advice or [line for line in [phrases.explanation(finding)] if line]
+    advice = [f"Fix: {remedy.title}, {proofs.proof(remedy, tensor)}" for remedy in fixes[:1]]
+    advice = advice or [line for line in [proofs.explanation(finding)] if line]
     lines = [f"{phrases.place(tensor)} in {tensor.judged_in}", phrases.message(finding), *advice]
-    return Annotation(tensor.file, f"nanhunt: {phrases.heading(finding, tensor)}", "\n".join(lines))
+    return Annotation(tensor.file, f"nanhunt: {proofs.heading(finding, tensor)}", "\n".join(lines))
 
 
 def commands(level: str, annotations: Sequence[Annotation]) -> list[str]:

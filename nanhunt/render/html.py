@@ -16,7 +16,20 @@ from markupsafe import Markup
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
-from nanhunt.render import growing, overview, phrases, scales, steps, svg, where
+from nanhunt.render import (
+    growing,
+    overview,
+    phrases,
+    proofs,
+    scales,
+    severities,
+    side_by_side,
+    steps,
+    svg,
+    totals,
+    verdicts,
+    where,
+)
 from nanhunt.results.finding import Finding
 from nanhunt.results.report import Report
 from nanhunt.results.runup import curves
@@ -116,7 +129,8 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_literal,
     )
-    environment.globals.update(phrases=phrases, svg=svg, remark=scales.remark)
+    said = {"phrases": phrases, "verdicts": verdicts, "proofs": proofs, "totals": totals}
+    environment.globals.update(said, svg=svg, remark=scales.remark)
     return environment
 
 
@@ -149,8 +163,8 @@ class Section:
 
     id: str
     tensor: TensorReport
-    verdict: phrases.Verdict
-    comparison: phrases.Comparison | None
+    verdict: verdicts.Verdict
+    comparison: side_by_side.Comparison | None
     findings: Sequence[Finding]
     histogram: Markup | None
     limits: Sequence[Limits]
@@ -162,7 +176,7 @@ def _ordered(report: Report) -> list[TensorReport]:
     """Worst first, then what is known or compared, then the rest in natural order."""
     worst = overview.worst_first(report)
     seen = set(map(id, worst))
-    rest = [tensor for group in phrases.groups(report) for tensor in group if id(tensor) not in seen]
+    rest = [tensor for group in totals.groups(report) for tensor in group if id(tensor) not in seen]
     return [*worst, *sorted(rest, key=lambda tensor: tensor.countable)]
 
 
@@ -179,9 +193,9 @@ def _section(index: int, tensor: TensorReport, bins: int) -> Section:
     return Section(
         id=f"t{index + 1}",
         tensor=tensor,
-        verdict=phrases.verdict(tensor),
-        comparison=phrases.comparison(tensor),
-        findings=phrases.by_severity(tensor.findings),
+        verdict=verdicts.verdict(tensor),
+        comparison=side_by_side.comparison(tensor),
+        findings=severities.by_severity(tensor.findings),
         histogram=svg.histogram(histogram, tensor.dtype, tensor.role) if histogram else None,
         limits=[_limits(name, tensor) for name in FORMATS] if histogram else [],
         strip=svg.strip(_coarser(tensor.strip, bins), tensor) if tensor.strip else None,

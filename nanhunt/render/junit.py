@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from nanhunt.literal import literal, literal_lines
 from nanhunt.operations.rules import chosen, of_operation
-from nanhunt.render import phrases
+from nanhunt.render import phrases, proofs, totals
 from nanhunt.results.counted import Healthy
 from nanhunt.results.finding import Finding
 from nanhunt.results.order import natural_key
@@ -23,7 +23,7 @@ def render(report: Report) -> str:
     parts: dict[str, _File] = {}
     for error in report.errors:
         parts.setdefault(error.file, _File()).errors.append(error)
-    for group in phrases.groups(report):
+    for group in totals.groups(report):
         parts.setdefault(group[0].file, _File()).tensors.extend(group)
     for healthy in report.healthy:
         for file in healthy.files:
@@ -114,14 +114,14 @@ def _finding(case: ET.Element, finding: Finding, tensor: TensorReport) -> None:
     lines = [phrases.rows_named(finding, tensor), phrases.message(finding)]
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
-        lines += [f"Fix: {remedy.title}, {phrases.proof(remedy, tensor)}", *remedy.snippet.splitlines()]
+        lines += [f"Fix: {remedy.title}, {proofs.proof(remedy, tensor)}", *remedy.snippet.splitlines()]
     if not working:
-        lines.append(phrases.explanation(finding))
-    for proof, titles in phrases.failing(finding, tensor).items():
+        lines.append(proofs.explanation(finding))
+    for proof, titles in proofs.failing(finding, tensor).items():
         lines.append(f"Does not help: {', '.join(titles)}: {proof}")
     text = literal_lines("\n".join(line for line in lines if line))
     if fails(finding, tensor):
-        heading = phrases.heading(finding, tensor)
+        heading = proofs.heading(finding, tensor)
         ET.SubElement(case, "failure", message=heading, type=str(finding.severity)).text = text
     else:
-        ET.SubElement(case, "system-out").text = literal_lines(f"{phrases.heading(finding, tensor)}\n{text}")
+        ET.SubElement(case, "system-out").text = literal_lines(f"{proofs.heading(finding, tensor)}\n{text}")

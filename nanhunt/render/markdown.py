@@ -10,7 +10,17 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from nanhunt.literal import literal
-from nanhunt.render import growing, overview, phrases, where
+from nanhunt.render import (
+    growing,
+    overview,
+    phrases,
+    proofs,
+    severities,
+    side_by_side,
+    totals,
+    verdicts,
+    where,
+)
 from nanhunt.results import series
 from nanhunt.results.finding import Finding, RemedyResult, Severity
 from nanhunt.results.report import ReadError, Report
@@ -43,10 +53,10 @@ def render(report: Report) -> str:
     compared = [tensor for tensor in report.tensors if tensor.truth]
     blocks = [
         f"## nanhunt: {_headline(report)}",
-        phrases.summary(report),
+        totals.summary(report),
         *_runs(report),
         *_unread(report),
-        *([f"Not looked at: {plain(phrases.not_looked_at(report))}"] if report.not_looked_at else []),
+        *([f"Not looked at: {plain(totals.not_looked_at(report))}"] if report.not_looked_at else []),
         *_rules(report, sick),
         *_verdicts([*sick, *known]),
         *_healthy(report.counted()),
@@ -96,7 +106,7 @@ def _headline(report: Report) -> str:
         return SIGNS[None] if report.tensors or report.healthy else "nothing to judge"
     if all(finding.known for finding in report.findings):
         return "nothing new"
-    tensors, _ = phrases.tensors_and_files(report)
+    tensors, _ = totals.tensors_and_files(report)
     sick = phrases.count(overview.sick_tensors(report))
     return f"{SIGNS[worst]}, findings in {sick} of {phrases.plural(tensors, 'tensor')}"
 
@@ -112,7 +122,7 @@ def _unread(report: Report) -> Iterator[str]:
 def _verdicts(tensors: Sequence[TensorReport]) -> Iterator[str]:
     rows = []
     for tensor in tensors[:LISTED]:
-        verdict = phrases.verdict(tensor)
+        verdict = verdicts.verdict(tensor)
         shape = code(f"{phrases.shape(tensor.shape)} {tensor.dtype}")
         rows.append((SIGNS[verdict.severity], code(phrases.name(tensor)), shape, plain(verdict.sentence)))
     if rows:
@@ -137,21 +147,21 @@ def _healthy(report: Report) -> Iterator[str]:
         for file, number in group.files.items()
     ]
     if rows:
-        tensors, _ = phrases.tensors_and_files(Report(healthy=report.healthy))
+        tensors, _ = totals.tensors_and_files(Report(healthy=report.healthy))
         yield _folded(
             f"✅ {phrases.plural(tensors, 'tensor')} healthy",
             ("file", "dtype", "tensors"),
             [*rows[:LISTED], *_more(rows, 3)],
             0,
         )
-    for note, number in phrases.common_notes(report.healthy):
+    for note, number in totals.common_notes(report.healthy):
         yield f"*{plain(note)} ({phrases.plural(number, 'tensor')})*"
 
 
 def _comparisons(tensors: Sequence[TensorReport]) -> Iterator[str]:
     """The side-by-side tables of ``compare``."""
     for tensor in tensors:
-        found = phrases.comparison(tensor)
+        found = side_by_side.comparison(tensor)
         if found:
             yield f"### Side by side: {code(phrases.name(tensor))} in {tensor.judged_in}"
             rows = [(label, *map(_loud, cells)) for label, cells in found.rows]
@@ -166,13 +176,13 @@ def _evidence(tensors: Sequence[TensorReport]) -> Iterator[str]:
         yield from (f"*{plain(note)}*" for note in tensor.notes)
         if tensor.role == "values" and phrases.health(tensor):
             yield plain(phrases.health(tensor))
-        for finding in phrases.by_severity(tensor.findings):
+        for finding in severities.by_severity(tensor.findings):
             yield from _finding(finding, tensor, shown)
 
 
 def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterator[str]:
     sign = SIGNS[finding.severity].split()[0]
-    yield f"**{sign} {plain(phrases.heading(finding, tensor))}**  \n{plain(phrases.message(finding))}"
+    yield f"**{sign} {plain(proofs.heading(finding, tensor))}**  \n{plain(phrases.message(finding))}"
     named = phrases.rows_named(finding, tensor)
     if named and len(finding.rows) > FOLD_ABOVE:
         yield _details(phrases.plural(finding.count, phrases.unit(tensor)), plain(named))
@@ -181,10 +191,10 @@ def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterato
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         yield from _remedy(remedy, tensor, shown)
-    fix = "" if working else phrases.explanation(finding)
+    fix = "" if working else proofs.explanation(finding)
     if fix:
         yield f"What to do: {plain(fix)}"
-    useless = phrases.failing(finding, tensor)
+    useless = proofs.failing(finding, tensor)
     if useless:
         lines = ((", ".join(map(plain, titles)), proof) for proof, titles in useless.items())
         yield "\n".join(f"- Does not help: {titles}: {proof}" for titles, proof in lines)
@@ -200,7 +210,7 @@ def _remedy(remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> Iter
 
 
 def _proven(remedy: RemedyResult, tensor: TensorReport) -> str:
-    return f"{plain(remedy.title)}, {phrases.proof(remedy, tensor)}"
+    return f"{plain(remedy.title)}, {proofs.proof(remedy, tensor)}"
 
 
 # ---------------------------------------------------------------------------------------------- markup

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 
 from nanhunt.literal import literal, literal_lines
-from nanhunt.render import overview, phrases, render
+from nanhunt.render import overview, phrases, render, totals, verdicts
 from nanhunt.render.difference import render_difference, wording
 from nanhunt.results.difference import Difference
 from nanhunt.results.finding import Severity
@@ -29,14 +29,14 @@ def report_html(report: Report) -> str:
     severity = overview.worst_word(worst) or (Severity.ERROR if report.errors else None)
     lines = [
         (
-            phrases.verdict(tensor).word,
+            verdicts.verdict(tensor).word,
             f"{phrases.place(tensor)} {tensor.judged_in}",
-            phrases.verdict(tensor).sentence,
+            verdicts.verdict(tensor).sentence,
         )
         for tensor in worst[:WORST]
     ]
     lines += [("NOT READ", error.file, error.message) for error in report.errors[:WORST]]
-    return _block(severity, phrases.summary(report), lines, render(report, "text", width=COLUMNS))
+    return _block(severity, totals.summary(report), lines, render(report, "text", width=COLUMNS))
 
 
 def difference_html(found: Difference) -> str:

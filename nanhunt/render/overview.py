@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nanhunt.render import phrases
+from nanhunt.render import phrases, totals
 from nanhunt.results.finding import Finding, Severity
 from nanhunt.results.report import Report
 from nanhunt.results.tensor import TensorReport
@@ -48,7 +48,7 @@ class RuleGroup:
 
 def worst_first(report: Report) -> list[TensorReport]:
     """Judgements with a new finding: those that fail the run, then by severity, then by the share of bad rows."""
-    found = [tensor for group in phrases.groups(_sick(report)) for tensor in group if _new(tensor)]
+    found = [tensor for group in totals.groups(_sick(report)) for tensor in group if _new(tensor)]
     return sorted(found, key=_badness)
 
 
@@ -60,7 +60,7 @@ def sick_tensors(report: Report) -> int:
 def by_rule(report: Report) -> list[RuleGroup]:
     """Gravest first, then by rows."""
     found: dict[tuple[str, str, Severity], list[tuple[Finding, TensorReport]]] = {}
-    for group in phrases.groups(_sick(report)):
+    for group in totals.groups(_sick(report)):
         for tensor in group:
             for finding in _new(tensor):
                 found.setdefault((finding.code, finding.name, finding.severity), []).append((finding, tensor))
@@ -75,8 +75,8 @@ def by_rule(report: Report) -> list[RuleGroup]:
 
 def headline(report: Report) -> str:
     """E.g. "300 of 312 tensors have findings: 12 errors, 400 warnings."."""
-    tensors, _ = phrases.tensors_and_files(report)
-    counts = phrases.severity_counts(report).items()
+    tensors, _ = totals.tensors_and_files(report)
+    counts = totals.severity_counts(report).items()
     found = ", ".join(phrases.plural(number, severity) for severity, number in counts if number)
     sick = sick_tensors(report)
     return f"{phrases.count(sick)} of {phrases.plural(tensors, 'tensor')} have findings: {found or 'nothing new'}."

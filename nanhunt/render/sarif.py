@@ -16,7 +16,7 @@ from urllib.parse import quote
 from nanhunt import __version__
 from nanhunt.literal import literal_json, literal_lines
 from nanhunt.operations.rules import RULES
-from nanhunt.render import phrases
+from nanhunt.render import phrases, totals
 from nanhunt.results.finding import Finding, Severity
 from nanhunt.results.report import ReadError, Report
 from nanhunt.results.verdict import fails
@@ -49,7 +49,7 @@ def render(report: Report) -> str:
             phrases.message(finding),
             fails(finding, tensor),
         )
-        for group in phrases.groups(report)
+        for group in totals.groups(report)
         for tensor in group
         for finding in tensor.findings
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nanhunt.dtypes.formats import compute_format
-from nanhunt.render import phrases
+from nanhunt.render import severities, totals
 from nanhunt.results.finding import Severity
 from nanhunt.results.report import Report
 from nanhunt.results.series import rank_of, step_of
@@ -52,7 +52,7 @@ class Series:
 def series(report: Report) -> list[Series]:
     """Every tensor that is judged as logits at two steps of a run or more, by rank and dtype."""
     found: dict[tuple[str, ...], list[TensorReport]] = {}
-    for group in phrases.groups(report):
+    for group in totals.groups(report):
         for tensor in group:
             if tensor.role == "logits" and step_of(tensor) is not None:
                 at = tensor.coordinates
@@ -77,4 +77,4 @@ def _step(label: str, tensor: TensorReport, limit: float) -> Step:
     headroom = None if largest is None else limit - largest
     new = [finding.severity for finding in tensor.findings if not finding.known]
     severity = max(new, key=lambda found: found.rank, default=None)
-    return Step(label, tensor.file, largest, headroom, phrases.bad_rows(tensor), severity)
+    return Step(label, tensor.file, largest, headroom, severities.bad_rows(tensor), severity)

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanhunt.render import blocks, growing, overview, phrases, where
+from nanhunt.render import (
+    blocks,
+    growing,
+    overview,
+    phrases,
+    proofs,
+    severities,
+    side_by_side,
+    totals,
+    verdicts,
+    where,
+)
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results import series
 from nanhunt.results.finding import Finding, RemedyResult, Severity
@@ -30,7 +41,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     It fits a screen, unless ``verbosity`` is positive; negative, there is nothing but new findings.
     """
     page = Page(width, color, ascii)
-    groups = phrases.groups(report)
+    groups = totals.groups(report)
     sick = [group for group in groups if any(tensor.findings for tensor in group)]
     shown = [group for group in groups if any(tensor.findings or tensor.truth for tensor in group)]
     answer = series.is_answer(report) and verbosity <= 0
@@ -50,10 +61,10 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         _healthy(page, report, verbosity)
     _unread(page, report.errors, verbosity)
     if report.not_looked_at and verbosity >= 0:
-        page.line(("NOT LOOKED AT ", "bold"), (phrases.not_looked_at(report), "dim"))
+        page.line(("NOT LOOKED AT ", "bold"), (totals.not_looked_at(report), "dim"))
         page.gap()
     if verbosity >= 0 or not report.tensors:
-        page.line((phrases.summary(report), "bold"))
+        page.line((totals.summary(report), "bold"))
     text = page.text().rstrip("\n")
     return f"{text}\n" if text else ""
 
@@ -118,10 +129,10 @@ def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
     if tensors:
         page.line((f"The worst {min(overview.WORST, len(tensors))}:", "bold"))
     for tensor in tensors[: overview.WORST]:
-        verdict = phrases.verdict(tensor)
+        verdict = verdicts.verdict(tensor)
         style = STYLES[verdict.severity] if verdict.severity else HEALTHY
         word, place = (verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold")
-        brief = phrases.brief(tensor)
+        brief = verdicts.brief(tensor)
         if len(f"  {word[0]}{place[0]}  {brief}") <= page.width:
             page.line(word, place, (f"  {brief}", ""), indent=2)
         else:
@@ -142,10 +153,10 @@ def _rule(page: Page, rule: overview.RuleGroup) -> None:
         indent=2,
     )
     working = next((remedy for remedy in finding.remedies if remedy.works), None)
-    fix = "" if working else phrases.explanation(finding)
+    fix = "" if working else proofs.explanation(finding)
     if working:
         page.line(
-            ("Fix: ", "bold green"), (f"{working.title}, {phrases.proof(working, tensor)}", ""), indent=2
+            ("Fix: ", "bold green"), (f"{working.title}, {proofs.proof(working, tensor)}", ""), indent=2
         )
         page.code(working.snippet, indent=6)
     if fix:
@@ -156,7 +167,7 @@ def _rule(page: Page, rule: overview.RuleGroup) -> None:
 def statistics(report: Report, *, width: int, color: bool, ascii: bool = False) -> str:
     """Rules by how often they hold, over all inputs."""
     page = Page(width, color, ascii)
-    counts = phrases.rule_counts(report)
+    counts = totals.rule_counts(report)
     if not counts:
         page.line(("No rule holds anywhere.", HEALTHY))
         return page.text()
@@ -196,7 +207,7 @@ def _what_was_read(page: Page, tensor: TensorReport) -> None:
 
 
 def _verdict(page: Page, tensor: TensorReport) -> None:
-    verdict = phrases.verdict(tensor)
+    verdict = verdicts.verdict(tensor)
     style = STYLES[verdict.severity] if verdict.severity else HEALTHY
     page.line((verdict.word, f"{style} bold"), (f" {tensor.judged_in}: {verdict.sentence}", style), indent=2)
 
@@ -217,7 +228,7 @@ def _numbers(page: Page, group: Sequence[TensorReport], verbosity: int) -> None:
 
 def _evidence(page: Page, tensor: TensorReport, several: bool, verbosity: int, shown: set[str]) -> None:
     """The side-by-side table and the findings of one tensor in one dtype."""
-    table = phrases.comparison(tensor) if verbosity >= 0 else None
+    table = side_by_side.comparison(tensor) if verbosity >= 0 else None
     if table:
         page.gap()
         if several:
@@ -227,29 +238,29 @@ def _evidence(page: Page, tensor: TensorReport, several: bool, verbosity: int, s
         )
         for remark in table.remarks:
             page.line((remark, "dim"), indent=2)
-    for finding in phrases.by_severity(tensor.findings):
+    for finding in severities.by_severity(tensor.findings):
         if not finding.known:
             page.gap()
             _finding(page, finding, tensor, several, shown)
         elif verbosity >= 0:
             page.gap()
-            page.line((phrases.heading(finding, tensor), "dim"), indent=2)
+            page.line((proofs.heading(finding, tensor), "dim"), indent=2)
 
 
 def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, shown: set[str]) -> None:
     style = STYLES[finding.severity]
     where = f" in {tensor.judged_in}" if several else ""
-    page.line((phrases.heading(finding, tensor) + where, style), indent=2)
+    page.line((proofs.heading(finding, tensor) + where, style), indent=2)
     if phrases.rows_named(finding, tensor) and finding.count > 1:
         page.line((phrases.rows_named(finding, tensor), ""), indent=4)
     page.line((phrases.message(finding), ""), indent=4)
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         _remedy(page, remedy, tensor, shown)
-    fix = "" if working else phrases.explanation(finding)
+    fix = "" if working else proofs.explanation(finding)
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
-    for proof, titles in phrases.failing(finding, tensor).items():
+    for proof, titles in proofs.failing(finding, tensor).items():
         told = f"{', '.join(titles)}{':' if len(titles) > 1 else ','} {proof}"
         page.line(("Does not help: ", ""), (told, "dim"), indent=4)
 
@@ -257,7 +268,7 @@ def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, 
 def _remedy(page: Page, remedy: RemedyResult, tensor: TensorReport, shown: set[str]) -> None:
     page.line(
         ("Fix: ", "bold green"),
-        (f"{remedy.title}, {phrases.proof(remedy, tensor)}", ""),
+        (f"{remedy.title}, {proofs.proof(remedy, tensor)}", ""),
         indent=4,
     )
     # The same fix for fifty dumps is printed once as code.
@@ -268,11 +279,11 @@ def _remedy(page: Page, remedy: RemedyResult, tensor: TensorReport, shown: set[s
 
 def _healthy(page: Page, report: Report, verbosity: int) -> None:
     """Healthy tensors: a line each while they are few or asked for, else one line for all."""
-    groups = phrases.groups(report)
+    groups = totals.groups(report)
     tensors = [each for group in groups if all(one.countable for one in group) for each in group]
     few = len(tensors) <= FEW_HEALTHY or verbosity > 0
     for tensor in tensors if few else ():
-        verdict = phrases.verdict(tensor)
+        verdict = verdicts.verdict(tensor)
         read = f" {phrases.shape(tensor.shape)} {tensor.judged_in}: {verdict.text}"
         page.line((verdict.word, f"{HEALTHY} bold"), (f" {phrases.place(tensor)}", "bold"), (read, ""))
         if verbosity > 0:
@@ -280,11 +291,11 @@ def _healthy(page: Page, report: Report, verbosity: int) -> None:
         for note in tensor.notes:
             page.line((note, "dim"), indent=2)
     counted = Report(tensors=() if few else tuple(tensors), healthy=report.healthy).counted()
-    number, files = phrases.tensors_and_files(counted)
+    number, files = totals.tensors_and_files(counted)
     if number:
         told = f" {phrases.plural(number, 'tensor')} in {phrases.plural(files, 'file')} without a finding"
         page.line(("HEALTHY", f"{HEALTHY} bold"), (told, HEALTHY), (" (--verbose lists them)", "dim"))
-        for note, times in phrases.common_notes(counted.healthy):
+        for note, times in totals.common_notes(counted.healthy):
             page.line((f"{note} ({phrases.plural(times, 'tensor')})", "dim"), indent=2)
     if tensors or number:
         page.gap()

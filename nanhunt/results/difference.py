@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from nanhunt.literal import literal_json
@@ -167,6 +167,10 @@ class Difference:
     """What "first" means: "step, layer, name"."""
     pairing: tuple[str, ...] = ()
     """How names were brought together, beyond being the same."""
+    renames: tuple[str, ...] = ()
+    """--rename rules that would pair more, after those given; tried, not used."""
+    renamed: int = 0
+    """Tensors of A that would pair with these."""
     errors: tuple[ReadError, ...] = ()
     not_looked_at: tuple[NotLookedAt, ...] = ()
     exit_code: int = 0
@@ -215,10 +219,14 @@ class Difference:
         wanted = str(self.options.get("fail_on", Severity.WARNING))
         return wanted != "never" and finding.severity.rank >= Severity(wanted).rank
 
+    def decided(self) -> Difference:
+        """The same with the exit code that its findings, its errors and ``--fail-on`` ask for."""
+        failed = any(map(self.fails, self.findings))
+        code = ExitCode.ERROR if self.errors else ExitCode.FINDINGS if failed else ExitCode.CLEAN
+        return replace(self, exit_code=int(code))
+
     def counted(self) -> Difference:
         """The same with pairs that are bit for bit equal counted, not listed."""
-        from dataclasses import replace
-
         told = tuple(each for each in self.tensors if each.grade != "identical" or each.findings)
         return replace(self, tensors=told, identical=self.identical + len(self.tensors) - len(told))
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,21 +44,13 @@ def _refuse(name: str) -> None:
 Run = Callable[..., Ended]
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    """One a worker."""
-    process = Warm()
-    yield process
-    process.close()
-
-
 @pytest.fixture
 def run(tmp_path: Path, warm: Warm) -> Run:
     """Runs nanhunt in ``tmp_path``; no traceback may ever be seen."""
 
     def runs(*arguments: str | Path, stdin: bytes | None = None, **environment: str) -> Ended:
         done = warm.run([*map(str, arguments)], tmp_path, {**BASE, **environment}, stdin or b"")
-        return _ended(*done)
+        return _ended(done.returncode, done.stdout, done.stderr)
 
     return runs
 
@@ -73,13 +65,13 @@ def run_cold(tmp_path: Path) -> Run:
             command, cwd=tmp_path, input=stdin or b"", capture_output=True, check=False, timeout=120,
             env={**BASE, **environment},
         )  # fmt: skip
-        return _ended(done.returncode, done.stdout, done.stderr)
+        return _ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return runs
 
 
-def _ended(code: int, out: bytes, err: bytes) -> Ended:
-    ended = Ended(code, out.decode(), err.decode())
+def _ended(code: int, out: str, err: str) -> Ended:
+    ended = Ended(code, out, err)
     assert "Traceback" not in ended.err + ended.out
     return ended
 

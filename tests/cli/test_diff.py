@@ -113,3 +113,34 @@ def test_it_is_no_way_of_judging_one_input(files) -> None:
     done = CliRunner().invoke(app, ["check", files[0], "--op", "difference"])
     assert done.exit_code == 2
     assert "nanhunt diff A B" in done.output
+
+
+def test_what_was_saved_is_shown_again_in_every_format(files, tmp_path: Path) -> None:
+    saved = str(tmp_path / "diff.json")
+    run(*files, "--output", saved)
+    for format in DIFFERENCE_FORMATS:
+        code, said = report(saved, "--format", format)
+        assert (code, said) == run(*files, "--format", format)
+    assert report(saved, "--output", str(tmp_path / "d.html"))[0] == 1
+    assert (tmp_path / "d.html").stat().st_size
+    assert report(saved, "--exit-zero")[0] == 0
+    assert report(saved, "--fail-on", "never")[0] == 0
+
+
+def test_what_was_saved_is_alone_whole_and_no_report(files, tmp_path: Path) -> None:
+    saved, cut = tmp_path / "diff.json", tmp_path / "cut.json"
+    run(*files, "--output", str(saved))
+    cut.write_text(saved.read_text()[:300])
+    for arguments, message in (
+        ([str(saved), str(saved)], "shown by itself"),
+        ([str(cut)], "cannot be read"),
+        ([str(saved), "--baseline", "x.json"], "no --baseline"),
+        ([str(saved), "--statistics"], "no --baseline"),
+    ):
+        done = CliRunner().invoke(app, ["report", *arguments])
+        assert message in getattr(done.exception, "message", "")
+
+
+def report(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    return done.exit_code, done.output

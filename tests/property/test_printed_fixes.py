@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from printed import draw, printed, wrong
 
-from nanhunt.operations.cross_entropy import proof
+from nanhunt.operations.cross_entropy import batch
 
 PROBLEMS = 60
 """A small draw; ``tests/benchmarks/printed_fixes.py`` runs 10,000 printed fixes."""
@@ -24,7 +24,7 @@ def test_every_printed_fix_does_what_the_report_says(seed: int) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_proven_on_some_rows_of_a_large_tensor_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "WHOLE_VALUES", 0)
+    monkeypatch.setattr(batch, "WHOLE_VALUES", 0)
     random = np.random.default_rng(2)
     fixes = [one for _ in range(PROBLEMS) for one in printed(draw(random)) if one.remedy.works]
     assert len(fixes) > 30

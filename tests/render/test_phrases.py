@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanhunt.render import phrases, scales
+from nanhunt.render import phrases, scales, severities, verdicts
 from nanhunt.results.finding import Severity
 
 
@@ -48,15 +48,15 @@ def test_where_the_count_cannot_be_known_the_verdict_says_at_least(golden):
     tensor = dataclasses.replace(
         golden.STEPS[1], findings=(*warnings, golden.HEADROOM), affected_rows=820, strip=()
     )
-    assert phrases.affected(tensor, Severity.WARNING) == (5, False)
-    assert phrases.verdict(tensor).text.startswith("at least 5 of 4,096 rows break naive code")
+    assert severities.affected(tensor, Severity.WARNING) == (5, False)
+    assert verdicts.verdict(tensor).text.startswith("at least 5 of 4,096 rows break naive code")
 
 
 def test_all_known_is_said(golden):
     findings = tuple(dataclasses.replace(finding, known=True) for finding in golden.ARTICLES.findings)
     assert (
         "known from the baseline"
-        in phrases.verdict(dataclasses.replace(golden.ARTICLES, findings=findings)).text
+        in verdicts.verdict(dataclasses.replace(golden.ARTICLES, findings=findings)).text
     )
 
 
@@ -66,7 +66,7 @@ def test_a_batch_wide_finding_without_rows(golden):
     )
     tensor = dataclasses.replace(golden.ARTICLES, rows=0, shape=(0, 3), findings=(finding,), affected_rows=0)
     assert phrases.rows_named(finding, tensor) == ""
-    assert phrases.verdict(tensor).text == "the empty batch goes wrong even with F.cross_entropy."
+    assert verdicts.verdict(tensor).text == "the empty batch goes wrong even with F.cross_entropy."
 
 
 def test_one_dimensional_logits_are_row_0(golden):

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from nanhunt.render import phrases, render, statistics
+from nanhunt.render import proofs, render, statistics
 from nanhunt.results.report import Report
 
 
@@ -76,7 +76,7 @@ def test_what_is_still_wrong_and_what_is_changed_are_said(golden):
     failing = dataclasses.replace(fix, works=False, rows=3, bad_rows_after=2, outcome="gradient still NaN")
     changing = dataclasses.replace(fix, changes="masked rows count too")
     alone = dataclasses.replace(failing, rows=1, bad_rows_after=1)
-    told = [phrases.proof(one, golden.ARTICLES) for one in (failing, alone, changing)]
+    told = [proofs.proof(one, golden.ARTICLES) for one in (failing, alone, changing)]
     assert told[:2] == ["gradient still NaN on 2 of 3 rows", "gradient still NaN"]
     assert told[2].endswith(", another objective: masked rows count too")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from nanhunt.literal import literal, literal_lines
-from nanhunt.render import phrases
+from nanhunt.render import phrases, severities
 from nanhunt.render.difference import wording
 from nanhunt.render.junit import document
 from nanhunt.results.difference import Difference, Unpaired
@@ -21,7 +21,7 @@ def render(found: Difference) -> str:
         element.text = literal_lines(f"{error.message}\n{error.hint}")
     for tensor in found.tensors:
         lines = [tensor.verdict, *(finding.message for finding in tensor.findings), *wording.measures(tensor)]
-        failing = [finding for finding in phrases.by_severity(tensor.findings) if found.fails(finding)]
+        failing = [finding for finding in severities.by_severity(tensor.findings) if found.fails(finding)]
         heading = wording.heading(failing[0]) if failing else ""
         kind = str(failing[0].severity) if failing else ""
         _case(suite, wording.name(tensor), tensor.file_a, heading, kind, lines)

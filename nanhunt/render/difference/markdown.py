@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nanhunt.render import markdown, phrases
+from nanhunt.render import markdown, phrases, severities
 from nanhunt.render.difference import wording
 from nanhunt.render.markdown import SIGNS, code, plain, table
 from nanhunt.results.difference import Difference
@@ -24,6 +24,7 @@ def render(found: Difference) -> str:
         *(plain(line) for line in (wording.first(found), wording.tally(found), *found.pairing) if line),
         *_tensors(found),
         *_alone(found),
+        *_suggestion(found),
         *(
             f"❌ {code(error.file)}: {plain(error.message)} {plain(error.hint)}"
             for error in found.errors[:LISTED]
@@ -42,7 +43,7 @@ def _tensors(found: Difference) -> Iterator[str]:
             plain(
                 "; ".join(
                     f"{wording.heading(finding)}: {finding.message}"
-                    for finding in phrases.by_severity(tensor.findings)
+                    for finding in severities.by_severity(tensor.findings)
                 )
             ),
         )
@@ -52,6 +53,13 @@ def _tensors(found: Difference) -> Iterator[str]:
         yield table(("", "tensor", "shape, dtype", "what"), rows)
     if len(told) > LISTED:
         yield f"and {phrases.plural(len(told) - LISTED, 'more tensor')}"
+
+
+def _suggestion(found: Difference) -> Iterator[str]:
+    told, arguments = wording.suggestion(found)
+    if told:
+        yield told
+        yield "\n".join(f"    {argument}" for argument in arguments)
 
 
 def _alone(found: Difference) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanhunt.render import phrases
+from nanhunt.render import phrases, severities
 from nanhunt.render.difference import wording
 from nanhunt.render.terminal import HEALTHY, STYLES, Page
 from nanhunt.results.difference import Difference, TensorDifference, Unpaired
@@ -35,6 +35,7 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
         page.gap()
     _alone(page, "A", found.only_a, verbosity)
     _alone(page, "B", found.only_b, verbosity)
+    _suggestion(page, found)
     if found.tensors or found.identical:
         _advice(page, found)
     _unread(page, found)
@@ -62,7 +63,7 @@ def _tensor(page: Page, tensor: TensorDifference) -> None:
     style = STYLES[worst] if worst is not None else HEALTHY
     page.line((wording.name(tensor), "bold"), (f"  {wording.what(tensor)}", ""))
     page.line((tensor.verdict, style), indent=2)
-    for finding in phrases.by_severity(tensor.findings):
+    for finding in severities.by_severity(tensor.findings):
         page.line(
             (wording.heading(finding), STYLES[finding.severity]), (f": {finding.message}", ""), indent=2
         )
@@ -83,6 +84,14 @@ def _alone(page: Page, side: str, alone: Sequence[Unpaired], verbosity: int) -> 
     if len(alone) > len(shown):
         page.line((f"and {phrases.count(len(alone) - len(shown))} more", "dim"), indent=2)
     page.gap()
+
+
+def _suggestion(page: Page, found: Difference) -> None:
+    told, arguments = wording.suggestion(found)
+    if told:
+        page.line((told, "bold"))
+        page.code("\n".join(arguments), indent=2)
+        page.gap()
 
 
 def _advice(page: Page, found: Difference) -> None:

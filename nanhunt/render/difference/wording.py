@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -163,6 +164,15 @@ def alone(each: Unpaired, other: str) -> str:
     """A tensor without a partner, and what may be it."""
     like = f"; {literal(each.like)} of {other} has its shape and is left over too" if each.like else ""
     return f"{literal(each.label)} {shape(each.shape)} {each.dtype}{like}"
+
+
+def suggestion(found: Difference) -> tuple[str, list[str]]:
+    """(what --rename would do, the arguments to add to the command, a line each); ("", []) where nothing is known."""
+    if not found.renames:
+        return "", []
+    told = f"These would pair {plural(found.renamed, 'more tensor')}, by shapes, layer numbers, values and spelling:"
+    arguments = [f"--rename {literal(shlex.quote(rule))}" for rule in found.renames]
+    return told, [f"{each} \\" for each in arguments[:-1]] + arguments[-1:]
 
 
 def by_rule(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:

@@ -43,8 +43,8 @@ def wide_until_softmax(spot: Spot) -> Iterator[Proposal]:
     for soft in _below(spot):
         after = spot.at(soft)
         dim = argument(soft, 1, "dim")
-        name = str(value.dtype)
-        template = f"{{torch}}.softmax({{scores}}, dim={dim}).to({name.replace('torch', '{torch}')})"
+        half = str(value.dtype).removeprefix("torch.")
+        template = f"{{torch}}.softmax({{scores}}, dim={dim}).to({{torch}}.{half})"
         back = after.whole(template, scores=after.operand(0, "input"))
         rewrites = [one for one in (*wide, back) if one is not None]
         if isinstance(dim, int) and len(rewrites) == 3:
