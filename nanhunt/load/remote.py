@@ -96,6 +96,14 @@ class Remote:
         first, coming = self._coming(start, size)
         return memoryview(coming.result())[start - first :][:size]
 
+    def expect(self) -> None:
+        """All of it will be read: what a small object lacks is under way from now on, as long as there is room."""
+        if self.by_ranges and self.size <= SMALL and _fetched.kept + self.size <= BUDGET // 2:
+            with self._lock:
+                first, behind = _fetched.gap(self._key, 0)
+                if behind is None and first < self.size:
+                    self._begin(first, self.size)
+
     def read_ahead(self, spans: Iterable[tuple[int, int]]) -> None:
         """Fetches (first, last + 1) bytes here and there side by side; what does not come is told to who reads it."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
