@@ -75,25 +75,6 @@ def slope(exact: Exact, numbers: Mapping[str, list[Any]], name: str, at: int) ->
 CLIFFS = (
     0.0, 5.3, 6.25, 8.32, 16.63, 16.64, 27.6, 36.7, 37.5, 88.7, 88.73, 103.9, 104.1, 709.7, 709.8, 745.2,
 )  # fmt: skip
-    0.0,
-    5.3,
-    6.22,
-    6.25,
-    8.3,
-    8.32,
-    16.63,
-    16.64,
-    27.6,
-    36.7,
-    37.5,
-    88.7,
-    88.73,
-    103.9,
-    104.1,
-    709.7,
-    709.8,
-    745.2,
-)
 """Where sigmoid, its logarithm or an exp leaves one of the four formats."""
 
 
@@ -168,7 +149,8 @@ PENALTIES = {
 @pytest.mark.parametrize(
     "options",
     [
-        {"kl": "none"}, {"kl": "none", "clip_low": 0.1, "clip_high": 0.28}, {"kl": "none", "clip_dual": 3.0}, {"kl": "k1"}, {"kl": "k2"},
+        {"kl": "none"}, {"kl": "none", "clip_low": 0.1, "clip_high": 0.28}, {"kl": "none", "clip_dual": 3.0},
+        {"kl": "k1"}, {"kl": "k2"},
         {"kl": "k3", "beta": 0.04},
     ],
 )  # fmt: skip
