@@ -55,8 +55,9 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
     if isinstance(call, type):
         raise NanhuntError(
             f"{name} ({option}) is a class.",
-            f"Give a function, or an instance of it: {name.rpartition(':')[2].lower()} = ...",
+            "Give a function, or an instance of the class: loss = Loss().",
         )
+    call = getattr(call, "_orig_mod", call)  # a module under torch.compile takes anything
     try:
         # A torch.nn.Module hands its arguments on to forward.
         known = inspect.signature(getattr(call, "forward", call)).parameters.values()

@@ -162,6 +162,8 @@ def judged(
     code: Code, other: Code | None, tensors: Mapping[str, Tensor], dtype: str, codes: frozenset[str], run: Run
 ) -> TensorReport:
     """The report on the function run on these tensors in that dtype."""
+    import torch
+
     from nanhunt.operations.bounds import ranges
     from nanhunt.operations.caller import defaults_of_libraries
     from nanhunt.operations.findings import report
@@ -170,7 +172,7 @@ def judged(
     from nanhunt.operations.problem import problem_of
     from nanhunt.operations.tally import Tally
 
-    with defaults_of_libraries(), aside(), uncompiled():
+    with defaults_of_libraries(), aside(), uncompiled(), torch.random.fork_rng(devices=[]):
         arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
         way = _way(code, other, arrays, plain)

@@ -147,7 +147,7 @@ def way_of(
     together = [each.value for each in tried]
     batch = replace(batch, constant=frozenset[str]().union(*(each.constant for each in tried)))
     if not all(each.repeats for each in tried):
-        why = "called twice it gives two values (does it draw random numbers?)"
+        why = "it draws random numbers, or gives another value when it is called again"
         return replace(batch, repeats=False, why=why)
     why = "" if rows else "no tensor has an axis of rows"
     for mapped in (True, False) if rows else ():
@@ -187,7 +187,9 @@ def _tried(code: Code, t: Tensors, way: Way) -> _Tried:
     import torch
 
     copies = {name: each.clone() for name, each in t.items()}
+    generator = torch.get_rng_state()
     value = called(code, copies, way)
+    draws = not torch.equal(generator, torch.get_rng_state())
     for name, each in copies.items():
         if each._version or not torch.equal(each, t[name]):  # .data escapes the count of versions
             raise NanhuntError(
@@ -200,7 +202,7 @@ def _tried(code: Code, t: Tensors, way: Way) -> _Tried:
             f"{code.name} returns a tensor that no gradient reaches.",
             "Something in it cuts it off: detach(), torch.no_grad(), .item(), a new tensor made of numbers.",
         )
-    return _Tried(value, _agree(value, again), constant)
+    return _Tried(value, not draws and _agree(value, again), constant)
 
 
 def _trained(code: Code, t: Tensors, way: Way) -> tuple[torch.Tensor, frozenset[str]]:
