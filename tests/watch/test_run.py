@@ -208,6 +208,7 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
         "step-3-rank-1-replay.pt",
     }
     assert "rank 1 was the first to go bad, at step 3" in done.stderr
+    assert "repeated on this rank alone, 2 of 2 gradients are finite: another rank's came in" in done.stderr
 
 
 def test_a_missing_script_is_one_clear_message(warm: Warm, tmp_path: Path) -> None:
