@@ -122,3 +122,19 @@ def test_a_bad_input_was_made_earlier(tmp_path: Path) -> None:
     text = printed(str(tmp_path))
     assert "first bad: step 1, rank 0, decoder_layers_1_fc1 input: 4 NaN of 4 values" in text
     assert "An input of it is bad already: it was made earlier, by what was not dumped." in text
+
+
+def test_tensors_are_counted_alike_on_top_and_by_step(tmp_path: Path) -> None:
+    """Step counters of an optimizer among them, which are healthy when everything else is bad."""
+    for step in (1, 2, 3):
+        nan = torch.nan if step > 1 else 1.0
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"layers.0.w": torch.full((2, 2), nan)}, folder / "model.safetensors")
+        state = {0: {"step": torch.tensor(1.0), "exp_avg": torch.full((2, 2), nan)}}
+        torch.save({"state": state, "param_groups": [{"params": [0]}]}, folder / "optimizer.pt")
+    report = nanhunt.check(tmp_path)
+    told = " ".join(str(report).split())
+    assert "ERROR 4 of 9 tensors have findings" in told
+    assert "2 of 3 tensors bad at step 2, all but step counters at step 3" in told
+    assert "(model 1 of 1, optimizer 1 of 1 tensors)" in told
