@@ -1,4 +1,4 @@
-"""Find the rows, the format and the cause when a softmax or cross entropy turns NaN, with a proven fix.
+"""Find the rows, the format and the cause when a loss, an operation or a weight turns NaN, with a proven fix.
 
 ``check`` and ``compare`` take paths, NumPy arrays or torch tensors and return a ``Report``; ``diff`` takes two of them
 and returns a ``Difference``. Nothing heavy is imported until one of them is called (PEP 562).

@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Keywords(Options):
-    """The keywords of check and compare: all options, three of which take more in Python than text.
+    """The keywords of check and compare: all options, some of which take more in Python than text.
 
     ``targets`` and ``dtype`` may also follow the first argument without their names.
     """

@@ -3,6 +3,7 @@
 ``python tests/test_readme.py`` writes the outputs anew; read the diff before committing it.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from warm import Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "samples/README.md", ".github/GUIDE.md")
@@ -42,9 +44,9 @@ class Session:
     def commands(self) -> list[str]:
         return [line.removeprefix(PROMPT) for line in self.text.splitlines() if line.startswith(PROMPT)]
 
-    def replayed(self, folder: Path) -> str:
+    def replayed(self, folder: Path, warm: Warm) -> str:
         """The block as running its commands in ``folder`` writes it; blanks at the end of a line are dropped."""
-        outputs = run(self.commands, folder)
+        outputs = run(self.commands, folder, warm)
         text = "".join(
             f"{PROMPT}{command}\n{said}" for command, said in zip(self.commands, outputs, strict=True)
         )
@@ -55,21 +57,22 @@ def sessions() -> list[Session]:
     return [Session(document, text) for document in DOCUMENTS for text in blocks(document, "console")]
 
 
-def run(commands: list[str], folder: Path) -> list[str]:
+def run(commands: list[str], folder: Path, warm: Warm) -> list[str]:
     """What each command writes to a pipe 80 columns wide, both streams as they come, in one shell."""
     # The subshell hands the status on, so that `echo $?` shows that of the command before it.
     script = "".join(f"{command}\nkept=$?; printf '\\001'; (exit $kept)\n" for command in commands)
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment(), text=True, encoding="utf-8",
+        ["bash", "-c", script], cwd=folder, env=environment(warm), text=True, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     return done.stdout.split(NEXT)[:-1]
 
 
-def environment() -> dict[str, str]:
+def environment(warm: Warm) -> dict[str, str]:
     """The terminal of the documents: 80 columns, no colour, the nanhunt of this Python."""
     kept = {name: os.environ[name] for name in ("HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    folders = (str(warm.command.parent), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    path = os.pathsep.join(folders)
     return kept | {"PATH": path, "COLUMNS": "80", "LINES": "24", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
 
 
@@ -96,8 +99,8 @@ def close(a: float, b: float) -> bool:
 @pytest.mark.parametrize(
     "session", sessions(), ids=lambda session: f"{session.document}: {session.commands[0]}"
 )
-def test_commands_write_what_is_shown(session, tmp_path):
-    shown, written = session.text, session.replayed(playground(tmp_path))
+def test_commands_write_what_is_shown(session, tmp_path, warm):
+    shown, written = session.text, session.replayed(playground(tmp_path), warm)
     assert skeleton(shown) == skeleton(written)
     assert differing_numbers(shown, written) == []
 
@@ -121,8 +124,10 @@ def test_python_runs(code, tmp_path, monkeypatch):
             value(model, (None, labels))
 
 
-def test_importing_nanhunt_is_enough_to_watch(tmp_path):
-    assert run(["python -c 'import nanhunt; print(type(nanhunt.watch()).__name__)'"], tmp_path) == ["Watch\n"]
+def test_importing_nanhunt_is_enough_to_watch(tmp_path, warm):
+    assert run(["python -c 'import nanhunt; print(type(nanhunt.watch()).__name__)'"], tmp_path, warm) == [
+        "Watch\n"
+    ]
 
 
 def commands_in_pipelines() -> list[str]:
@@ -130,17 +135,17 @@ def commands_in_pipelines() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands_in_pipelines())
-def test_pipeline_commands_run(command, tmp_path):
-    said, status = run([command, "echo $?"], playground(tmp_path))
+def test_pipeline_commands_run(command, tmp_path, warm):
+    said, status = run([command, "echo $?"], playground(tmp_path), warm)
     assert status == "1\n", said  # the samples hold faults
     for output in re.findall(r"--output (\S+)", command):
         assert (tmp_path / output).stat().st_size > 0
 
 
 @pytest.mark.parametrize("settings", blocks(".github/GUIDE.md", "toml"))
-def test_settings_are_read(settings, tmp_path):
+def test_settings_are_read(settings, tmp_path, warm):
     (playground(tmp_path) / "pyproject.toml").write_text(settings, encoding="utf-8")
-    said, status = run(["nanhunt check samples/labels.npy", "echo $?"], tmp_path)
+    said, status = run(["nanhunt check samples/labels.npy", "echo $?"], tmp_path, warm)
     assert "pyproject.toml" not in said
     assert status == "2\n"  # nothing to judge, not a wrong setting
 
@@ -155,24 +160,23 @@ def test_the_tree_is_as_drawn():
             assert (folder / name if line.startswith(" ") else folder).exists(), line
 
 
-def test_every_option_named_exists():
-    told = "".join(
-        run([f"nanhunt {name} --help" for name in ("", "check", "diff", "report", "rule", "run")], ROOT)
-    )
+def test_every_option_named_exists(warm):
+    commands = ("", "check", "diff", "report", "rule", "run")
+    told = "".join(run([f"nanhunt {name} --help" for name in commands], ROOT, warm))
     for document in DOCUMENTS:
         lines = re.findall(r"nanhunt [a-z-].*|`--.*?`", (ROOT / document).read_text(encoding="utf-8"))
         named = set(re.findall(r"(?<!\S)`?(--[a-z][a-z-]+)", "\n".join(lines)))
         assert named - set(re.findall(r"--[a-z][a-z-]+", told)) <= {"--lr"}  # of the user's script
 
 
-def rewritten(document: str, folder: Callable[[], Path]) -> str:
+def rewritten(document: str, folder: Callable[[], Path], warm: Warm) -> str:
     text = (ROOT / document).read_text(encoding="utf-8")
 
     def block(match: re.Match[str]) -> str:
         language, body = match.groups()
         if language != "console":
             return match[0]
-        return f"```console\n{Session(document, body).replayed(playground(folder()))}```"
+        return f"```console\n{Session(document, body).replayed(playground(folder()), warm)}```"
 
     return FENCE.sub(block, text)
 
@@ -180,5 +184,7 @@ def rewritten(document: str, folder: Callable[[], Path]) -> str:
 if __name__ == "__main__":
     import tempfile
 
-    for name in DOCUMENTS:
-        (ROOT / name).write_text(rewritten(name, lambda: Path(tempfile.mkdtemp())), encoding="utf-8")
+    with contextlib.closing(Warm()) as process:
+        for name in DOCUMENTS:
+            text = rewritten(name, lambda: Path(tempfile.mkdtemp()), process)
+            (ROOT / name).write_text(text, encoding="utf-8")

@@ -26,9 +26,10 @@ from nanhunt.results.options import ReportOptions
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions
 
+WHAT = "Find the rows, the format and the cause when a loss, an operation or a weight turns NaN, and prove the fix."
 app = typer.Typer(
     name="nanhunt",
-    help="Find the rows, the format and the cause when a softmax or cross entropy turns NaN, and prove the fix.",
+    help=WHAT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,7 +54,7 @@ def compare(
         list[str] | None, typer.Argument(metavar="[PATH]", help="A file, a folder, or - for standard input.")
     ] = None,
 ) -> None:
-    """Run all four implementations side by side over every row; without PATH, on the articles' 3 x 3 batch."""
+    """Run every way of writing the loss, or of another --op, over every row; without PATH, on a batch of 3 x 3."""
     judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
@@ -157,10 +158,10 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=WHAT)
 def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Find the rows, the format and the cause when a softmax or cross entropy turns NaN, and prove the fix."""
+    """What all commands share."""

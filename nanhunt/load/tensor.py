@@ -57,6 +57,8 @@ class Tensor:
     """The parameter whose state an optimizer keeps here, where the file tells which."""
     eps: float | None = None
     """What that optimizer adds to the denominator of its step, where the file tells it."""
+    scales: str = ""
+    """"positive" or "signed" where these are the scales of quantised blocks, and not the values themselves."""
     address: Address | None = field(default=None, repr=False, compare=False)
     """How another process opens it; None: the values themselves must get there."""
 

@@ -107,6 +107,13 @@ def _latent(unit: Unit) -> str:
     return f"mu {unit.number('mu')}, logvar {unit.number('logvar')}"
 
 
+def _variance(unit: Unit) -> str:
+    """The standard deviation of the reconstruction overflows later: from twice that logvar on."""
+    half = 0.5 * unit.cast["logvar"]
+    also = f"; exp(0.5 * logvar) = exp({float(half):.6g}) too" if bool(half.exp().isinf()) else ""
+    return says("naive", _latent)(unit) + also
+
+
 _CODE = "loss = (0.5 * ({mu}**2 + (torch.expm1({logvar}) - {logvar}))).{reduction}()"
 _FUSED: Fix[Any] = Fix("expm1(logvar) - logvar", _CODE)
 _FLOAT32 = in_float32("divergence", _CODE)
@@ -144,7 +151,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "exp(0.5 * logvar), which the sample is drawn with, follows at twice of that.",
         "Clamp logvar where the encoder returns it, or let it return what softplus makes a variance of.",
         operation="gaussian-kl", holds=lambda f: f.own["variance_overflow"] & fails(f.fused) & ~at_fault(f),
-        arithmetic=says("naive", _latent), fixes=(_FLOAT32, _CLAMP, _SOFTPLUS, _DISTRIBUTIONS, _NAN_TO_NUM),
+        arithmetic=_variance, fixes=(_FLOAT32, _CLAMP, _SOFTPLUS, _DISTRIBUTIONS, _NAN_TO_NUM),
     ),
     Rule(
         "NH854", "mean-square-overflow", _E,

@@ -151,7 +151,8 @@ def slots(problem: Any) -> Mapping[str, str]:
 
 
 _CODE = 'loss = F.kl_div({q}, {target}, reduction="none"{options}).sum(-1).{reduction}()'
-_KL_DIV: Fix[Any] = Fix("F.kl_div", _CODE)
+# Its gradient for a target that is 0 is NaN (pytorch 2.13).
+_KL_DIV: Fix[Any] = Fix("F.kl_div, where the target itself is not trained", _CODE)
 _WHERE_CODE = (
     "p = {p}\ncounts = p > 0\nlog_p = {log_p}\nlog_q = torch.where(counts, {q}, 0.0)\n"
     "loss = (p * (log_p - log_q)).sum(-1).{reduction}()"

@@ -51,7 +51,7 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: MaskedMeanOptions) -> P
 
 def eps_of(options: MaskedMeanOptions) -> float:
     """The eps in use."""
-    return options.eps or USUAL_EPS
+    return USUAL_EPS if options.eps is None else options.eps
 
 
 def _kept(t: Tensors) -> torch.Tensor:
@@ -253,6 +253,10 @@ _FLOAT32: Fix[Any] = Fix("the same in float32", "{code}", slots={"cast": ".float
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the result", "{by_hand}\noutput = torch.nan_to_num(output)", tempting=True
 )
+_ANY_EPS: Fix[Any] = Fix(
+    "add an eps to the deviation", "{code}", slots={"eps": "1e-4"}, when=lambda p: p.options.eps == 0, redefines=True,
+    changes="every value is divided by a little more; values that are all alike become 0",
+)  # fmt: skip
 _EPS: Fix[Any] = Fix(
     "an eps in the denominator", "output = (values * (mask != 0)).sum(-1) / ((mask != 0).sum(-1) + 1e-8)",
     when=lambda p: "mask" in p.tensors and not p.options.std, tempting=True,
@@ -270,10 +274,10 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
     Rule(
         "NH883", "masked-mean-not-finite", _E,
         "The mean is not finite even where what is masked is replaced and it is computed in float32.",
-        "The result itself leaves the dtype.",
-        "Keep the result in float32.",
+        "The result itself leaves the dtype; or values that are all alike are divided by a deviation and an eps of 0.",
+        "Keep the result in float32; add an eps to the deviation.",
         operation="masked-mean", holds=lambda f: fails(f.fused) & ~at_fault(f), arithmetic=says("fused", _row),
-        fixes=(_FLOAT32,),
+        fixes=(_FLOAT32, _ANY_EPS),
     ),
     Rule(
         "NH884", "empty-mask", _W,

@@ -52,7 +52,7 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: NormOptions) -> Plan:
 
 def eps_of(options: NormOptions) -> float:
     """The eps in use."""
-    return options.eps or _USUAL[options.norm]
+    return _USUAL[options.norm] if options.eps is None else options.eps
 
 
 def _other(t: Tensors) -> torch.Tensor:
@@ -210,7 +210,9 @@ def _squares(unit: Unit) -> str:
 
 
 def _eps(unit: Unit) -> str:
-    return f"a row of 0, and eps {eps_of(unit.options):g} is 0 in {unit.dtype}: {unit.first_bad('naive')}"
+    eps = eps_of(unit.options)
+    said = f"eps {eps:g} is 0 in {unit.dtype}" if eps else "an eps of 0"
+    return f"a row of 0, and {said}: {unit.first_bad('naive')}"
 
 
 _CALLS = {
@@ -250,8 +252,13 @@ _FLOAT32: Fix[Any] = Fix(
 _NAN_TO_NUM: Fix[Any] = Fix("nan_to_num on the output", "output = torch.nan_to_num({hand})", tempting=True)
 _EPS: Fix[Any] = Fix("eps=1e-3", "output = {tiny}", changes="every row is shrunk by it", tempting=True)
 _OWN_EPS: Fix[Any] = Fix(
-    "call PyTorch's own with an eps that the dtype holds", "output = {held}", when=lambda p: p.narrow,
+    "call PyTorch's own with an eps that the dtype holds", "output = {held}",
+    when=lambda p: p.narrow and eps_of(p.options) > 0,
     changes="rows whose size is near that eps, or below, become shorter",
+)  # fmt: skip
+_ANY_EPS: Fix[Any] = Fix(
+    "call PyTorch's own with an eps", "output = {held}", when=lambda p: eps_of(p.options) == 0, redefines=True,
+    changes="rows whose size is near that eps, or below, become shorter, and a row of 0 stays 0",
 )  # fmt: skip
 _WAYS_OUT = (_FUSED, _FLOAT32, _NAN_TO_NUM)
 
@@ -271,7 +278,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "Half precision holds nothing below 6e-8 (float16): eps = 1e-8 and 1e-12 are 0 there, and 0 / 0 is NaN.",
         "Normalise in float32, or give an eps that the dtype holds.",
         operation="norm", holds=lambda f: f.own["eps_lost"] & fails(f.fused) & ~at_fault(f), arithmetic=_eps,
-        fixes=(_FLOAT32, _OWN_EPS, _NAN_TO_NUM, _EPS),
+        fixes=(_FLOAT32, _OWN_EPS, _ANY_EPS, _NAN_TO_NUM, _EPS),
     ),
     Rule(
         "NH844", "norm-not-finite", _E,
@@ -294,7 +301,7 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "The handwritten norm is not finite, or its gradient is not.",
         "A length of 0: 0 / 0 in the value, or 1 / (2 sqrt(0)) in the gradient.",
         "Call F.rms_norm, F.layer_norm, F.normalize or F.cosine_similarity.",
-        operation="norm", holds=lambda f: fails(f.naive) & ~f.own["square_overflow"] & ~at_fault(f),
+        operation="norm", holds=lambda f: fails(f.naive) & ~fails(f.fused) & ~f.own["square_overflow"] & ~at_fault(f),
         arithmetic=says("naive", _row), fixes=(*_WAYS_OUT, _OWN_EPS),
     ),
     Rule(

@@ -102,8 +102,11 @@ class NoOptions:
 class EpsOptions:
     """What keeps a division from dividing by 0."""
 
-    eps: float = option(
-        0.0, help="Added in the denominator; 0 stands for the operation's usual one.", at_least=0.0
+    eps: float | None = option(
+        None,
+        help="Added in the denominator. Default: the operation's usual one.",
+        is_number=True,
+        at_least=0.0,
     )
 
 

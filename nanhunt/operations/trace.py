@@ -37,22 +37,29 @@ def first_bad(run: Callable[[], torch.Tensor], upstream: float = 1.0) -> FirstBa
 
     ``run`` returns a tensor that requires a gradient, or not: then only the forward pass is looked at.
     """
-    watcher = _Watcher()
-    with watcher:
+    found: list[str] = []
+    with Watcher(found.append):
         value = run()
-        if watcher.found is None and value.requires_grad:
-            watcher.backward = True
-            (value * torch.tensor(upstream, dtype=torch.float64).to(value.dtype)).sum().backward()  # type: ignore[no-untyped-call]
-    return watcher.found
+        forward = len(found)
+        if not forward and value.requires_grad:
+            backward(value, upstream)
+    return FirstBad(found[0], backward=not forward) if found else None
 
 
-class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at what every dispatched operation was given and what it returned."""
+def backward(value: torch.Tensor, upstream: float) -> None:
+    """The gradients of the sum of ``value``, any shape, times ``upstream`` as its dtype holds it."""
+    torch.autograd.backward((value * torch.tensor(upstream, dtype=torch.float64).to(value.dtype)).sum())
 
-    def __init__(self) -> None:
+
+class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at what every dispatched operation was given and what it returned, up to the first that made a bad number.
+
+    That one is told to ``tell`` in the words of ``explained``, while the frames that called it are still there.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: FirstBad | None = None
-        self.backward = False
+        self._tell: Callable[[str], None] | None = tell
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -62,12 +69,19 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        given = _copied(args) if self._tell is not None and func._schema.is_mutable else args
         result = func(*args, **(kwargs or {}))
-        if self.found is None:
-            text = explained(func.overloadpacket.__name__, args, result)
+        if self._tell is not None:
+            text = explained(func.overloadpacket.__name__, given, result)
             if text:
-                self.found = FirstBad(text, self.backward)
+                tell, self._tell = self._tell, None
+                tell(text)
         return result
+
+
+def _copied(args: Sequence[Any]) -> list[Any]:
+    """What an operation in place is about to overwrite."""
+    return [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:

@@ -38,11 +38,23 @@ def _steps(run: Run) -> str:
 
 
 def sentences(run: Run) -> list[str]:
-    """Where it began, what was clean before and what is bad since; empty where nothing is bad."""
+    """Where it began, what was clean before and what is bad since, and what never moved; empty where nothing is bad."""
     began = run.began
     if began is None:
-        return []
-    return [*_checkpoints(run, began), *_beginning(run, began), *_ranks(run, began), *_log(run)]
+        return [*_untrained(run)]
+    return [
+        *_checkpoints(run, began), *_beginning(run, began), *_ranks(run, began), *_log(run), *_untrained(run)
+    ]  # fmt: skip
+
+
+def _untrained(run: Run) -> Iterator[str]:
+    """E.g. "never trained: q_proj.lora_B.weight and 3 more are 0 at all 5 steps: no gradient reached them"."""
+    if run.untrained:
+        first, *more = run.untrained
+        names = f"{first} and {phrases.count(len(more))} more are" if more else f"{first} is"
+        them = "them" if more else "it"
+        steps = phrases.plural(len(run.moments), run.unit)
+        yield f"never trained: {names} 0 at all {steps}: no gradient reached {them}"
 
 
 def _checkpoints(run: Run, began: Began) -> Iterator[str]:

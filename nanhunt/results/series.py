@@ -7,7 +7,7 @@ out from the tensors and cells of a report, so that it is the same for a report 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,6 +19,8 @@ from nanhunt.results.tensor import TensorReport
 RANKS = ("rank", "dp", "tp", "pp", "ep")
 COUNTER = "counter"
 """Phase of an optimizer's step counters, which do not go bad with the rest."""
+ZERO_ADAPTER = "adapter-is-zero"
+"""Name of the rule that says so of one checkpoint."""
 PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2, COUNTER: 2}
 """In their order; a checkpoint holds weights and optimizer state of one moment."""
 _LEVELS = (Severity.ERROR, Severity.WARNING)
@@ -115,6 +117,8 @@ class Run:
     began: Began | None
     logged: tuple[Logged, ...] = ()
     """What the trainer says of it."""
+    untrained: tuple[str, ...] = ()
+    """Adapters that are 0 at every one of several steps, by name."""
 
     @property
     def is_checkpoints(self) -> bool:
@@ -241,7 +245,17 @@ class _Parts:
             ordered,
             moments,
             self._began(moments),
+            untrained=tuple(self._untrained(moments)),
         )
+
+    def _untrained(self, moments: Sequence[Moment]) -> Iterator[str]:
+        """A fresh adapter is 0 and one of a run is not: tensors that are told to be at each of its steps."""
+        told: dict[str, set[int | None]] = {}
+        for tensor in self.tensors:
+            if any(finding.name == ZERO_ADAPTER for finding in tensor.findings):
+                told.setdefault(tensor.tensor, set()).add(step_of(tensor))
+        steps = {moment.step for moment in moments}
+        yield from (name for name, seen in told.items() if len(steps) > 1 and seen == steps)
 
     @cached_property
     def _severity(self) -> Severity | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,30 +130,3 @@ def _widest(logits: torch.Tensor) -> torch.Tensor:
         return torch.arange(len(logits), device=logits.device)
     spread = (logits.amax(-1) - logits.amin(-1)).nan_to_num(nan=torch.inf, posinf=torch.inf)
     return spread.topk(rows).indices.sort().values
-
-
-def first_rank(folder: Path, since: float, patience: float) -> tuple[str, ...]:
-    """Which rank of this run went bad first, by the captures in the folder, as a note.
-
-    A rank that was only handed the bad gradients of another writes no capture; it waits ``patience`` seconds for the
-    other's. Empty when nobody has written one.
-    """
-    deadline = time.monotonic() + patience
-    found = _captures(folder, since)
-    while not found and time.monotonic() < deadline:
-        time.sleep(0.05)
-        found = _captures(folder, since)
-    if not found:
-        return ()
-    step, _, rank = min(found)
-    return (f"rank {rank} was the first to go bad, at step {step}",)
-
-
-def _captures(folder: Path, since: float) -> list[tuple[int, float, int]]:
-    """(step, time, rank) of each capture written since."""
-    found = []
-    for file in folder.glob("step-*-rank-*.pt"):
-        numbers = re.fullmatch(r"step-(\d+)-rank-(\d+)\.pt", file.name)
-        if numbers and file.stat().st_mtime >= since:
-            found.append((int(numbers[1]), file.stat().st_mtime, int(numbers[2])))
-    return found

@@ -217,12 +217,17 @@ def _ends(member: Member) -> None:
     Finalize(None, member.finish, exitpriority=100)  # multiprocessing's children run no atexit functions
 
 
-def when_imported(name: str, then: Callable[[], None]) -> None:
-    """Call ``then`` right after a module has been imported for the first time, or at once."""
+def when_imported(name: str, then: Callable[[], None]) -> Callable[[], None]:
+    """Call ``then`` right after a module has been imported for the first time, or at once.
+
+    Returns what ends the waiting.
+    """
+    waiting = _Waiting(name, then)
     if name in sys.modules:
         then()
     else:
-        sys.meta_path.insert(0, _Waiting(name, then))
+        sys.meta_path.insert(0, waiting)
+    return waiting.end
 
 
 class _Waiting:
@@ -232,11 +237,16 @@ class _Waiting:
         self.name = name
         self.then = then
 
+    def end(self) -> None:
+        """Wait no longer."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
     def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         """Step aside for the other finders, and have their loader call back."""
         if name != self.name:
             return None
-        sys.meta_path.remove(self)
+        self.end()
         spec = importlib.util.find_spec(name)
         loader: Any = spec.loader if spec is not None else None
         if loader is not None:

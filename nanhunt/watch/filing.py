@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import capture, replay, saved_step
+from . import capture, ranks, replay, saved_step
 from .incident import Incident, Phase
 from .investigation import Solved
 from .repair.mend import Failing, mend
-from .repair.sample import without_bad_samples
+from .repair.sample import without_bad_samples, without_bad_weights
 from .second_look import CannotRepeat
-
-PATIENCE = 2.0
-"""Seconds a rank without a fault of its own waits for the others to say that they had one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +43,7 @@ class Filing:
             incident = capture.write(self.folder, solved.exhibits, incident)
         except OSError as error:
             notes += (f"no capture was written: {error.strerror}: {self.folder}",)
-        if incident.rank is not None and os.environ.get("WORLD_SIZE", "1") != "1":
-            notes += capture.first_rank(self.folder, self.started, 0.0 if incident.culprits else PATIENCE)
-        return replace(incident, notes=notes)
+        return replace(incident, notes=notes + ranks.notes(self.folder, self.started, incident))
 
     def _mended(self, incident: Incident, failing: Failing | None) -> Incident:
         """With the patch; or, where code is not the cause, with what shows that."""
@@ -60,6 +54,8 @@ class Filing:
             return incident
         if any(culprit.phase is Phase.INPUT for culprit in incident.culprits):
             return replace(incident, not_code=without_bad_samples(failing, self.indices()))
+        if any(culprit.phase is Phase.PARAMETER for culprit in incident.culprits):
+            return replace(incident, not_code=without_bad_weights(failing))
         mended = mend(failing)
         return replace(incident, patch=mended.patch, tried=tuple(mended.tried))
 

@@ -34,6 +34,7 @@ class FoundBy(enum.StrEnum):
     NARROWED = "narrowed"
     NOTICED = "noticed"
     CONSEQUENCE = "consequence"
+    REDUCED = "reduced"
 
     @property
     def is_sure(self) -> bool:
@@ -51,6 +52,7 @@ _CERTAINTY = {
     FoundBy.REPETITION: "the step was repeated from its inputs and random state and went bad in the same way",
     FoundBy.WATCHING: "every operation of the failing step was looked at while it ran: certain",
     FoundBy.NARROWED: "read off what the autograd graph kept: it is this operation or one that feeds it",
+    FoundBy.REDUCED: "the step was repeated on this rank alone, and is finite there: certain",
     FoundBy.CONSEQUENCE: "the parameters themselves were looked at: certain",
     FoundBy.NOTICED: "this is where it was noticed; where it began could not be seen",
 }

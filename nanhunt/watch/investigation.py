@@ -12,13 +12,15 @@ import torch
 from .autopsy import Finding, autopsy
 from .causes import cause_of
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
+from .loaded import Loaded
 from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
 from .observer import Observation, Observer, ancestors, culprits
+from .ranks import world_size
 from .recorder import Recorder
 from .repair.mend import Failing
 from .scene import Scene, diverging
-from .second_look import CannotRepeat, Repetition, repeat
+from .second_look import CameOutFinite, CannotRepeat, Repetition, repeat
 from .site import Site, resolve
 from .step_graph import StepGraph
 from .story import Exhibits, Story, own_site, site_of
@@ -48,6 +50,8 @@ class Evidence:
     """Of the steps before, oldest first."""
     known: Mapping[int, str] = field(default_factory=dict)
     """Names of tensors by id, where they come from a file."""
+    loaded: Loaded | None = None
+    """The files that the script has loaded."""
 
 
 @dataclass
@@ -70,11 +74,13 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     try:
         look, roots, found_by = _look(evidence, tape, live)
     except CannotRepeat as reason:
+        if isinstance(reason, CameOutFinite) and evidence.gradients and world_size() > 1:
+            return _handed_on(evidence, names, reason.gradients)
         return _from_graph(evidence, tape, names, str(reason))
     guilty = culprits(roots)[:MAX_CULPRITS]
     if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, tape, guilty):
         found_by = FoundBy.GRAPH
-    story = Story(names, tape, look, evidence.losses)
+    story = Story(names, tape, look, evidence.losses, evidence.loaded)
     incident = Incident(
         step=evidence.step,
         what=evidence.what,
@@ -113,7 +119,7 @@ def _look(
         bad = [look.values[slot] for slot, _ in found if _bad(look.values[slot])]
     known = [item for item in map(look.observer.of, bad) if item is not None]
     if not known:
-        raise CannotRepeat("repeated from the same inputs on this process alone, it came out finite")
+        raise CameOutFinite(sum(copy.grad is not None for copy in look.inputs.values()))
     return look, known, FoundBy.REPETITION
 
 
@@ -201,6 +207,17 @@ def _from_graph(evidence: Evidence, tape: Tape, names: Names, reason: str) -> So
     solved = unexplained(evidence, names, f"the step could not be repeated: {reason}")
     found_by = FoundBy.GRAPH if certain else FoundBy.NARROWED if guilty else FoundBy.NOTICED
     incident = replace(solved.incident, culprits=guilty, terms=_terms(evidence), found_by=found_by)
+    return Solved(incident, Exhibits())
+
+
+def _handed_on(evidence: Evidence, names: Names, gradients: int) -> Solved:
+    """The step of one rank is sound: its gradients went bad when those of the ranks were added up."""
+    solved = unexplained(evidence, names, "")
+    alone = (
+        f"repeated on this rank alone, {gradients} of {gradients} gradients are finite: another rank's came in by the "
+        "all-reduce"
+    )
+    incident = replace(solved.incident, not_code=alone, found_by=FoundBy.REDUCED, notes=())
     return Solved(incident, Exhibits())
 
 

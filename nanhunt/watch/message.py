@@ -20,6 +20,9 @@ MAX_SHOWN = 4
 MAX_TRIED = 4
 """Fixes that do not help, of those that leave the same."""
 
+_BROUGHT = (Phase.INPUT, Phase.PARAMETER)
+"""Faults that no rewrite of the code mends: the advice is about the numbers."""
+
 
 def incident_text(incident: Incident, *, verbose: bool = False) -> str:
     """Several lines, ending in a newline: what, where, why, fix, proof. ``verbose``: everything that is known."""
@@ -144,7 +147,7 @@ def _fix_lines(incident: Incident, *, verbose: bool) -> list[str]:
             lines += [f"      {line}" for line in remedy.snippet.strip().splitlines()]
             break
     else:
-        given = [one for one in incident.culprits if not incident.not_code or one.phase is Phase.INPUT]
+        given = [one for one in incident.culprits if not incident.not_code or one.phase in _BROUGHT]
         fixes = dict.fromkeys(culprit.fix for culprit in given if culprit.fix)
         lines += [f"  fix (not run): {fix}" for fix in fixes]
     lines += tried

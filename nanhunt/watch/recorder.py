@@ -68,6 +68,7 @@ _GIVEN = frozenset(
     }
 )
 """Their result is an input of the step: what it came from may have changed when the step is repeated."""
+_view = torch.Tensor.view
 _grad_enabled = torch.is_grad_enabled
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _depth: Callable[[], int] = torch._C._len_torch_function_stack
@@ -146,6 +147,8 @@ class Recorder(TorchFunctionMode):
                 self.value_read(args[0], out)
             return out
         if self.paused or (out is None and func not in _WRITERS) or self._is_transforming() or func in _GIVEN:
+            return out
+        if func is _view and _reinterprets(args[0], out):
             return out
         if func in _ARRAYS:
             self._array_read(args[0])
@@ -298,6 +301,11 @@ class Recorders(threading.local):
 def transforming() -> bool:
     """Whether a torch.func transform (vmap, grad) is running: its tensors have no numbers of their own."""
     return _transform() is not None
+
+
+def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
+    """Whether a view takes bytes for numbers, as safetensors does: they are an input of the step."""
+    return out.dtype is not given.dtype and not given.is_floating_point()
 
 
 class _Draws(dict[Callable[..., Any], bool]):

@@ -15,6 +15,7 @@ from .names import operation
 from .numbers import checkable, finite, in_memory
 from .observer import Observer, live_caller
 from .recorder import Opaque
+from .step_graph import StepGraph
 from .tape import Entry, RandomState, Slot, Tape, sequence_number, slots_in
 
 Instead = Callable[[Callable[[Slot], torch.Tensor], tuple[Any, ...], dict[str, Any]], Any]
@@ -23,6 +24,15 @@ Instead = Callable[[Callable[[Slot], torch.Tensor], tuple[Any, ...], dict[str, A
 
 class CannotRepeat(Exception):  # noqa: N818 - a condition to report, not an error of the user's
     """Why this step cannot be repeated; its text completes "the step could not be repeated: "."""
+
+
+class CameOutFinite(CannotRepeat):
+    """The step went another way this time."""
+
+    def __init__(self, gradients: int) -> None:
+        super().__init__("repeated from the same inputs on this process alone, it came out finite")
+        self.gradients = gradients
+        """Inputs that had a gradient, all of them finite."""
 
 
 @dataclass
@@ -172,9 +182,10 @@ def _statistics(entries: Sequence[Entry]) -> frozenset[int]:
 
 
 def _loaded(tape: Tape, writes: Sequence[Entry]) -> bool:
-    """Whether its numbers were last copied from elsewhere as they were: a checkpoint."""
-    copy = writes[-1]
-    return operation(copy.func) == "copy_" and set(slots_in(copy.args[1:])) <= {*tape.inputs}
+    """Whether its numbers were last copied from elsewhere as they were, a checkpoint's; or moved, as half() does."""
+    last = writes[-1]
+    moved = operation(last.func) == "set"
+    return moved or (operation(last.func) == "copy_" and set(slots_in(last.args[1:])) <= {*tape.inputs})
 
 
 def _only_looks(entry: Entry, slot: Slot) -> bool:
@@ -229,6 +240,7 @@ def _wide(func: Callable[..., Any], value: object, args: tuple[Any, ...], kwargs
 def _copy_inputs(
     tape: Tape, look: Repetition, step: Step, given: Mapping[Slot, torch.Tensor], *, wide: bool
 ) -> None:
+    loaded = _copied_into_parameters(step.entries)
     for slot in _inputs_of(tape, step.entries):
         tensor = slot.tensor
         if tensor is None:
@@ -245,9 +257,22 @@ def _copy_inputs(
                 # What it held before nobody knows; but it went bad within the step, so it is not to blame.
                 copy = copy.nan_to_num(0.0, 0.0, 0.0)
             else:
-                kind = "parameter" if isinstance(tensor, torch.nn.Parameter) else "input"
+                weights = slot in loaded or isinstance(tensor, torch.nn.Parameter)
+                kind = "parameter" if weights else "input"
                 look.observer.given(copy, kind)
         look.values[slot] = look.inputs[slot] = copy.requires_grad_(tensor.requires_grad)
+
+
+def _copied_into_parameters(entries: Sequence[Entry]) -> set[Slot]:
+    """What the entries load: an infinity there is no mask."""
+    graph = StepGraph(entries)
+    copies = [entry for entry in entries if operation(entry.func) == "copy_" and len(entry.args) > 1]
+    sources = [
+        copy.args[1]
+        for copy in copies
+        if isinstance(getattr(copy.args[0], "tensor", None), torch.nn.Parameter)
+    ]
+    return {graph.source(slot) for slot in sources if isinstance(slot, Slot)}
 
 
 def _written_unseen(tape: Tape, slot: Slot, tensor: torch.Tensor) -> bool:

@@ -24,11 +24,13 @@ from .calls import calls_patched
 from .filing import Filing
 from .incident import FoundBy, Incident
 from .investigation import Evidence, Solved, investigate, unexplained
+from .loaded import Loaded
 from .names import Names
 from .numbers import checkable, finite, tensors_in
 from .observer import Observer
 from .options import WatchOptions
 from .post_mortem import bad_results, causes, holds_nan, innermost, may_be_about_numbers
+from .ranks import world_size
 from .read_loss import ReadLoss, models_run, tested
 from .recorder import Recorder, Recorders
 from .run_up import RunUp
@@ -71,6 +73,7 @@ class Session:
         self.losses: deque[float] = deque(maxlen=LOSSES)
         self.run_up = RunUp()
         self.batches = Batches()
+        self.loaded = Loaded()
         self.spoilt = False
         """Whether it was said that an earlier fault has spoilt the parameters."""
         self.unapplied = False
@@ -100,6 +103,7 @@ class Session:
         if self.settings.stop is None:
             self._stack.enter_context(self.stop.heard())
         self._stack.enter_context(self.batches.followed(self.recorders))
+        self._stack.enter_context(self.loaded.followed(self.recorders))
         self._stack.enter_context(self.recorders.start())
         if self.observer is not None:
             self._stack.enter_context(self.observer)
@@ -306,7 +310,7 @@ class Session:
         later step. The script is to be stopped anyway.
         """
         explained = incident.found_by.is_sure
-        alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.get_ident() == self.first_thread
+        alone = world_size() == 1 and threading.get_ident() == self.first_thread
         if explained or not alone:
             return False
         self.observer = self.wire.observer = Observer(self.recorder.tape.entry_of)
@@ -340,6 +344,7 @@ class Session:
         evidence.frame = evidence.frame or user_frame()
         evidence.step = self.step
         evidence.losses = tuple(self.losses)
+        evidence.loaded = self.loaded
         evidence.noticed = evidence.noticed or _here(evidence.frame)
         names = Names(self.recorder.roots.values(), evidence.frame)
         evidence.what = evidence.what or _gradient_sentence(evidence, names)
@@ -356,7 +361,9 @@ class Session:
 
     def _filed(self, solved: Solved) -> Incident:
         rank = int(os.environ["RANK"]) if "RANK" in os.environ else None
-        incident = replace(solved.incident, rank=rank, process=self.process())
+        scales = self.wire.run_of_scales()
+        notes = (*solved.incident.notes, *([scales] if scales else []))
+        incident = replace(solved.incident, rank=rank, process=self.process(), notes=notes)
         return self.filing.file(incident, solved)
 
     def _blown_up(self) -> str:

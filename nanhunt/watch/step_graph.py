@@ -72,6 +72,14 @@ class StepGraph:
             entry = self.makers.get(first) if first is not None else None
         return entry
 
+    def source(self, slot: Slot) -> Slot:
+        """What a tensor is a view of."""
+        maker = self.makers.get(slot)
+        while maker is not None and operation(maker.func) in VIEWS:
+            slot = next(iter(maker.given), slot)
+            maker = self.makers.get(slot)
+        return slot
+
     def above(self, entry: Entry, through: Collection[str], depth: int = 8) -> Iterator[Entry]:
         """The calls that feed this one, nearest first, following on only those of ``through``."""
         waiting, seen = [entry], {id(entry)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,14 +11,15 @@ import torch
 
 from .causes import cause_of
 from .incident import Culprit, Phase
+from .loaded import Loaded, Origin
 from .names import Names, module_path, operation, plain
-from .numbers import address
+from .numbers import address, numbers
 from .observer import Observation
 from .scene import Scene
 from .second_look import Repetition
 from .site import Site, resolve
 from .softmax import Softmax
-from .step_graph import StepGraph, slot_argument
+from .step_graph import VIEWS, StepGraph, slot_argument
 from .subject import Subject, subjects, values
 from .tape import Entry, Slot, Tape
 
@@ -44,12 +46,18 @@ class Story:
     """Turns observations into culprits."""
 
     def __init__(
-        self, names: Names, tape: Tape, look: Repetition | None, losses: Sequence[float] = ()
+        self,
+        names: Names,
+        tape: Tape,
+        look: Repetition | None,
+        losses: Sequence[float] = (),
+        loaded: Loaded | None = None,
     ) -> None:
         self.names = names
         self.tape = tape
         self.look = look
         self.losses = losses
+        self.loaded = loaded
         self.graph = StepGraph(look.entries if look else tape.entries, look.values if look else {})
 
     def scene(self, item: Observation) -> Scene:
@@ -88,29 +96,39 @@ class Story:
         original = slot.tensor if slot else None
         name = self.names.of(original) if original is not None else f"a tensor of shape {item.out.shape}"
         parameter = item.op == "parameter" or (original is not None and original.requires_grad)
+        reader = self._loading(reader) or reader
         into = slot_argument(reader, 0) if reader and operation(reader.func) == "copy_" else None
         if into is not None and into is not slot and into.tensor is not None:
             # Loaded: what the model calls it says more than what the file called it.
             name = self.names.known(into.tensor) or name
             parameter = parameter or isinstance(into.tensor, torch.nn.Parameter)
         kind = "parameter" if parameter else "buffer" if name in self.names.buffers else "input"
+        tensor = into.tensor if into is not None and into.tensor is not None else original
+        origin = self.loaded.origin(tensor, name) if self.loaded and tensor is not None else None
+        came = f"; {origin.sentence}" if origin else self._made(original)
         return Culprit(
             operation=name,
             phase=Phase.PARAMETER if parameter else Phase.INPUT,
             site=resolve(reader.code, reader.instruction) if reader else None,
             module=module_path(reader.module) if reader else "",
             detail=operation(reader.func) if reader else "",
-            out=item.out,
+            out=numbers(tensor) if origin and tensor is not None else item.out,
             inputs=(),
-            reason=f"the {kind} held it before the first operation of the step{self._origin(original)}",
+            reason=f"the {kind} held it before the first operation of the step{came}",
             rule="NH501",
             name="non-finite-values",
-            fix=_STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind],
+            fix=_mended_file(origin) if origin else _given_fix(kind, name),
             tensor_names=(name,),
             own=own_site(reader),
         )
 
-    def _origin(self, tensor: torch.Tensor | None) -> str:
+    def _loading(self, reader: Entry | None) -> Entry | None:
+        """The copy into the model, where what was loaded is first looked at in another shape."""
+        if reader is None or operation(reader.func) not in VIEWS:
+            return None
+        return next((call for call in self.graph.read_by(reader) if operation(call.func) == "copy_"), None)
+
+    def _made(self, tensor: torch.Tensor | None) -> str:
         """Which call wrote its numbers before the first step, where that is known and may be the fault."""
         made = self.tape.origin(tensor) if tensor is not None else None
         if made is None or operation(made.func).removesuffix("_like") in _FACTORIES:
@@ -182,6 +200,16 @@ _GIVEN = {
 _STATISTICS = (
     "A forward pass in training mode wrote it: call reset_running_stats(), or load a sound checkpoint."
 )
+
+
+def _given_fix(kind: str, name: str) -> str:
+    return _STATISTICS if name.endswith(("running_mean", "running_var")) else _GIVEN[kind]
+
+
+def _mended_file(origin: Origin) -> str:
+    if origin.largest is not None:
+        return "Load it in float32 or bfloat16, whose range holds it."
+    return f"Load a sound file: `nanhunt check {shlex.quote(origin.file)}` lists what this one holds."
 
 
 def _place(item: Observation) -> tuple[Any, int, Any] | None:

@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -34,6 +35,10 @@ PARAMETERS_EVERY = 10
 waits for this look, or for the end."""
 SKIPS_WITHOUT_END = 20
 """Consecutive steps GradScaler may skip: from its initial 65536 that many halvings end far below 1."""
+
+
+SCALES_KEPT = 64
+"""Of skipped steps, for the report."""
 
 
 class Judge(Protocol):
@@ -92,12 +97,20 @@ class TripWire:
     leaves: list[torch.Tensor] = field(default_factory=list)
     """Whose gradients the last backward was to fill."""
     skips: int = 0
+    scales: deque[float] = field(default_factory=lambda: deque(maxlen=SCALES_KEPT))
+    """The loss scales of the last steps that were skipped, oldest first."""
+    skipped: int = 0
+    """How many were skipped in all."""
+    unscaled_is_bad: bool = False
+    """Whether the last bad gradients were so without the scale too."""
     scale: float | None = None
     """By which the script itself multiplied the loss, where that made the present gradients infinite."""
     checked: dict[int, int] = field(default_factory=dict)
     """id of a gradient -> its version when it was last found finite."""
     inside_scaler: bool = False
     updates: int = 0
+    bad_before: weakref.WeakKeyDictionary[Any, int] = field(default_factory=weakref.WeakKeyDictionary)
+    """Optimizer -> how many of its parameters' values were not finite before its first update: no update did that."""
     last_update: Update | None = None
     """None where the gradients were bad: the update is not to blame for what it made of them."""
     poisoned: bool = False
@@ -258,16 +271,29 @@ class TripWire:
         by_hand = scaled_by_hand(tape, roots) if scaler is None else None
         plain = by_hand[0] if by_hand else [(tape.find(root), seed) for root, seed in roots]
         if (scaler is None and by_hand is None) or not self.judge.scaled_to_infinity(plain):
+            self.unscaled_is_bad = True
             self.judge.bad_gradients(roots, bad, len(grads), "")
             return
+        self.unscaled_is_bad = False
         self.skips += 1
         scale = scaler.get_scale() if scaler is not None else by_hand[1] if by_hand else 1.0
+        self.scales.append(scale)
+        self.skipped += 1
         self.scale = None if scaler is not None else scale
         if self.skips >= SKIPS_WITHOUT_END or scale <= 1:
             who = "the script" if scaler is None else "GradScaler"
             what = f"{who} has skipped {self.skips} steps in a row, its scale is down to {scale:g}"
             # Without the scale there is nothing to be seen: the scaled loss is what went bad.
             self.judge.bad_gradients(self._roots(tensors, None), bad, len(grads), what)
+
+    def run_of_scales(self) -> str:
+        """How the loss scale has come down, step by skipped step; "" where it has not."""
+        if len(self.scales) < 2 or self.scales[-1] >= self.scales[0]:
+            return ""
+        first, *rest = (f"{scale:g}" for scale in self.scales)
+        some = ", ".join([first, *rest] if len(rest) < 4 else [first, rest[0], "...", *rest[-2:]])
+        innocent = ": it is not the cause, this gradient is bad without it" if self.unscaled_is_bad else ""
+        return f"the loss scale has come down ({some}) in the {self.skipped} steps skipped so far{innocent}"
 
     # GradScaler ----------------------------------------------------------------------------------------------
 
@@ -300,6 +326,8 @@ class TripWire:
     # optimizer -----------------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer not in self.bad_before and not self.recorder.paused:
+            self.bad_before[optimizer] = self._count_bad(_parameters(optimizer))
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is not None or self.recorder.paused:
             return  # the closure holds the user's forward and backward: those are to be seen
@@ -330,11 +358,17 @@ class TripWire:
         self.recorder.step_back()
         self.recorder.tape.cut()
 
+    def _count_bad(self, leaves: list[torch.Tensor]) -> int:
+        with self.recorder.pause():
+            if all_finite(leaves):
+                return 0
+            return sum(int((~leaf.detach().isfinite()).sum()) for leaf in leaves if _bad(leaf))
+
     def check_update(self) -> None:
         """Look at the parameters that the last update has written, and nothing since."""
         if self.last_update is not None:
             bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
-            if bad:
+            if bad and self._count_bad(bad) > self.bad_before.get(self.last_update.optimizer, 0):
                 self.judge.bad_parameters(self.last_update, bad)
 
 

@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command_lines import BASE, Ended, Run
 from warm import Warm
-
-BASE = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "GITHUB_STEP_SUMMARY"}
-}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A process that came to its end."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        """Standard output as strictly valid JSON."""
-        body = json.loads(self.out, parse_constant=_refuse)
-        assert isinstance(body, dict)
-        return body
-
-
-def _refuse(name: str) -> None:
-    raise AssertionError(f"{name} is not JSON")
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    """One a worker."""
-    process = Warm()
-    yield process
-    process.close()
 
 
 @pytest.fixture
@@ -58,7 +18,7 @@ def run(tmp_path: Path, warm: Warm) -> Run:
 
     def runs(*arguments: str | Path, stdin: bytes | None = None, **environment: str) -> Ended:
         done = warm.run([*map(str, arguments)], tmp_path, {**BASE, **environment}, stdin or b"")
-        return _ended(*done)
+        return _ended(done.returncode, done.stdout, done.stderr)
 
     return runs
 
@@ -73,13 +33,13 @@ def run_cold(tmp_path: Path) -> Run:
             command, cwd=tmp_path, input=stdin or b"", capture_output=True, check=False, timeout=120,
             env={**BASE, **environment},
         )  # fmt: skip
-        return _ended(done.returncode, done.stdout, done.stderr)
+        return _ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return runs
 
 
-def _ended(code: int, out: bytes, err: bytes) -> Ended:
-    ended = Ended(code, out.decode(), err.decode())
+def _ended(code: int, out: str, err: str) -> Ended:
+    ended = Ended(code, out, err)
     assert "Traceback" not in ended.err + ended.out
     return ended
 

@@ -93,6 +93,27 @@ def test_a_scale_that_is_not_finite_is_found_in_its_block(tmp_path, kind, order)
     assert block.name in report.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "scale", "said"),
+    [
+        (8, 0.0, ["1 of 12 values are 0: what they scale becomes 0, or infinite"]),
+        (8, -0.5, ["1 of 12 values are negative: what it scales changes its sign (the first is -0.5)"]),
+        (8, 0.5, []),
+        (2, -0.5, []),  # Q4_0 divides by the value of largest magnitude, with its sign
+        (3, 0.0, []),  # Q4_1 has minima among its scales
+    ],
+)
+def test_a_scale_that_is_not_positive_is_a_note(tmp_path, kind, scale, said):
+    block = _BLOCKS[kind]
+    body = np.zeros((12, block.size), np.uint8)
+    for row in range(12):
+        body[row, :2] = np.frombuffer(np.float16(scale if row == 7 else 0.25).tobytes(), np.uint8)
+    (tmp_path / "m.gguf").write_bytes(header("w", (12, block.values), kind) + body.tobytes())
+    report = nanhunt.check(tmp_path / "m.gguf")
+    assert [finding.message for finding in report.findings] == said
+    assert report.ok
+
+
 def test_the_blocks_are_those_of_the_package():
     constants = pytest.importorskip("gguf.constants")
     for kind, block in _BLOCKS.items():

@@ -87,3 +87,20 @@ def test_a_callbacks_settings_are_no_part_of_a_name(tmp_path):
     ]
     assert report.findings[0].message == "its only value is NaN"
     assert "callbacks.Early{x}.a" in {tensor.tensor for tensor in report.tensors}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on saving without other ranks
+@pytest.mark.parametrize("named", [False, True])
+def test_a_distributed_checkpoint_names_them_too(tmp_path, named):
+    from torch.distributed import checkpoint
+
+    net = model()
+    optimizer = torch.optim.AdamW(net.named_parameters() if named else net.parameters(), eps=1e-3)
+    saved = {"model": net.state_dict(), "optim": stepped(net, optimizer)}
+    checkpoint.save(saved, checkpoint_id=tmp_path / "ckpt", no_dist=True)
+    tensors = open_path(str(tmp_path / "ckpt")).tensors
+    numbers = enumerate(name for name, _ in net.named_parameters())
+    for number, name in numbers:
+        assert tensors[f"optim.state.{number}.exp_avg"].owner == name
+        assert tensors[f"optim.state.{number}.exp_avg"].eps == 1e-3
+    assert tensors["model.0.weight"].owner == ""

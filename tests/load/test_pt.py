@@ -315,6 +315,17 @@ def test_tensors_without_plain_values_are_refused_by_name(tmp_path):
 
 
 @FORMS
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own nested tensors
+def test_a_jagged_tensor_is_listed_once(tmp_path, options):
+    pieces = [torch.ones(2, 3), torch.full((1, 3), torch.inf)]
+    content = {"j": torch.nested.nested_tensor(pieces, layout=torch.jagged)}
+    path = save(tmp_path / "x.pt", content, **options)
+    assert {name: tensor.data.tolist() for name, tensor in open_path(path).tensors.items()} == {
+        "j": torch.cat(pieces).tolist()
+    }
+
+
+@FORMS
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch on its own quantized and nested tensors
 def test_quantized_tensors_are_judged_by_their_scales_and_nested_ones_by_their_values(tmp_path, options):
     scales = torch.tensor([0.1, torch.nan, 0.2])

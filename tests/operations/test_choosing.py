@@ -129,7 +129,10 @@ def test_a_tensor_of_the_wrong_kind_is_told_as_that(saved):
     (error,) = nanhunt.check(
         saved({**POLICY, "advantages": torch.ones(2, dtype=torch.long)}), op="ppo"
     ).errors
-    assert "has advantages int64 (2,), and advantages of --op ppo is (B, T) or (B,) float" in error.message
+    assert (
+        "has advantages int64 (2,), and advantages of --op ppo is (B, T), (B, 1) or (B,) float"
+        in error.message
+    )
 
 
 def test_an_array_without_a_name_is_the_one_that_is_needed(tmp_path):

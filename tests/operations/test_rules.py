@@ -30,6 +30,8 @@ TABLE = {
     "NH509": ("negative-variance", "error"),
     "NH510": ("quantisation-scale-not-positive", "note"),
     "NH511": ("adapter-is-zero", "note"),
+    "NH512": ("zero-variance", "note"),
+    "NH513": ("norm-weight-not-positive", "note"),
 }  # fmt: skip
 
 

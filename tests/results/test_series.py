@@ -60,6 +60,26 @@ def test_a_series_of_checkpoints() -> None:
     ]
 
 
+def adapters(moved_at: int | None) -> Report:
+    """Steps 10 to 30 of two adapters; one is 0 at each, the other until it moves."""
+    zero = Finding("NH511", "adapter-is-zero", NOTE, 8, (), "all 8 values are 0")
+    found = []
+    for step, name in itertools.product((10, 20, 30), ("a.lora_B", "b.lora_B")):
+        one = tensor(f"run/{step}/adapter.pt", name, path=f"run/{step}", step=step, phase="model")
+        is_zero = name == "a.lora_B" or moved_at is None or step < moved_at
+        found.append(replace(one, findings=(zero,)) if is_zero else one)
+    return Report(tensors=tuple(found))
+
+
+def test_an_adapter_that_is_zero_at_every_step_was_never_trained() -> None:
+    one = "never trained: a.lora_B is 0 at all 3 steps: no gradient reached it"
+    assert told(adapters(moved_at=20)) == [one]
+    assert told(adapters(moved_at=20).counted()) == [one]
+    assert told(adapters(None)) == [
+        "never trained: a.lora_B and 1 more are 0 at all 3 steps: no gradient reached them"
+    ]
+
+
 def test_what_else_lies_in_a_checkpoint_does_not_hide_that_it_is_one() -> None:
     whole = checkpoints(30)
     other = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch.func import grad, vmap
+from warm import Warm
 
 from nanhunt.watch.incident import Incident
 from nanhunt.watch.message import all_clear, run_json
@@ -164,10 +163,9 @@ print(torch.tensor(float("nan")).item())
 """
 
 
-def test_a_healthy_script_ends_as_without_us_and_its_children_are_counted(tmp_path: Path) -> None:
+def test_a_healthy_script_ends_as_without_us_and_its_children_are_counted(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "nanhunt", "run", "train.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = warm.run(["run", "train.py"], tmp_path)
     assert (done.returncode, done.stdout) == (0, "nan\n")
     assert done.stderr == (
         "nanhunt: no NaN or infinity in the loss and gradients of 1 step; not looked at: 2 module calls under "

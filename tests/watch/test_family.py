@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
-RUN = [sys.executable, "-m", "nanhunt", "run", "--output", "report.json"]
 TRAIN = """
 import sys, torch
 def train(n):
@@ -59,22 +58,15 @@ def script(folder: Path, method: str) -> None:
     (folder / "train.py").write_text(f"{TRAIN}\nif __name__ == '__main__':\n{main}")
 
 
-def run(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RUN, "train.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-    )
+def run(warm: Warm, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return warm.run(["run", "--output", "report.json", "train.py"], folder, environment)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_fault_in_a_child_is_in_the_report(method: str, tmp_path: Path) -> None:
+def test_a_fault_in_a_child_is_in_the_report(method: str, warm: Warm, tmp_path: Path) -> None:
     script(tmp_path, METHODS[method])
-    done = run(tmp_path)
+    done = run(warm, tmp_path)
     assert done.returncode == 1
     report = json.loads((tmp_path / "report.json").read_text())
     [incident] = report["incidents"]
@@ -89,26 +81,28 @@ def test_a_fault_in_a_child_is_in_the_report(method: str, tmp_path: Path) -> Non
         assert report["steps"] == 3
 
 
-def test_steps_of_healthy_children_are_counted_and_their_start_is_undisturbed(tmp_path: Path) -> None:
+def test_steps_of_healthy_children_are_counted_and_their_start_is_undisturbed(
+    warm: Warm, tmp_path: Path
+) -> None:
     healthy = METHODS["subprocess"].replace(
         "train(1)", "import sitecustomize as s; print(s.MINE, sys.path[0])"
     )
     script(tmp_path, healthy.replace("train(0)", "import sys; train(0)"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "sitecustomize.py").write_text("MINE = 'my own'\n")
-    done = run(tmp_path, PYTHONPATH=str(tmp_path / "mine"))
+    done = run(warm, tmp_path, PYTHONPATH=str(tmp_path / "mine"))
     assert (done.returncode, done.stdout) == (0, "my own \n")
     assert done.stderr == "nanhunt: all clear, no NaN or infinity in 3 steps\n"
     assert json.loads((tmp_path / "report.json").read_text())["steps"] == 3
 
 
-def test_an_exception_over_a_nan_in_a_child_is_examined(tmp_path: Path) -> None:
+def test_an_exception_over_a_nan_in_a_child_is_examined(warm: Warm, tmp_path: Path) -> None:
     script(
         tmp_path,
         METHODS["subprocess"].replace(
             "train(1)", "import torch; torch.multinomial(torch.ones(3).log() / 0, 1)"
         ),
     )
-    done = run(tmp_path)
+    done = run(warm, tmp_path)
     assert "RuntimeError was raised: multinomial was given nan" in done.stderr
     assert done.returncode == 1

@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.main import get_command
 from typer.testing import CliRunner
+from warm import Warm
 
 import nanhunt
 from nanhunt.cli.app import app
@@ -39,13 +40,11 @@ def script(folder: Path, text: str, name: str = "train.py") -> Path:
     return path
 
 
-def run(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RUN, *arguments], cwd=folder, input=stdin, capture_output=True, text=True, timeout=120, check=False
-    )
+def run(warm: Warm, folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return warm.run(["run", *arguments], folder, stdin=stdin.encode())
 
 
-def test_arguments_exit_code_and_main_are_the_scripts_own(tmp_path: Path) -> None:
+def test_arguments_exit_code_and_main_are_the_scripts_own(warm: Warm, tmp_path: Path) -> None:
     script(
         tmp_path,
         """
@@ -57,7 +56,7 @@ def test_arguments_exit_code_and_main_are_the_scripts_own(tmp_path: Path) -> Non
         sys.exit(7)
         """,
     )
-    done = run(tmp_path, "train.py", "--lr", "0.1", "--", "-m", "x", "--continue", stdin="from stdin\n")
+    done = run(warm, tmp_path, "train.py", "--lr", "0.1", "--", "-m", "x", "--continue", stdin="from stdin\n")
     assert done.returncode == 7
     assert (
         done.stdout == f"['train.py', '--lr', '0.1', '--', '-m', 'x', '--continue'] {tmp_path} from stdin\n"
@@ -65,7 +64,7 @@ def test_arguments_exit_code_and_main_are_the_scripts_own(tmp_path: Path) -> Non
     assert done.stderr.startswith("nanhunt: no step was seen, so nothing was checked")
 
 
-def test_a_module_with_relative_imports(tmp_path: Path) -> None:
+def test_a_module_with_relative_imports(warm: Warm, tmp_path: Path) -> None:
     script(tmp_path, "VALUE = 3\n", "package/settings.py")
     script(tmp_path, "", "package/__init__.py")
     script(
@@ -73,21 +72,21 @@ def test_a_module_with_relative_imports(tmp_path: Path) -> None:
         "import sys\nfrom .settings import VALUE\nprint(VALUE, sys.argv[1:], __package__)\n",
         "package/train.py",
     )
-    done = run(tmp_path, "-m", "package.train", "--output", "mine")
+    done = run(warm, tmp_path, "-m", "package.train", "--output", "mine")
     assert (done.returncode, done.stdout) == (0, "3 ['--output', 'mine'] package\n")
 
 
-def test_a_script_from_standard_input(tmp_path: Path) -> None:
-    done = run(tmp_path, "-", "a", stdin="import sys\nprint(sys.argv)\n")
+def test_a_script_from_standard_input(warm: Warm, tmp_path: Path) -> None:
+    done = run(warm, tmp_path, "-", "a", stdin="import sys\nprint(sys.argv)\n")
     assert (done.returncode, done.stdout) == (0, "['-', 'a']\n")
 
 
-def test_an_exception_is_printed_as_python_prints_it(tmp_path: Path) -> None:
+def test_an_exception_is_printed_as_python_prints_it(warm: Warm, tmp_path: Path) -> None:
     script(tmp_path, "def fail():\n    raise ValueError('mine')\nfail()\n")
     plain = subprocess.run(
         [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    done = run(tmp_path, "train.py")
+    done = run(warm, tmp_path, "train.py")
     assert done.returncode == plain.returncode == 1
     assert done.stderr.startswith(plain.stderr)
     assert "nanhunt/watch" not in done.stderr
@@ -109,9 +108,9 @@ def test_an_interrupt_ends_it_by_the_signal(tmp_path: Path) -> None:
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
 
-def test_a_bad_step_stops_the_script_and_leaves_a_capture_check_reads(tmp_path: Path) -> None:
+def test_a_bad_step_stops_the_script_and_leaves_a_capture_check_reads(warm: Warm, tmp_path: Path) -> None:
     script(tmp_path, FAULT)
-    done = run(tmp_path, "--output", "report.json", "--output", "report.txt", "train.py")
+    done = run(warm, tmp_path, "--output", "report.json", "--output", "report.txt", "train.py")
     assert done.returncode == 1
     assert done.stdout == ""
     assert "exp at train.py:4" in done.stderr
@@ -135,26 +134,26 @@ def test_a_bad_step_stops_the_script_and_leaves_a_capture_check_reads(tmp_path: 
     assert [finding.code for finding in nanhunt.check(capture).findings if finding.code == "NH101"]
 
 
-def test_continue_reports_and_lets_the_script_run(tmp_path: Path) -> None:
+def test_continue_reports_and_lets_the_script_run(warm: Warm, tmp_path: Path) -> None:
     script(tmp_path, FAULT)
-    done = run(tmp_path, "--continue", "--format", "json", "train.py")
+    done = run(warm, tmp_path, "--continue", "--format", "json", "train.py")
     assert (done.returncode, done.stdout) == (1, "went on\n")
     assert len(json.loads(done.stderr)["incidents"]) == 1
 
 
 @pytest.mark.parametrize("clause", ["except:", "except BaseException:", "except SystemExit:"])
-def test_a_script_that_swallows_the_stop_still_ends_with_1(tmp_path: Path, clause: str) -> None:
+def test_a_script_that_swallows_the_stop_still_ends_with_1(warm: Warm, tmp_path: Path, clause: str) -> None:
     body = "import torch\nx = torch.nn.Parameter(torch.tensor([-1.0]))\nfor n in range(9):\n"
     script(
         tmp_path,
         f"{body}    try:\n        x.sqrt().sum().backward()\n    {clause}\n        print(n, flush=True)\n",
     )
-    done = run(tmp_path, "train.py")
+    done = run(warm, tmp_path, "train.py")
     assert (done.returncode, done.stdout) == (1, "0\n1\n")
     assert done.stderr.count("nanhunt: step") == 1
 
 
-def test_a_forked_child_reports_and_the_parent_knows(tmp_path: Path) -> None:
+def test_a_forked_child_reports_and_the_parent_knows(warm: Warm, tmp_path: Path) -> None:
     script(
         tmp_path,
         """
@@ -166,7 +165,7 @@ def test_a_forked_child_reports_and_the_parent_knows(tmp_path: Path) -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
     )
-    done = run(tmp_path, "train.py")
+    done = run(warm, tmp_path, "train.py")
     assert (done.returncode, done.stdout) == (1, "1\n")
     assert "sqrt at train.py:6" in done.stderr
     assert "all clear" not in done.stderr
@@ -209,10 +208,11 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
         "step-3-rank-1-replay.pt",
     }
     assert "rank 1 was the first to go bad, at step 3" in done.stderr
+    assert "repeated on this rank alone, 2 of 2 gradients are finite: another rank's came in" in done.stderr
 
 
-def test_a_missing_script_is_one_clear_message(tmp_path: Path) -> None:
-    done = run(tmp_path, "nowhere.py")
+def test_a_missing_script_is_one_clear_message(warm: Warm, tmp_path: Path) -> None:
+    done = run(warm, tmp_path, "nowhere.py")
     assert done.returncode == 2
     assert done.stderr.startswith("nanhunt: cannot read the script nowhere.py: No such file or directory")
 

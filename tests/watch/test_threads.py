@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 START = """
 import queue, threading, time, torch
@@ -31,15 +31,14 @@ WAYS = {
 }
 
 
-def run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+def run(warm: Warm, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     (folder / "train.py").write_text(START + textwrap.dedent(text))
-    command = [sys.executable, "-m", "nanhunt", "run", "train.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return warm.run(["run", "train.py"], folder)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_fault_in_a_thread_is_named_and_stops_the_script(way: str, tmp_path: Path) -> None:
-    done = run(tmp_path, WAYS[way])
+def test_a_fault_in_a_thread_is_named_and_stops_the_script(way: str, warm: Warm, tmp_path: Path) -> None:
+    done = run(warm, tmp_path, WAYS[way])
     assert done.returncode == 1
     assert done.stderr.count("nanhunt: step") == 1
     assert "sqrt at train.py:7 in train made 1 NaN" in done.stderr
@@ -49,15 +48,15 @@ def test_a_fault_in_a_thread_is_named_and_stops_the_script(way: str, tmp_path: P
 
 @pytest.mark.parametrize("way", ["joined", "waited for"])
 @pytest.mark.parametrize("handler", ["signal.SIG_IGN", "signal.SIG_DFL", "lambda *_: None"])
-def test_what_becomes_of_ctrl_c_does_not_matter(way: str, handler: str, tmp_path: Path) -> None:
+def test_what_becomes_of_ctrl_c_does_not_matter(way: str, handler: str, warm: Warm, tmp_path: Path) -> None:
     """A shell without job control starts background jobs deaf to SIGINT; others see to it themselves."""
-    done = run(tmp_path, f"import signal\nsignal.signal(signal.SIGINT, {handler})\n{WAYS[way]}\n")
+    done = run(warm, tmp_path, f"import signal\nsignal.signal(signal.SIGINT, {handler})\n{WAYS[way]}\n")
     assert done.returncode == 1
     assert "sqrt at train.py:7 in train made 1 NaN" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_healthy_threads_are_counted_and_an_idle_pool_ends(tmp_path: Path) -> None:
-    done = run(tmp_path, "pool = ThreadPoolExecutor()\npool.submit(train, False)\n")
+def test_healthy_threads_are_counted_and_an_idle_pool_ends(warm: Warm, tmp_path: Path) -> None:
+    done = run(warm, tmp_path, "pool = ThreadPoolExecutor()\npool.submit(train, False)\n")
     assert (done.returncode, done.stderr) == (0, "nanhunt: all clear, no NaN or infinity in 3 steps\n")

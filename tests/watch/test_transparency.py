@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 RUN = [sys.executable, "-m", "nanhunt", "run"]
 
@@ -69,28 +70,33 @@ PROBE = """
 """
 
 
-def both(
-    folder: Path, text: str, *arguments: str
-) -> tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]:
-    """The script run by Python, and by nanhunt with our own line taken off standard error."""
-    (folder / "train.py").write_text(textwrap.dedent(text))
-    ran = [
-        subprocess.run(
-            [*command, *(arguments or ["train.py"])],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            input=textwrap.dedent(text),
-        )
-        for command in ([sys.executable], RUN)
-    ]
-    lines = ran[1].stderr.splitlines(keepends=True)
+Two = tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]
+
+
+def both(folder: Path, text: str, *arguments: str, warm: Warm | None = None) -> Two:
+    """The script run by Python, and by nanhunt with our own line taken off standard error.
+
+    With ``warm`` nanhunt does not start with the script, and ends without Python's own last steps.
+    """
+    text = textwrap.dedent(text)
+    (folder / "train.py").write_text(text)
+    arguments = arguments or ("train.py",)
+    plain = started([sys.executable, *arguments], folder, text)
+    if warm is None:
+        watched = started([*RUN, *arguments], folder, text)
+    else:
+        watched = warm.run(["run", *arguments], folder, stdin=text.encode())
+    lines = watched.stderr.splitlines(keepends=True)
     ours = [line for line in lines if line.startswith("nanhunt: ")]
     assert len(ours) <= 1
-    ran[1].stderr = "".join(line for line in lines if line not in ours)
-    return ran[0], ran[1]
+    watched.stderr = "".join(line for line in lines if line not in ours)
+    return plain, watched
+
+
+def started(command: list[str], folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=100, check=False, input=text
+    )
 
 
 def test_output_warnings_and_tracebacks_are_the_same(tmp_path: Path) -> None:
@@ -123,9 +129,13 @@ ENDINGS = {
 }
 
 
+AT_EXIT = {"closed output", "closed descriptor", "no output", "broken at exit"}
+"""What Python itself looks at last of all."""
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_it_ends_the_same_way(tmp_path: Path, ending: str) -> None:
-    plain, watched = both(tmp_path, ENDINGS[ending])
+def test_it_ends_the_same_way(tmp_path: Path, warm: Warm, ending: str) -> None:
+    plain, watched = both(tmp_path, ENDINGS[ending], warm=None if ending in AT_EXIT else warm)
     assert (watched.returncode, watched.stdout) == (plain.returncode, plain.stdout)
     assert watched.stderr == plain.stderr
     if ending == "interrupted":
@@ -139,10 +149,12 @@ print(names, sys.argv, sys.path[0])
 """
 
 
-def test_main_is_the_same_module_from_standard_input_as_a_module_and_as_a_folder(tmp_path: Path) -> None:
+def test_main_is_the_same_module_from_standard_input_as_a_module_and_as_a_folder(
+    tmp_path: Path, warm: Warm
+) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__main__.py").write_text(NAMES)
     for arguments in (["-", "x"], ["-m", "train", "x"], ["-m", "package"], ["package", "-m"]):
-        plain, watched = both(tmp_path, NAMES, *arguments)
+        plain, watched = both(tmp_path, NAMES, *arguments, warm=warm)
         assert watched.stdout == plain.stdout
         assert plain.returncode == watched.returncode == 0

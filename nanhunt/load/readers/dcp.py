@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.foreign import refusal
 from nanhunt.load.reader import FolderReader, Reading, reader_of
-from nanhunt.load.readers import pickled, safetensors
+from nanhunt.load.readers import pickled, pt, safetensors
+from nanhunt.load.readers.optimizer import owned
 from nanhunt.load.readers.pickled import Instance
 from nanhunt.load.readers.sharded_safetensors import saved_offsets
 from nanhunt.load.remote import ahead, is_url, joined
@@ -27,6 +29,8 @@ from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 
 INDEX = ".metadata"
+_GROUP = re.compile(r"(.+)\.param_groups\.([0-9]{1,6})\.(params|param_names|eps)")
+"""How a part of a group of parameters is called: the optimizer, the group's number, the part."""
 EDGE = 1 << 12
 """Bytes of a chunk's zip before and behind its values, about."""
 _HINT = "Copy the folder again, from all ranks."
@@ -41,6 +45,8 @@ class _Contents:
     numbers: dict[str, Tensor] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     missing: list[NanhuntError] = field(default_factory=list)
+    objects: dict[str, object] = field(default_factory=dict)
+    """Of what was saved beside the tensors: the parts of an optimizer's groups, by name."""
     files: dict[str, tuple[Container, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
     """Those of chunks that are safetensors, opened once for all tensors; and where each chunk lies in its tensor."""
 
@@ -70,6 +76,7 @@ def _open(folder: Folder, reading: Reading) -> Container:
             found.missing.append(error)
     if found.missing and not found.tensors:
         raise found.missing[0]
+    found.tensors |= owned(_optimizers(found.objects), found.tensors)
     return Container(
         folder.file, found.tensors, "dcp", found.refused, found.numbers, found.unread, tuple(found.missing)
     )
@@ -96,6 +103,8 @@ def _add(
     if "size" not in described:
         for chunk in places.values():
             _add_object(folder, name, _opened(folder, name, chunk), found)
+            if _GROUP.fullmatch(name):
+                found.objects[name] = pt.unpickled(_source(folder, name, chunk))
         return
     boxes = [_attributes(each) for each in described.get("chunks", ())]
     whole = tuple(described["size"])
@@ -156,12 +165,32 @@ def _piece(folder: Folder, name: str, chunk: _Chunk, offsets: tuple[int, ...], f
     return _lone(folder, name, dataclasses.replace(container, tensors=kept, refused=refused))
 
 
-def _opened(folder: Folder, name: str, chunk: _Chunk) -> Container:
+def _optimizers(objects: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Groups of parameters as ``optimizer.state_dict()`` has them, by the name under which it was saved.
+
+    Saving took them apart: {"optim.param_groups.0.params": [0, 1], "optim.param_groups.0.eps": 1e-8}.
+    """
+    groups: dict[str, dict[int, dict[str, object]]] = {}
+    for name, value in objects.items():
+        if said := _GROUP.fullmatch(name):
+            groups.setdefault(said[1], {}).setdefault(int(said[2]), {})[said[3]] = value
+    return {
+        name: {"state": {}, "param_groups": [found[number] for number in sorted(found)]}
+        for name, found in groups.items()
+    }
+
+
+def _source(folder: Folder, name: str, chunk: _Chunk) -> Source:
     """The file inside a file that holds one chunk."""
     whole = _file(folder, name, chunk)
     if chunk.offset < 0 or not 0 < chunk.length <= whole.size - chunk.offset:
         raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
-    source = dataclasses.replace(whole, size=chunk.length, start=chunk.offset)
+    return dataclasses.replace(whole, size=chunk.length, start=chunk.offset)
+
+
+def _opened(folder: Folder, name: str, chunk: _Chunk) -> Container:
+    """What is in the file that holds one chunk."""
+    source = _source(folder, name, chunk)
     reader = reader_of(source)
     if reader is None:
         raise refusal(source)

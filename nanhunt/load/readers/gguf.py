@@ -49,19 +49,21 @@ class Block:
     """Of scales; the second is of the block's minimum."""
     dtype: str = "float16"
     """Of the scales; "e8m0" for exponents alone, "nibbles" for a float16 in four pieces."""
+    scales: str = "signed"
+    """"positive" where a block is divided by its largest magnitude; "" where minima, of any sign, lie among them."""
 
 
 _BLOCKS = {
     2: Block("Q4_0", 32, 18),
-    3: Block("Q4_1", 32, 20, count=2),
+    3: Block("Q4_1", 32, 20, count=2, scales=""),
     6: Block("Q5_0", 32, 22),
-    7: Block("Q5_1", 32, 24, count=2),
-    8: Block("Q8_0", 32, 34),
-    9: Block("Q8_1", 32, 36, count=2),
-    10: Block("Q2_K", 256, 84, 80, 2),
+    7: Block("Q5_1", 32, 24, count=2, scales=""),
+    8: Block("Q8_0", 32, 34, scales="positive"),
+    9: Block("Q8_1", 32, 36, count=2, scales=""),
+    10: Block("Q2_K", 256, 84, 80, 2, scales=""),
     11: Block("Q3_K", 256, 110, 108),
-    12: Block("Q4_K", 256, 144, count=2),
-    13: Block("Q5_K", 256, 176, count=2),
+    12: Block("Q4_K", 256, 144, count=2, scales=""),
+    13: Block("Q5_K", 256, 176, count=2, scales=""),
     14: Block("Q6_K", 256, 210, 208),
     15: Block("Q8_K", 256, 292, dtype="float32"),
     16: Block("IQ2_XXS", 256, 66),
@@ -76,7 +78,7 @@ _BLOCKS = {
     34: Block("TQ1_0", 256, 54, 52),
     35: Block("TQ2_0", 256, 66, 64),
     39: Block("MXFP4", 32, 17, dtype="e8m0"),
-    40: Block("NVFP4", 64, 36, count=4, dtype="float8_e4m3fn"),
+    40: Block("NVFP4", 64, 36, count=4, dtype="float8_e4m3fn", scales="positive"),
     41: Block("Q1_0", 128, 18),
 }
 
@@ -193,7 +195,7 @@ def _scales(source: Source, entry: _Entry, begin: int, order: ByteOrder) -> Tens
 
     last = ", the last dimension its scale and its minimum's" if block.count == 2 else ""
     note = f"{block.name}: judged by the scales of its blocks of {block.values} values{last}"
-    return Tensor(source.file, entry.name, dtype, shape, read, note=note)
+    return Tensor(source.file, entry.name, dtype, shape, read, note=note, scales=block.scales)
 
 
 def _values(block: Block, whole: npt.NDArray[Any], order: ByteOrder) -> npt.NDArray[Any]:

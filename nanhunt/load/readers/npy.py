@@ -89,9 +89,11 @@ def _header_text(stream: IO[bytes], size: int, name: str) -> tuple[str, int]:
     start = stream.read(12)
     if len(start) < 12 or start[:6] != MAGIC:
         raise _damaged(name, "its header is cut off")
-    if start[6] not in (1, 2, 3):
+    if start[6] not in (1, 2, 3) or start[7]:
         hint = "Write it with numpy.save of a released NumPy."
-        raise NanhuntError(f"{name} is a .npy of version {start[6]}.{start[7]}; there are 1, 2 and 3.", hint)
+        raise NanhuntError(
+            f"{name} is a .npy of version {start[6]}.{start[7]}; there are 1.0, 2.0 and 3.0.", hint
+        )
     width = 2 if start[6] == 1 else 4
     (length,) = struct.unpack_from("<H" if width == 2 else "<I", start, 8)
     offset = 8 + width + length

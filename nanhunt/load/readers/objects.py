@@ -122,6 +122,10 @@ def _all_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
 def _children(value: object) -> Iterator[tuple[Path, object]]:
     """(keys, item) of a container: one key, or none where the level is not worth a name."""
     if isinstance(value, Instance) and value.made_by.name == "_rebuild_from_type_v2":
+        values = _jagged(value)
+        if values is not None:
+            yield (), values
+            return
         for each in value.args[2:]:  # its arguments, and the attributes of the subclass
             yield from _attributes(each)
     elif isinstance(value, Instance):
@@ -131,6 +135,14 @@ def _children(value: object) -> Iterator[tuple[Path, object]]:
         yield from (((spelled(key),), item) for key, item in value.pairs.items())
     else:
         yield from (((spelled(key),), item) for key, item in _items(value))
+
+
+def _jagged(value: Instance) -> Instance | None:
+    """The values of all tensors in a jagged nested one, which is saved twice over: as arguments and attributes."""
+    match value.args:
+        case (Global(_, "_rebuild_njt"), _, ({"values": Instance() as values},), *_):
+            return values
+    return None
 
 
 def _attributes(state: object) -> Iterator[tuple[Path, object]]:

@@ -8,6 +8,7 @@ shapes bear them out, for every number: a wrong name is worse than none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nanhunt.load.readers.objects import spelled
@@ -19,6 +20,18 @@ _NO_PARAMETERS = ("running_mean", "running_var")
 """Floating buffers that a state_dict lists among its parameters."""
 
 Shape = tuple[int, ...]
+
+
+def owned(content: object, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of optimizer state, by name, with what is known of them: owner and eps.
+
+    ``content``: what was unpickled; ``tensors``: what was found in it, by dotted name.
+    """
+    names, eps = owners(content, tensors), epsilons(content, tensors)
+    return {
+        name: replace(tensors[name], owner=names.get(name, ""), eps=eps.get(name))
+        for name in names.keys() | eps.keys()
+    }
 
 
 def owners(content: object, tensors: Mapping[str, Tensor]) -> dict[str, str]:

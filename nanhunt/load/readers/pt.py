@@ -21,12 +21,13 @@ from nanhunt.dtypes.convert import native
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import CHUNK, Ranges, byte_size, mapped, ranges, unpacked
 from nanhunt.load.container import Container, RefusedTensor
+from nanhunt.load.extras import is_plausible
 from nanhunt.load.numbers import plain_numbers
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.cursor import ByteOrder
 from nanhunt.load.readers.numpy_pickle import numpy_array
-from nanhunt.load.readers.optimizer import epsilons, owners
+from nanhunt.load.readers.optimizer import owned
 from nanhunt.load.readers.pickled import External, Global, Instance
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import BITS, COMPLEX, FLOATING, INTEGER, Tensor
@@ -107,6 +108,18 @@ def _open(source: Source, reading: Reading) -> Container:
         return _zip_storage(source, entry, offsets[entry.filename], big=big), dtype
 
     return checkpoint(source, lambda: pickled.load(_entry_bytes(source, by_name[name])), storage, "pt")
+
+
+def unpickled(source: Source) -> object:
+    """The object in a zip checkpoint, its tensors as the calls that rebuild them; None where there is none.
+
+    Raises NanhuntError for a damaged archive.
+    """
+    entry = next((entry for entry in source.archive or () if _PICKLE.fullmatch(entry.filename)), None)
+    try:
+        return None if entry is None else pickled.load(_entry_bytes(source, entry)).object
+    except pickled.BadPickle as error:
+        raise _damaged(source, str(error)) from None
 
 
 def identity(external: External) -> tuple[str, str, int, tuple[int, int] | None]:
@@ -193,10 +206,7 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
         hint = "Save its tensors alone: torch.save(model.state_dict(), 'weights.pt')."
         message = f"{source.name} nests its contents absurdly, {error.args[0]:,} levels deep."
         raise NanhuntError(message, hint) from None
-    for name, owner in owners(content, tensors).items():
-        tensors[name] = replace(tensors[name], owner=owner)
-    for name, eps in epsilons(content, tensors).items():
-        tensors[name] = replace(tensors[name], eps=eps)
+    tensors |= owned(content, tensors)
     numbers = plain_numbers(source, found.numbers)
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
@@ -235,6 +245,11 @@ def _value(source: Source, name: str, value: Instance, storage: Storages) -> Ten
         hint = "Save tensor.to(torch.float32) instead."
         raise RefusedTensor(f"{label} is {printable(view.dtype)[:40]}, which nanhunt cannot judge.", hint)
     view.check()
+    if not is_plausible(math.prod(view.shape) * view.stored.itemsize, source.size):
+        what = (
+            f"shows the same {view.storage.size:,} bytes again and again, as {math.prod(view.shape):,} values"
+        )
+        raise RefusedTensor(f"{label} {what}.", "Save what was expanded, without .expand().")
     return Tensor(source.file, name, view.dtype, view.shape, view.read, ranges=view.ranges())
 
 

@@ -37,9 +37,17 @@ def whole_zip(source: Source) -> Iterator[None]:
 
 
 def entries(source: Source) -> list[ZipInfo]:
-    """The archive's table of contents; of two entries with one name the last, as zipfile has it."""
+    """The archive's table of contents; of two entries with one name the last, as zipfile has it.
+
+    Raises NanhuntError for a damaged archive, and for one whose entries share bytes: so a few of them become many.
+    """
     with source.open() as stream, whole_zip(source), ZipFile(stream) as archive:
-        return [archive.getinfo(name) for name in dict.fromkeys(archive.namelist())]
+        found = archive.infolist()
+        names = {entry.filename: entry for entry in found}
+    if sum(entry.compress_size for entry in found) > source.size:
+        message = f"{source.name} is a zip archive whose entries claim more bytes than it has: they overlap."
+        raise NanhuntError(message, "Write it again.")
+    return list(names.values())
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def isolate(t: Tensors, options: AttentionOptions, row: int) -> tuple[Tensors, A
 
 
 def facts(block: Block) -> dict[str, Bools]:
-    """not_finite, cast_overflow, empty, mask_cast, product_overflow, exp_overflow: each bool (rows,)."""
+    """not_finite, cast_overflow, empty, drowned, mask_cast, product_overflow: each bool (rows,)."""
     import torch
 
     t, options = block.cast, block.options
@@ -139,13 +139,14 @@ def facts(block: Block) -> dict[str, Bools]:
     keep = forms.allowed(t, options)
     seen = torch.ones_like(scores, dtype=torch.bool) if keep is None else keep.expand(scores.shape)
     stored_bad = _input_bad(block.stored) | _mask_bad(block.stored, rows_like=scores)
+    empty = (scores == -math.inf).all(-1) & ~(product == -math.inf).any(-1)
     found = {
         "not_finite": stored_bad,
         "cast_overflow": _input_bad(t) & ~stored_bad,
-        "empty": (scores == -math.inf).all(-1) & ~(product == -math.inf).any(-1),
+        "empty": empty,
+        "drowned": _drowned(t, seen) & ~empty,
         "mask_cast": _mask_overflows(block, scores),
         "product_overflow": (product.isinf() & seen).any(-1),
-        "exp_overflow": (scores.exp().sum(-1) == math.inf),
     }
     return {name: each.expand(scores.shape[:-1]).reshape(-1).numpy() for name, each in found.items()}
 
@@ -167,6 +168,20 @@ def _mask_bad(t: Tensors, rows_like: torch.Tensor) -> torch.Tensor:
     if mask is None or not mask.is_floating_point():
         return torch.zeros(rows_like.shape[:-1], dtype=torch.bool)
     return (mask.isnan() | (mask == math.inf)).any(-1).expand(rows_like.shape[:-1])
+
+
+DROWNED = -1e4
+"""A finite mask entry from here down means "masked": BERT's -10000 is the smallest one in use."""
+
+
+def _drowned(t: Tensors, seen: torch.Tensor) -> torch.Tensor:
+    """Rows of which every key that a bool mask lets through has such a number added to its score."""
+    import torch
+
+    found = torch.zeros(seen.shape[:-1], dtype=torch.bool)
+    for name in forms.additive(t):
+        found = found | ((t[name] <= DROWNED) | ~seen).all(-1)
+    return found
 
 
 def _mask_overflows(block: Block, scores: torch.Tensor) -> torch.Tensor:

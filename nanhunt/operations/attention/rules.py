@@ -30,6 +30,13 @@ def _empty_row(unit: Unit) -> str:
     return f"the mask leaves none of {lengths(unit.cast)[1]:,} keys: max = -inf, and -inf - -inf = NaN"
 
 
+def _drowned_row(unit: Unit) -> str:
+    name = additive(unit.cast)[-1]
+    largest = float(unit.cast[name].max())
+    kind = "scores" if name == "scores" else "mask entries"
+    return f"none of {lengths(unit.cast)[1]:,} {kind} is above {largest:.6g}; the output is {unit.value('naive'):.6g}"
+
+
 def _product_overflows(unit: Unit) -> str:
     exact = unit.cast["query"].double() @ unit.cast["key"].double().mT
     largest = float(exact.abs().max())
@@ -133,10 +140,11 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
     ),
     Rule(
         "NH608", "exp-of-scores-overflow", _N,
-        "The exp of a score overflows: a softmax spelled by hand would be NaN.",
-        "exp(x) without the row maximum subtracted is inf beyond the format's limit.",
+        "The exp of a score overflows, or those of all are 0: a softmax spelled by hand would be NaN.",
+        "exp(x) without the row maximum subtracted is inf or 0 beyond the format's limits: inf / inf, or 0 / 0.",
         "Use softmax or F.scaled_dot_product_attention, which subtract it.",
-        operation=_OP, holds=lambda f: f.own["exp_overflow"] & ~_input(f),
+        operation=_OP,
+        holds=lambda f: _fails(f.by["exp-by-hand"]) & ~_fails(f.naive) & ~f.own["drowned"] & ~_input(f),
         arithmetic=_says("exp-by-hand"), fixes=(SDPA,),
     ),
     Rule(
@@ -163,5 +171,13 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "Call torch.tanh.",
         operation=_OP, holds=lambda f: _fails(f.of("softcap-by-exp")) & ~_fails(f.naive) & ~_input(f),
         arithmetic=_says("softcap-by-exp"), fixes=(SDPA,),
+    ),
+    Rule(
+        "NH60B", "query-without-keys", _N,
+        "A large finite number masks every key of this query: it gets an average of values it must not see.",
+        "A softmax knows only differences: the same -1e9 or finfo.min on all scores leaves them as they were, or "
+        "rounds them all to one number.",
+        "Leave such queries (padding) out of the loss; under a bool mask F.scaled_dot_product_attention gives 0.",
+        operation=_OP, holds=lambda f: f.own["drowned"] & ~_fails(f.naive) & ~_input(f), arithmetic=_drowned_row,
     ),
 )  # fmt: skip

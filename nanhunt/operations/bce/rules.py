@@ -154,7 +154,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "where sigmoid(x) rounds to 1, the gradient fades to 0.",
         "Call F.binary_cross_entropy_with_logits on the raw logits.",
         operation="bce",
-        holds=lambda f: _lost(f.of("bce-of-sigmoid")),
+        holds=lambda f: _lost(f.of("bce-of-sigmoid")) & ~_input(f),
         arithmetic=_clamped, fixes=(*RIGHT, BCE_LOSS),
     ),
     Rule(
@@ -162,7 +162,7 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "The handwritten loss is finite, and off by more than its rounding.",
         "1 - s loses the digits of s near 1; a margin of large log-probabilities is rounded before anything else.",
         "Call F.binary_cross_entropy_with_logits on the raw logits.",
-        operation="bce", holds=lambda f: f.naive.wrong,
+        operation="bce", holds=lambda f: f.naive.wrong & ~_input(f),
         arithmetic=lambda u: f"{_logit(u)}: the loss is {u.value('naive'):.6g}, the truth {u.value('truth'):.6g}",
         fixes=(*RIGHT, *FLOAT32),
     ),

@@ -88,25 +88,42 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
     facts = _input_facts(by_row(_base(stored)), by_row(x), labels.by_row(), bad, targets, batch)
     _naive_facts(facts, x, batch, given)
     true = truth(by_row(x), labels.by_row(), batch.options)
-    ran = {name: run(form, x, labels, batch) for name, form in IMPLEMENTATIONS.items()}
-    facts.by = {name: _behaviour(each, labels.by_row(), bad) for name, each in ran.items()}
+    facts.by, losses, gradient = _run_each(x, labels, bad, batch)
     facts.half_reduction = _class_sum_overflow(x, batch)
     facts.options_at_fault = _options_at_fault(facts, x, labels, batch, given)
     if given:  # a label that we chose ourselves has no loss to judge
-        _loss_facts(facts, by_row(x), labels.by_row(), ran, true, batch)
+        _loss_facts(facts, by_row(x), labels.by_row(), losses, gradient, true, batch)
     uncast = None
     if batch.dtype != batch.stored:
         uncast = _but_bad(truth(by_row(_base(stored)), labels.by_row(), batch.options), bad)
-    losses = {name: _but_bad(each.losses.double(), bad) for name, each in ran.items()}
-    added = {
-        name: _but_bad(each.double(), bad) for name, each in _added(x, labels, ran["fused"], batch).items()
-    }
-    return Confirmed(facts, losses, _but_bad(true, bad), uncast, added)
+    added = _added(x, labels, losses["fused"], batch)
+    return Confirmed(
+        facts, {name: _but_bad(each.double(), bad) for name, each in losses.items()}, _but_bad(true, bad), uncast,
+        {name: _but_bad(each.double(), bad) for name, each in added.items()},
+    )  # fmt: skip
 
 
-def _added(x: torch.Tensor, labels: Labels, ran: Ran, batch: Batch) -> dict[str, torch.Tensor]:
+def _run_each(
+    x: torch.Tensor, labels: Labels, bad: Bools, batch: Batch
+) -> tuple[dict[str, RowBehaviour], dict[str, torch.Tensor], torch.Tensor]:
+    """(what each implementation does, its row losses, the fused gradient).
+
+    One after the other, as a single row of many classes may fill much of the memory.
+    """
+    by, losses, gradient = {}, {}, x
+    for name, form in IMPLEMENTATIONS.items():
+        ran = run(form, x, labels, batch)
+        by[name], losses[name] = _behaviour(ran, labels.by_row(), bad), ran.losses
+        gradient = ran.gradient if form is fused else gradient
+        del ran
+    return by, losses, gradient
+
+
+def _added(
+    x: torch.Tensor, labels: Labels, fused_losses: torch.Tensor, batch: Batch
+) -> dict[str, torch.Tensor]:
     if labels.classes is None or not batch.options.label_smoothing:
-        return {"losses": ran.losses}
+        return {"losses": fused_losses}
     of_labels, of_classes = smoothed_parts(at_temperature(x, batch.options), labels, batch.options)
     return {"labels": of_labels, "classes": of_classes}
 
@@ -293,13 +310,13 @@ def _zero_target(p: torch.Tensor, labels: Labels) -> torch.Tensor:
 
 
 def _loss_facts(
-    facts: RowFacts, x: torch.Tensor, labels: Labels, ran: dict[str, Ran], true: torch.Tensor, batch: Batch
-) -> None:
-    losses, gradient = ran["fused"].losses, ran["fused"].gradient
-    facts.absorbed = (_wrong(ran["logsumexp"].losses, true, x) & ~_wrong(losses, true, x)).numpy()
+    facts: RowFacts, x: torch.Tensor, labels: Labels, losses: dict[str, torch.Tensor], gradient: torch.Tensor,
+    true: torch.Tensor, batch: Batch,
+) -> None:  # fmt: skip
+    facts.absorbed = (_wrong(losses["logsumexp"], true, x) & ~_wrong(losses["fused"], true, x)).numpy()
     if labels.classes is None:
         return
-    zero_loss = (losses == 0) & (true != 0) & labels.kept
+    zero_loss = (losses["fused"] == 0) & (true != 0) & labels.kept
     at_label = gradient.gather(-1, labels.classes[:, None])[:, 0]
     facts.collapsed = (zero_loss & (at_label == 0)).numpy()
     facts.vanished = _vanished(x, labels, gradient, batch.options)

@@ -73,8 +73,9 @@ def recognise(pairing: Pairing, options: CrossEntropyOptions) -> Recognised:
     else:
         notes += _unseen_axis(pairing, options)
     notes += _second_softmax(pairing.logits, axis)
+    assumed = filter(None, [pairing.assumed])
     notes += filter(None, [pairing.logits.note])
-    return Recognised(True, options, found, tuple(notes))
+    return Recognised(True, options, found, (*assumed, *notes))
 
 
 _ONE_CLASS = (

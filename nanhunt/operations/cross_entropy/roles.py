@@ -40,14 +40,19 @@ class Pairing:
     targets: Tensor | None = None
     source: str = ""
     """Where the targets came from: "dump.npz:targets"."""
-    named: bool = True
-    """Whether the user, or a name, says that these are logits."""
+    assumed: str = ""
+    """Why these are taken for logits though neither the user nor a name says so; empty where one does."""
     given: bool = True
     """Whether the user said which are the targets."""
     inputs: Tensor | None = None
     """The tokens that made these logits, where they are there."""
     notes: tuple[str, ...] = ()
-    """What was assumed."""
+    """What is to be said of the targets."""
+
+    @property
+    def named(self) -> bool:
+        """Whether the user, or a name, says that these are logits."""
+        return not self.assumed
 
 
 @dataclass(frozen=True)
@@ -213,16 +218,14 @@ def _pairings(container: Container, options: ReadOptions, logits: dict[str, str]
     masks = Candidates(CLASS_MASK.among(others))
     inputs = Candidates(INPUTS.among(others))
     for tensor in tensors:
-        notes = [logits[tensor.name]] if logits[tensor.name] else []
         pair = pairs.get(tensor.name)
         found, remark = (pair, "") if pair else _targets_of(tensor, labels, options, given)
         if found is None and not remark and not given:
             found = _class_mask(tensor, masks)
-        notes += [remark] if remark else []
         read = [each for each in inputs.nearest(tensor) if found and each.shape == found.shape]
         yield Pairing(
-            tensor, found, found.label if found else "", not logits[tensor.name], given,
-            read[0] if len(read) == 1 else None, tuple(notes),
+            tensor, found, found.label if found else "", logits[tensor.name], given,
+            read[0] if len(read) == 1 else None, (remark,) if remark else (),
         )  # fmt: skip
 
 

@@ -1,7 +1,11 @@
-"""One row in all its numbers, from which rules explain themselves."""
+"""One row in all its numbers, from which rules explain themselves.
+
+A number is computed when a rule asks for it: a row of 1e8 classes is run forward and backward only for what needs it.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +13,8 @@ import torch
 
 from nanhunt.dtypes.convert import to_torch
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
-from nanhunt.operations.cross_entropy.confirm import cast, labels_of, run
-from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, at_temperature, by_row
+from nanhunt.operations.cross_entropy.confirm import Ran, cast, labels_of, run
+from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS, Labels, at_temperature, by_row
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.truth import truth
 
@@ -29,10 +33,33 @@ class Row:
     """(classes,) divided by the temperature."""
     label: int | None
     """The label, as given; None for probability targets or none."""
-    fused_gradient: torch.Tensor
-    """(classes,)"""
-    losses: dict[str, float]
-    true_loss: float
+    block: torch.Tensor
+    """As cast, in the layout that the loss is given: the row, and those that share a kernel with it."""
+    targets: Labels
+    """Of the rows of the block."""
+    at: int
+    """The row's place in the block."""
+
+    @functools.cached_property
+    def _fused(self) -> Ran:
+        return run(IMPLEMENTATIONS["fused"], self.block, self.targets, self.job.batch)
+
+    @property
+    def fused_gradient(self) -> torch.Tensor:
+        """(classes,): of the loss as it is reduced."""
+        return self._fused.gradient[self.at]
+
+    def loss(self, name: str) -> float:
+        """What that implementation makes of the row."""
+        form = IMPLEMENTATIONS[name]
+        ran = self._fused if name == "fused" else run(form, self.block, self.targets, self.job.batch)
+        return float(ran.losses[self.at])
+
+    @functools.cached_property
+    def true_loss(self) -> float:
+        """In exact arithmetic, of the row as cast."""
+        label = self.targets.by_row().only(self.at)
+        return float(truth(self.x[None], label, self.job.batch.options)[0])
 
     @property
     def storage(self) -> FloatFormat:
@@ -81,14 +108,11 @@ def numbers_of(job: Job, number: int) -> Row:
     stored = to_torch(block, job.tensor.dtype)
     laid_out = cast(stored, job.dtype)
     labels, _ = labels_of(laid_out, job.row_targets(numbers))
-    ran = {name: run(form, laid_out, labels, job.batch) for name, form in IMPLEMENTATIONS.items()}
     x = by_row(laid_out)[at]
     given = job.targets is not None and job.targets.labels is not None
     return Row(
         job, number, by_row(stored.float() if stored.dtype.itemsize == 1 else stored)[at].double(), x,
         at_temperature(x, job.batch.options),
         int(job.targets.labels[number]) if given and job.targets and job.targets.labels is not None else None,
-        ran["fused"].gradient[at],
-        {name: float(each.losses[at]) for name, each in ran.items()},
-        float(truth(x[None], labels.by_row().only(at), job.batch.options)[0]),
+        laid_out, labels, at,
     )  # fmt: skip

@@ -36,6 +36,7 @@ OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
 NOT_LOGITS = (
     r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
     r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param"
+    r"|scales?(_inv)?|absmax|(query|key)(_states?|_layer)?|value(_states?|_layer)"
     r"|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
     r"|scores?|rewards?|advantages?|returns?|hidden|probs?|probabilities|attentions?)"
 )

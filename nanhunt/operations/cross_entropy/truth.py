@@ -19,7 +19,7 @@ def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
     """Row losses, float64, of logits x in exact arithmetic, shaped as in ``forms``; 0 for rows that are left out."""
     z = x.double() / options.temperature
     top, where = z.max(1, keepdim=True)
-    rest = torch.exp(z - top).scatter_(1, where, 0.0)
+    rest = (z - top).exp_().scatter_(1, where, 0.0)
     log_sum = torch.log1p(rest.sum(1, keepdim=True))
 
     def neg_log(classes: torch.Tensor | None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -68,17 +69,14 @@ def _view(name: str, ran: Ran, row: int, classes: list[int]) -> RowView:
 def _truth_view(job: Job, x: torch.Tensor, labels: Labels, classes: list[int]) -> RowView:
     """Truth's gradient is (p - y) / N, shown where no smoothing, weights or probability targets change that."""
     options = job.batch.options
-    p = torch.softmax(x.double() / options.temperature, -1)
-    true = truth(x, labels, options)
+    true = float(truth(x, labels, options)[0])
+    p = _at(torch.softmax(x.double() / options.temperature, -1)[0], classes)
     if labels.classes is None or options.label_smoothing or options.weights is not None:
-        gradient: tuple[float, ...] = ()
-    else:
-        y = torch.nn.functional.one_hot(labels.classes, x.shape[-1]) * labels.kept[:, None]
-        share = (
-            1.0 / (job.divisor * options.temperature) if job.divisor * options.temperature else float("nan")
-        )
-        gradient = _at(((p * labels.kept[:, None] - y) * share)[0], classes)
-    return RowView("truth", float(true[0]), _at(p[0], classes), gradient)
+        return RowView("truth", true, p, ())
+    divisor, label = job.divisor * options.temperature, int(labels.classes[0])
+    share = float(labels.kept[0]) / divisor if divisor else math.nan
+    gradient = tuple((each - (index == label)) * share for each, index in zip(p, classes, strict=True))
+    return RowView("truth", true, p, gradient)
 
 
 def _at(values: torch.Tensor, classes: list[int]) -> tuple[float, ...]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import linecache
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import nanhunt
-from nanhunt.operations.trace import explained, first_bad
+from nanhunt.operations.trace import Watcher, backward, first_bad
 
 _LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (torch, nanhunt))
 
@@ -39,38 +38,24 @@ class Line:
 
 def first_bad_line(run: Callable[[], torch.Tensor], upstream: float = 1.0) -> Line | None:
     """Runs it forward, and backward from the sum of its result times ``upstream``; None where nothing goes bad."""
-    watcher = _Watcher()
-    with torch.autograd.set_detect_anomaly(True, check_nan=False), watcher:  # nodes then know their lines
+    found: list[Line] = []
+    # Under anomaly detection the graph's nodes know their lines.
+    with (
+        torch.autograd.set_detect_anomaly(True, check_nan=False),
+        Watcher(lambda what: found.append(_here(what))),
+    ):
         value = run()
-    if watcher.found is not None or not value.requires_grad:
-        return watcher.found
+    if found or not value.requires_grad:
+        return found[0] if found else None
     lines: list[Line] = []
     handles = [node.register_hook(_checker(node, lines)) for node in _nodes(value.grad_fn)]
-    (value * torch.tensor(upstream, dtype=torch.float64).to(value.dtype)).sum().backward()  # type: ignore[no-untyped-call]
+    backward(value, upstream)
     for handle in handles:
         handle.remove()
-    found = first_bad(run, upstream)
     if not lines:
         return None
-    return Line(lines[0].file, lines[0].number, lines[0].source, found.text if found else lines[0].what, True)
-
-
-class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at every operation, and at the line of the user's that called it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: Line | None = None
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self.found is None:
-            text = explained(func.overloadpacket.__name__, args, result)
-            if text:
-                self.found = _here(text)
-        return result
+    first = first_bad(run, upstream)
+    return replace(lines[0], what=first.text) if first else lines[0]
 
 
 def _here(what: str) -> Line:

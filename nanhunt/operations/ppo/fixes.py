@@ -31,6 +31,7 @@ def slots(problem: Any) -> Mapping[str, str]:
         "low": f"{1 - options.clip_low:.6g}",
         "high": f"{1 + options.clip_high:.6g}",
         "penalty": _penalty(problem, mask),
+        "clamped_penalty": _penalty(problem, mask, ".clamp(-20, 20)"),
         "poisoned_penalty": _penalty(problem, ""),
         "loss": _loss(options, mask, dimensions),
     }
@@ -64,13 +65,13 @@ def _mean(mask: str) -> str:
     return f"d = (d{_times(mask)}).sum(-1, keepdim=True) / {_number(mask)}-1, keepdim=True).clamp(min=1)\n"
 
 
-def _penalty(problem: Any, mask: str) -> str:
+def _penalty(problem: Any, mask: str, clamp: str = "") -> str:
     options: PpoOptions = problem.options
     if options.kl == "none" or "ref_log_probs" not in problem.tensors:
         return ""
-    k = f"torch.where({mask}, {_REF} - {_NEW}, 0.0)" if mask else f"{_REF} - {_NEW}"
+    k = f"torch.where({mask}, {_REF} - {_NEW}, 0.0)" if mask else f"({_REF} - {_NEW})"
     estimate = {"k1": "-k", "k2": "0.5 * k.square()", "k3": "(k.exp() - k - 1)"}[options.kl]
-    return f"k = {k}\nlosses = losses + {options.beta!r} * {estimate}\n"
+    return f"k = {k}{clamp}\nlosses = losses + {options.beta!r} * {estimate}\n"
 
 
 def _loss(options: PpoOptions, mask: str, dimensions: int) -> str:
@@ -116,7 +117,11 @@ BOUND: Fix[Any] = Fix("bound the log-ratio where the clip makes it irrelevant, b
 FLOAT32: Fix[Any] = Fix(
     "compute the ratio in float32", _BOUND, slots={"cast": ".float()"}, when=lambda problem: problem.narrow
 )
-_CLAMPED = "d = {masked}\n{mean}d = d.clamp(-20, 20)\nA = {advantages}\nratio = d.exp()\n" + _END
+_CLAMPED = (
+    "d = {masked}\n{mean}d = d.clamp(-20, 20)\nA = {advantages}\nratio = d.exp()\n"
+    + _SURROGATE
+    + "{clamped_penalty}{loss}"
+)
 _STOPS = "beyond 20 the ratio is exp(20) and the gradient 0"
 CLAMP: Fix[Any] = Fix(
     "clamp the log-ratio at +-20", _CLAMPED, when=lambda problem: not problem.narrow, changes=_STOPS

@@ -104,7 +104,9 @@ def _masked_first(
     count = kept(t, options)
     d, k = log_ratio(t).where(count, 0.0), reference_ratio(t)
     ratio = change(per_level(d, t, options)).exp()
-    losses = _with_penalty(clipped(ratio, t, options), None if k is None else k.where(count, 0.0), options)
+    losses = _with_penalty(
+        clipped(ratio, t, options), None if k is None else change(k.where(count, 0.0)), options
+    )
     return aggregated(losses, t, options)
 
 
@@ -114,7 +116,7 @@ def masked_first(t: Tensors, options: PpoOptions) -> torch.Tensor:
 
 
 def clamped(t: Tensors, options: PpoOptions) -> torch.Tensor:
-    """d = where(mask, new - old, 0).clamp(-20, 20): another objective where A < 0 and d > 20."""
+    """d = where(mask, new - old, 0).clamp(-20, 20), ref - new alike: another objective where A < 0 and d > 20."""
     return _masked_first(t, options, lambda d: d.clamp(-LIMIT, LIMIT))
 
 

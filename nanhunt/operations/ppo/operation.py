@@ -28,7 +28,7 @@ PPO = Operation(
             "old_log_probs", rf"(old|behaviou?r|sampling|rollout)[_-](action[_-])?{_LOG_PROBS}", FLOATING,
             what="(B, T) float: the same under the policy that sampled them",
         ),
-        Role("advantages", r"advantages?|adv", FLOATING, what="(B, T) or (B,) float"),
+        Role("advantages", r"advantages?|adv", FLOATING, what="(B, T), (B, 1) or (B,) float"),
         Role(
             "mask", r"((response|completion|action|loss|token)[_-])?mask", FLOATING + INTEGER, required=False,
             what="(B, T): 1 or True where a token counts", cast=False,

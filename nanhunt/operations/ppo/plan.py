@@ -24,8 +24,9 @@ FLOATS = (*LOG_PROBS, "advantages")
 def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
     """A token is a unit, or a sequence at the level of sequences.
 
-    Log-probabilities (..., T), mask alike, advantages (..., T) or (...): (B, T) and (B,) in most dumps. Raises
-    NanhuntError for shapes that do not fit, a level of sequences without an axis of tokens, and a dual clip up to 1.
+    Log-probabilities (..., T), mask alike, advantages (..., T), (..., 1) or (...): (B, T) and (B,) in most dumps.
+    Raises NanhuntError for shapes that do not fit, a level of sequences without an axis of tokens, and a dual clip up
+    to 1.
     """
     whole = shapes["log_probs"]
     if 0 < options.clip_dual <= 1:
@@ -34,7 +35,8 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
             "Give a number above 1 (3 is usual), or leave it out.",
         )
     for name, shape in shapes.items():
-        if shape != whole and not (name == "advantages" and shape == whole[:-1] and len(whole) > 1):
+        per_sequence = name == "advantages" and len(whole) > 1 and shape in (whole[:-1], (*whole[:-1], 1))
+        if shape != whole and not per_sequence:
             raise _unfit(shapes)
     if len(whole) < 2:
         if options.level == "sequence" or not whole:
@@ -43,7 +45,9 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: PpoOptions) -> Plan:
                 "--level sequence needs (sequences, tokens).",
             )
         return Plan(whole, (), {name: Sliced(whole, 0) for name in shapes})
-    sliced = {name: Sliced(shape if shape == whole else (*shape, 1), 1) for name, shape in shapes.items()}
+    sliced = {
+        name: Sliced(shape if len(shape) == len(whole) else (*shape, 1), 1) for name, shape in shapes.items()
+    }
     return Plan(whole[:-1], whole[-1:] if options.level == "token" else (), sliced)
 
 
@@ -51,7 +55,7 @@ def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:
     told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     return NanhuntError(
         f"--op ppo: these shapes do not fit: {told}.",
-        "log_probs, old_log_probs, ref_log_probs and mask (B, T), advantages (B, T) or (B,).",
+        "log_probs, old_log_probs, ref_log_probs and mask (B, T), advantages (B, T), (B, 1) or (B,).",
     )
 
 

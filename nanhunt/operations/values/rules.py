@@ -96,7 +96,22 @@ DEAD_ADAPTER = Rule[Any, Any, Any](
     "Look whether its parameters were in the optimizer, and whether lora_A is 0 too.",
     operation="values",
 )  # fmt: skip
+ZERO_VARIANCE = Rule[Any, Any, Any](
+    "NH512", "zero-variance", Severity.NOTE,
+    "A running variance is 0.",
+    "The channel never changed in training; one that does later is multiplied by 1 / sqrt(eps), 316 for 1e-5.",
+    "Look at what feeds the channel: a dead one, or statistics that were never updated.",
+    operation="values",
+)  # fmt: skip
+NORM_WEIGHT = Rule[Any, Any, Any](
+    "NH513", "norm-weight-not-positive", Severity.NOTE,
+    "A few scales of a normalisation are 0 or negative.",
+    "A scale of 0 switches its channel off, and a negative one turns it round; pruning does so on purpose, and a norm "
+    "that multiplies by 1 + weight (Gemma) has such.",
+    "Compare with an earlier checkpoint whether they went through 0 in training.",
+    operation="values",
+)  # fmt: skip
 RULES = (
     NON_FINITE, CAST_LOSS, BOOKKEEPING, VALUE_OVERFLOW, NEGATIVE_MOMENT, FLUSHED_MOMENT, NO_EPS, FORGOTTEN_STEP,
-    NEGATIVE_VARIANCE, BAD_SCALE, DEAD_ADAPTER,
+    NEGATIVE_VARIANCE, BAD_SCALE, DEAD_ADAPTER, ZERO_VARIANCE, NORM_WEIGHT,
 )  # fmt: skip

@@ -33,6 +33,7 @@ _SECOND = r"(max_)?exp_avg_sq|square_avg|exp_inf|nu"
 _SQUARES = rf"{_SECOND}|exp_avg_sq_(row|col)"
 """Averages of squares, those of transformers' Adafactor among them (torch's own clamps before the root)."""
 _SCALES = r"(weight|input|output|act|activation|block|[qkv])_scales?(_inv)?|scales(_inv)?|scale_inv|absmax"
+_NORM_WEIGHT = r"(.*[._/])?[a-z_]*(norm|ln|bn)[a-z_]*[0-9]*([._/][0-9]+)?[._/](weight|gamma)"
 _ADAPTER = r"(.*[._/])?lora_b([._/].*)?"
 
 Bools = npt.NDArray[np.bool_]
@@ -51,9 +52,19 @@ def findings(tensor: Tensor, beside: Mapping[str, Tensor], counts: Counts) -> It
         yield from _forgotten_step(tensor, beside)
     if word == "running_var" and counts.min < 0:
         yield _negative(rules.NEGATIVE_VARIANCE, tensor, "sqrt(var + eps) is NaN below -eps")
-    if re.fullmatch(_SCALES, word) and counts.min < 0:
+    elif word == "running_var" and counts.zero:
+        yield _finding(
+            rules.ZERO_VARIANCE,
+            tensor,
+            lambda x: x == 0,
+            "are 0: their channels are divided by sqrt(eps) alone",
+        )
+    if len(tensor.shape) == 1 and counts.min <= 0 and re.fullmatch(_NORM_WEIGHT, tensor.name.lower()):
+        yield from _switched_off(tensor)
+    scales = tensor.scales or ("positive" if re.fullmatch(_SCALES, word) else "")
+    if scales == "positive" and counts.min < 0:
         yield _negative(rules.BAD_SCALE, tensor, "what it scales changes its sign")
-    elif re.fullmatch(_SCALES, word) and counts.zero:
+    elif scales and counts.zero:
         yield _finding(
             rules.BAD_SCALE, tensor, lambda x: x == 0, "are 0: what they scale becomes 0, or infinite"
         )
@@ -128,6 +139,14 @@ def _forgotten_step(step: Tensor, beside: Mapping[str, Tensor]) -> Iterator[Find
             "update sqrt(1 - beta2) / (1 - beta1) = 0.32 times the right one"
         )
         yield Finding(rule.code, rule.name, rule.severity, 1, (0,), message)
+
+
+def _switched_off(weight: Tensor) -> Iterator[Finding]:
+    """A few scales that are 0 or negative: most of them are where a norm is fresh, or multiplies by 1 + weight."""
+    said = "are 0 or negative: such a channel is switched off, or changes its sign"
+    found = _finding(rules.NORM_WEIGHT, weight, lambda x: x <= 0, said)
+    if found.count < math.prod(weight.shape) / 2:
+        yield found
 
 
 def _negative(rule: Rule[object, object, object], tensor: Tensor, why: str) -> Finding:

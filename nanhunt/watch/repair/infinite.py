@@ -15,12 +15,13 @@ def masked_rows(spot: Spot) -> Iterator[Proposal]:
     value = spot.given
     if spot.name not in ("softmax", "log_softmax", "logsumexp") or value is None or not isinstance(dim, int):
         return
-    dead = f"{{scores}}.isneginf().all(dim={dim}, keepdim=True)"
+    dead = f".isneginf().all(dim={dim}, keepdim=True)"
     rows = int(value.isneginf().all(dim).sum())
     if not rows:
         return
     scores = spot.operand(0, "input")
-    kept = f"{{torch}}.softmax({{scores}}.masked_fill({dead}, 0.0), dim={dim}).masked_fill({dead}, 0.0)"
+    filled = f"{{scores}}.masked_fill({{scores}}{dead}, 0.0)"
+    kept = f"{{torch}}.softmax({filled}, dim={dim}).masked_fill({{scores}}{dead}, 0.0)"
     if spot.name == "softmax":
         rewrite = spot.whole(kept, scores=scores)
         if rewrite is not None:
@@ -30,7 +31,7 @@ def masked_rows(spot: Spot) -> Iterator[Proposal]:
             yield Proposal(
                 "give rows that are masked as a whole a softmax of 0", (rewrite,), bends, (rows, 0)
             )
-    unmasked = spot.argument(f"{{x}}.masked_fill({dead.replace('scores', 'x')}, 0.0)")
+    unmasked = spot.argument(f"{{x}}.masked_fill({{x}}{dead}, 0.0)")
     if unmasked is not None:
         bends = "{} rows that are masked as a whole are taken as all equal"
         yield Proposal("unmask rows that are masked as a whole", (unmasked,), bends, (rows, 0))

@@ -1,9 +1,10 @@
-"""Where a sample is the cause: the step repeated with another sample in its place."""
+"""Where the numbers given are the cause: the step repeated with sound ones in the place of a sample or a weight."""
 
 from __future__ import annotations
 
 import torch
 
+from ..incident import Proof
 from ..numbers import checkable, finite
 from ..second_look import CannotRepeat
 from .mend import Failing
@@ -37,9 +38,36 @@ def without_bad_samples(step: Failing, indices: list[int] | None = None) -> str:
         return ""
     named = sorted({row for found in rows.values() for row in found})
     return (
-        f"with {_rows(named)} of the batch replaced by a sound one the repeated step is finite (loss {proof.loss:.6g}, "
-        f"{proof.finite_gradients} of {proof.gradients} gradients): the data is the cause{_known(named, indices)}"
+        f"with {_rows(named)} of the batch replaced by a sound one the repeated step is finite "
+        f"({_sound(proof)}): the data is the cause{_known(named, indices)}"
     )
+
+
+def without_bad_weights(step: Failing) -> str:
+    """What comes of the step with each bad value of its parameters replaced by 0; "" where that says nothing."""
+    if step.look is None:
+        return ""
+    blamed = {id(item.result): item for item in step.guilty if item.where is None and not item.node}
+    bad = {slot: copy.detach() for slot, copy in step.look.inputs.items() if id(copy) in blamed}
+    if not bad or len(blamed) < len(step.guilty):
+        return ""
+    try:
+        replaced = {slot: copy.nan_to_num(0.0, 0.0, 0.0) for slot, copy in bad.items()}
+        proof = attempt(step.tape, step.roots, None, (), given=replaced).proof
+    except CannotRepeat:
+        return ""
+    if not proof.sound:
+        return ""
+    count = sum(int((~copy.isfinite()).sum()) for copy in bad.values())
+    values = "1 bad value" if count == 1 else f"{count:,} bad values"
+    return (
+        f"with 0 for {values} of {len(bad)} parameter{'s' if len(bad) > 1 else ''} the repeated step is finite "
+        f"({_sound(proof)}): the numbers it began with are the cause"
+    )
+
+
+def _sound(proof: Proof) -> str:
+    return f"loss {proof.loss:.6g}, {proof.finite_gradients} of {proof.gradients} gradients"
 
 
 def _bad_rows(tensor: torch.Tensor) -> list[int]:

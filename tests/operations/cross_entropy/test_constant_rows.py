@@ -65,3 +65,15 @@ def test_padding_that_is_ignored_and_rows_with_one_class_left_are_silent():
 def test_scores_that_only_a_cast_makes_equal_are_no_constant():
     x = torch.tensor([[4096.0, 4096.5, 4097.0]])
     assert "NH012" not in found(nanhunt.check(x, torch.tensor([0]), "float16"))
+
+
+def test_a_row_is_run_again_only_for_numbers_that_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row may have 1e8 classes: what it is told to hold needs no softmax."""
+    from nanhunt.operations.cross_entropy import row
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("run")
+
+    monkeypatch.setattr(row, "run", refuse)
+    (tensor,) = nanhunt.check(torch.zeros(1, 7)).tensors
+    assert [finding.code for finding in tensor.findings] == ["NH402"]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 import nanhunt
 from nanhunt.cli.explain import explain_rules
-from nanhunt.operations.cross_entropy import proof
+from nanhunt.operations.cross_entropy import batch
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.registry import OPERATIONS
 from nanhunt.operations.rule import Rule
@@ -120,7 +120,7 @@ SHAPES = {
 def test_code_takes_the_labels_in_the_shape_that_the_user_has(
     name: str, whole: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "WHOLE_VALUES", whole)
+    monkeypatch.setattr(batch, "WHOLE_VALUES", whole)
     shape, axis, labels = SHAPES[name]
     logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     logits.view(-1)[0] = 1000.0
@@ -140,9 +140,9 @@ def test_shifted_labels_are_shifted_in_the_code_too() -> None:
     logits = torch.zeros(2, 4, 5)
     logits[0, 1, 2] = 1000.0
     labels = torch.arange(8).reshape(2, 4) % 5
-    for whole in (proof.WHOLE_VALUES, 0):
+    for whole in (batch.WHOLE_VALUES, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(proof, "WHOLE_VALUES", whole)
+            patch.setattr(batch, "WHOLE_VALUES", whole)
             fix = fixes("NH101", logits, labels, shift=True)["call F.cross_entropy on the raw logits"]
         assert fix.works
         scope: dict[str, Any] = {"torch": torch, "F": F, "logits": logits, "targets": labels}

@@ -67,6 +67,14 @@ def test_the_targets_of_another_loss_leave_numbers_only(
         raise_first(nanhunt.compare(tmp_path / "dump.npz"))
 
 
+@pytest.mark.parametrize("labels", [None, np.linspace(-2, 2, 64, dtype=np.float32)])
+def test_what_is_judged_as_numbers_is_not_said_to_be_taken_for_logits(tmp_path: Path, labels: Any) -> None:
+    column = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+    tensor = checked(tmp_path, **({"column": column} if labels is None else {"column": column, "y": labels}))
+    assert tensor.role == "values"
+    assert "assumed to be logits" not in said(tensor)
+
+
 def raise_first(report: nanhunt.Report) -> None:
     (error,) = report.errors
     raise nanhunt.NanhuntError(error.message, error.hint)
@@ -128,7 +136,6 @@ def test_a_regression_is_not_told_to_use_cross_entropy(tmp_path: Path) -> None:
     for target in (RNG.standard_normal(64), RNG.standard_normal((64, 3)) * 1e3):
         tensor = checked(tmp_path, pred=1e3 * RNG.standard_normal((64, 3)), target=target)
         assert (tensor.role, tensor.findings) == ("values", ())
-        assert tensor.notes[0] == "assumed to be logits, as the only floating-point tensor here"
 
 
 def test_the_user_may_say_that_a_softmax_follows(tmp_path: Path) -> None:

@@ -165,16 +165,16 @@ def test_targets_by_glob_are_paired():
 def test_what_is_assumed_is_said():
     def said(file="dump.npz", options=None, **tensors):
         made = dataclasses.replace(container(**tensors), file=file)
-        return choose(made, options or ReadOptions()).pairings[0].notes
+        return choose(made, options or ReadOptions()).pairings[0].assumed
 
-    assumed = ("assumed to be logits, as the only floating-point tensor here",)
+    assumed = "assumed to be logits, as the only floating-point tensor here"
     assert said(x=FLOAT) == said(x=FLOAT, labels=LABELS) == said(x=FLOAT, file="a/logits/x.npz") == assumed
-    assert said(logits=FLOAT) == said(x=FLOAT, options=ReadOptions(logits=("x",))) == ()
-    assert said(x=FLOAT, y=LABELS, options=ReadOptions(targets="y")) == ()
+    assert said(logits=FLOAT) == said(x=FLOAT, options=ReadOptions(logits=("x",))) == ""
+    assert said(x=FLOAT, y=LABELS, options=ReadOptions(targets="y")) == ""
     unnamed = Container("a/eval-logits.v2.npy", {"": container(x=FLOAT).tensors["x"]}, "npy")
     unnamed.tensors[""] = dataclasses.replace(unnamed.tensors[""], name="")
-    assert choose(unnamed, ReadOptions()).pairings[0].notes == ()
-    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).pairings[0].notes == assumed
+    assert choose(unnamed, ReadOptions()).pairings[0].assumed == ""
+    assert choose(dataclasses.replace(unnamed, file="a/x.npy"), ReadOptions()).pairings[0].assumed == assumed
     assert said(**{"0": FLOAT, "1": LABELS}) == assumed
     assert not choose(dataclasses.replace(unnamed, file="a/hidden.npy"), ReadOptions()).pairings
 

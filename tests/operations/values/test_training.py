@@ -94,6 +94,43 @@ def test_variances_and_scales():
     assert list(codes({"layer": {**block, "weight_scale": torch.tensor([math.nan, 0.5])}})) == ["NH501"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("bn1.running_var", [1.0, 0.0], {"NH512": "1 of 2 values are 0"}),
+        (
+            "layers.0.input_layernorm.weight",
+            [1.0, 0.0, -0.5, 2.0, 1.0],
+            {"NH513": "2 of 5 values are 0 or negative"},
+        ),
+        ("ln_f.weight", [1.0, 0.9], {}),
+        ("layer4.1.bn2.weight", [0.0, 0.0], {}),  # zero-init-residual of a fresh ResNet
+        ("model.norm.weight", [-0.1, 0.2, -0.3], {}),  # Gemma's norm multiplies by 1 + weight
+        ("norm_projection.weight", [[1.0, -1.0, 2.0]], {}),  # a matrix
+    ],
+)
+def test_norms_that_switch_channels_off_are_a_note(name, values, said):
+    report = nanhunt.check({name: torch.tensor(values), "fc.weight": torch.ones(2, 2)})
+    found = {finding.code: finding for finding in report.findings}
+    assert report.ok
+    assert {code: each.severity for code, each in found.items()} == dict.fromkeys(said, "note")
+    assert all(found[code].message.startswith(text) for code, text in said.items())
+
+
+def test_a_scale_of_zero_variance_is_what_batch_norm_multiplies_by():
+    x, mean, variance = torch.ones(1, 2), torch.zeros(2), torch.tensor([1.0, 0.0])
+    assert torch.nn.functional.batch_norm(x, mean, variance)[0, 1].item() == pytest.approx(316, abs=1)
+
+
+def test_the_scale_of_a_quantised_weight_is_no_logits():
+    beside = {
+        "w.weight": torch.zeros(5, 5, dtype=torch.int8),
+        "w.weight_scale": torch.tensor([1.0, math.nan]),
+    }
+    (finding,) = nanhunt.check(beside).findings
+    assert finding.code == "NH501"
+
+
 def test_an_adapter_of_zero_is_a_note():
     lora = {
         "q_proj.lora_A.default.weight": torch.randn(4, 8),
