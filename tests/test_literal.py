@@ -82,7 +82,7 @@ def report(name: str) -> Report:
 @given(name=text)
 def test_no_format_lets_one_through(format: str, name: str) -> None:
     for shown in (report(name), report(name).counted(), Report.from_json(report(name).to_json())):
-        for verbosity in (-1, 0, 1):
+        for verbosity in (-1, 0, 1) if format in ("text", "json", "jsonl") else (0,):
             assert not harmful(render(shown, format, verbosity=verbosity))
     if format == "junit":
         etree.fromstring(render(report(name), format).encode())

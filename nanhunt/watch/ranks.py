@@ -15,7 +15,7 @@ from pathlib import Path
 from .family import VARIABLE
 from .incident import FoundBy, Incident
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds a rank without a fault of its own waits for the capture of the one that has: to explain a step takes time."""
 LINGER = 1.0
 """Seconds it waits then: when one rank has ended, torch.distributed.run ends the others, told or not."""
@@ -42,7 +42,7 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
     handed = incident.found_by is FoundBy.REDUCED
     if handed:
         _mark(incident)
-    first = _first(folder, since, PATIENCE if handed else 0.0)
+    first = _first(folder, since, 0.0 if incident.culprits else PATIENCE)
     told = (f"rank {first[1]} was the first to go bad, at step {first[0]}",) if first else ()
     if handed:
         time.sleep(LINGER if told else 0.0)

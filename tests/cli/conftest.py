@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from command_lines import BASE, Ended, Run
 from warm import Warm
-
-BASE = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM", "GITHUB_STEP_SUMMARY"}
-}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A process that came to its end."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        """Standard output as strictly valid JSON."""
-        body = json.loads(self.out, parse_constant=_refuse)
-        assert isinstance(body, dict)
-        return body
-
-
-def _refuse(name: str) -> None:
-    raise AssertionError(f"{name} is not JSON")
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture

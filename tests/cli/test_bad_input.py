@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from command_lines import Run
 from safetensors.torch import save_file
 
 
@@ -177,9 +177,10 @@ def test_an_unreadable_tensor_does_not_hide_its_neighbours(run: Run, tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-def test_a_standard_output_that_cannot_be_written_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
-    np.save(tmp_path / "logits.npy", np.zeros((2, 3), np.float32))
-    command = f"{sys.executable} -m nanhunt check logits.npy --isolated"
+def test_a_standard_output_that_cannot_be_written_is_an_error_and_not_a_finding(
+    healthy: Path, tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -m nanhunt check {healthy} --isolated"
     for where, code in ((">/dev/full", 2), (">&-", 0), (">&- --output report.json", 0)):
         done = subprocess.run(
             ["sh", "-c", f"{command} {where}"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from conftest import BASE, Run
+from command_lines import BASE, Run
 
 
 def test_clean_is_0_and_findings_are_1(run_cold: Run, healthy: Path, bad: Path) -> None:

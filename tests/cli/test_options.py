@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from command_lines import Run
 from typer.testing import CliRunner
 
 from nanhunt.cli import process

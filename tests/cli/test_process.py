@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BASE, Run
+from command_lines import BASE, Run
 
 NANHUNT = f"{sys.executable} -m nanhunt"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full, ulimit, setpriv")

@@ -34,7 +34,7 @@ def test_a_dict_is_judged_like_a_file_with_the_same_tensors(tmp_path: Any) -> No
     of_file, of_dict = nanhunt.check(tmp_path / "dump.npz"), nanhunt.check(named)
     assert told(of_dict) == told(of_file) == [("logits", "NH101"), ("logits", "NH201")]
     assert told(nanhunt.compare(named)) == told(of_dict)
-    assert of_dict.tensors[0].targets == nanhunt.results.report.Targets("<memory>:labels", 0)
+    assert of_dict.tensors[0].targets == nanhunt.results.tensor.Targets("<memory>:labels", 0)
 
 
 def test_targets_and_weights_of_a_dict_are_named_or_given() -> None:

@@ -38,7 +38,7 @@ assert loaded() == ["cross-entropy", "values", "bce"], loaded()
 
 
 def test_an_operation_is_loaded_when_it_is_asked_for_and_no_other(tmp_path: Path) -> None:
-    np.save(tmp_path / "logits.npy", np.zeros((2, 3), np.float32))
+    np.save(tmp_path / "logits.npy", np.eye(3, dtype=np.float32))
     done = subprocess.run(
         [sys.executable, "-c", LAZY, tmp_path / "logits.npy"], capture_output=True, text=True, check=False
     )

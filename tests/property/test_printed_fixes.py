@@ -8,7 +8,7 @@ from printed import draw, printed, wrong
 
 from nanhunt.operations.cross_entropy import batch
 
-PROBLEMS = 60
+PROBLEMS = 40
 """A small draw; ``tests/benchmarks/printed_fixes.py`` runs 10,000 printed fixes."""
 
 
@@ -17,8 +17,8 @@ PROBLEMS = 60
 def test_every_printed_fix_does_what_the_report_says(seed: int) -> None:
     random = np.random.default_rng(seed)
     fixes = [one for _ in range(PROBLEMS) for one in printed(draw(random))]
-    assert sum(one.remedy.works for one in fixes) > 30
-    assert sum(not one.remedy.works for one in fixes) > 30
+    assert sum(one.remedy.works for one in fixes) > 20
+    assert sum(not one.remedy.works for one in fixes) > 20
     assert [f"{found}: {one}" for one in fixes if (found := wrong(one))] == []
 
 
@@ -27,5 +27,5 @@ def test_what_is_proven_on_some_rows_of_a_large_tensor_holds(monkeypatch: pytest
     monkeypatch.setattr(batch, "WHOLE_VALUES", 0)
     random = np.random.default_rng(2)
     fixes = [one for _ in range(PROBLEMS) for one in printed(draw(random)) if one.remedy.works]
-    assert len(fixes) > 30
+    assert len(fixes) > 20
     assert [f"{found}: {one}" for one in fixes if (found := wrong(one))] == []

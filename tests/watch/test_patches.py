@@ -47,6 +47,8 @@ def mended(script: Path, monkeypatch: pytest.MonkeyPatch) -> Incident:
             "zero_times_infinity",
             "gan_batch_norm",
             "checkpointing_reentrant",
+            "spectral_phase",
+            "autocast_attention",
         ),
     ],
 )
@@ -66,6 +68,8 @@ def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pyt
             "softmax_lambda",
             "coupling_flow",
             "softmax_custom_function",
+            "softmax_constructed",
+            "half_products",
         ),
     ],
 )
@@ -259,3 +263,16 @@ def test_what_is_more_than_an_exponent_is_not_bounded(
         swish.pow(2).sum().backward()
     """
     assert "x = layer(torch.ones(3, 2))\n" in mended_text(text, tmp_path, monkeypatch)
+
+
+def test_a_module_is_not_exchanged_where_another_of_its_kind_is_constructed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit would reach further than what was proven: the logarithm gets a floor."""
+    text = (HERE / "corpus" / "sequential_softmax_then_log.py").read_text()
+    script = tmp_path / "train.py"
+    script.write_text(f"{text}attention = torch.nn.Softmax(-1)\n")
+    incident = mended(script, monkeypatch)
+    assert incident.patch is not None
+    assert incident.patch.bends
+    assert "LogSoftmax" not in incident.patch.diff

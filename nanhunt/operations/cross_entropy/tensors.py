@@ -10,7 +10,7 @@ LOGITS = Role(
     "logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1,
     what="(..., classes) float: scores before the softmax; --class-axis where classes are not last",
 )  # fmt: skip
-SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
+SCORES = Role("logits", r"(?!(token([_-]level)?|rewards?|rm)[_-])(.*[_-])?scores?", FLOATING, dimensions=2)
 """Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
 TARGETS = Role(
     "targets",
@@ -36,7 +36,8 @@ OTHERS_LABELS = r"(.*[_-])?(teacher|ref|reference|old)[_-]logits?"
 NOT_LOGITS = (
     r"(.*[_-])?(weights?|bias|kernel|gamma|beta|embeddings?|exp_avg|exp_avg_sq|momentum_buffer"
     r"|square_avg|grad_avg|running_mean|running_var|lora_[ab]|weight_[gv]|inv_freq|master_param"
-    r"|scales?(_inv)?|absmax|(query|key|value)(_states?|_layer)?|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
+    r"|scales?(_inv)?|absmax|(query|key)(_states?|_layer)?|value(_states?|_layer)"
+    r"|hidden_states?|features?|pixel_values|images?|inputs_embeds|grads?|gradients?|loss(es)?"
     r"|scores?|rewards?|advantages?|returns?|hidden|probs?|probabilities|attentions?)"
 )
 """Names of what a model and its optimizer keep (in PyTorch's spelling and in Keras') and of what they pass on."""

@@ -10,6 +10,7 @@ from ..names import operation
 from ..softmax import finished
 from ..step_graph import argument, slot_argument
 from ..tape import Entry
+from .constructed import log_softmax_module
 from .edit import lies_in
 from .rewrite import Proposal, Rewrite
 from .source import Operand
@@ -29,6 +30,9 @@ def log_of_softmax(spot: Spot) -> Iterator[Proposal]:
     if above is None:
         return
     soft = spot.at(above)
+    if soft.name == "softmax" and soft.call is None:
+        yield from _constructed(_Log(spot, base, soft))
+        return
     dim = argument(above, 1, "dim") if soft.name == "softmax" else None
     logits = soft.operand(0, "input") if soft.name == "softmax" else None
     if soft.name == "div":
@@ -41,6 +45,15 @@ def log_of_softmax(spot: Spot) -> Iterator[Proposal]:
         yield from _moved(
             _Log(spot, base, soft), title, f"{{torch}}.log_softmax({{logits}}, dim={dim})", logits
         )
+
+
+def _constructed(parts: _Log) -> Iterator[Proposal]:
+    """The softmax is a module that the user's code does not call itself."""
+    module = log_softmax_module(parts.soft.entry, parts.log)
+    away = parts.log.whole("{p}", p=parts.base.operand(0, "input"))
+    if module is not None and away is not None and parts.alone:
+        title = "construct nn.LogSoftmax, which does not form the probabilities, and take no logarithm of it"
+        yield Proposal(title, (module, away), parts.bends, parts.bent)
 
 
 def log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:

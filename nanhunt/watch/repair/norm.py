@@ -58,6 +58,16 @@ def normalised(spot: Spot) -> Iterator[Proposal]:
             yield Proposal("call F.normalize, which leaves a zero vector 0", (rewrite,))
 
 
+def direction(spot: Spot) -> Iterator[Proposal]:
+    """x / x.abs() is torch.sgn(x), of complex numbers too: 0 where x is, and so is its gradient there."""
+    maker = spot.maker(1) if spot.name == "div" else None
+    if maker is None or operation(maker.func) not in ("abs", "absolute") or not _same(spot.at(maker), spot):
+        return
+    rewrite = spot.whole("{torch}.sgn({x})", x=spot.operand(0))
+    if rewrite is not None:
+        yield Proposal("call torch.sgn, which leaves 0 where x is 0", (rewrite,))
+
+
 def _same(norm: Spot, division: Spot) -> bool:
     one, other = norm.given, division.given
     return one is not None and other is not None and one is other

@@ -13,6 +13,7 @@ from .rewrite import Proposal
 from .spot import Spot
 
 _SCALING = frozenset({"div", "mul", "add", "masked_fill", "where"})
+_HALF = (torch.float16, torch.bfloat16)
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "einsum", "baddbmm"})
 
 
@@ -37,7 +38,7 @@ def scaled_first(spot: Spot) -> Iterator[Proposal]:
 def wide_until_softmax(spot: Spot) -> Iterator[Proposal]:
     """The product of half-precision scores in float32, and their softmax cast back."""
     value = spot.value(spot.operand(0))
-    if spot.name not in _PRODUCTS or value is None or value.dtype not in (torch.float16, torch.bfloat16):
+    if spot.name not in _PRODUCTS or value is None or value.dtype not in _HALF:
         return
     wide = [spot.argument("{x}.float()", place) for place in (0, 1)]
     for soft in _below(spot):
@@ -49,6 +50,23 @@ def wide_until_softmax(spot: Spot) -> Iterator[Proposal]:
         rewrites = [one for one in (*wide, back) if one is not None]
         if isinstance(dim, int) and len(rewrites) == 3:
             yield Proposal("compute the scores in float32, up to their softmax", tuple(rewrites))
+
+
+def wide_inside_autocast(spot: Spot) -> Iterator[Proposal]:
+    """The product in float32, with autocast switched off for it: it would cast the factors back."""
+    device = next((kind for kind, dtype in spot.entry.autocast if dtype in _HALF), None)
+    if device is None or spot.name not in _PRODUCTS - {"baddbmm"}:
+        return
+    first = int(spot.name == "einsum")  # an equation stands before the factors
+    if len(spot.entry.args) != first + 2:
+        return
+    plain = f'{{torch}}.autocast("{device}", enabled=False)({{torch}}.{spot.name})'
+    holes = {"equation": spot.operand(0)} if first else {}
+    holes |= {"a": spot.operand(first), "b": spot.operand(first + 1)}
+    given = ("{equation}, " if first else "") + "{a}.float(), {b}.float()"
+    rewrite = spot.whole(f"{plain}({given})", **holes)
+    if rewrite is not None:
+        yield Proposal(f"compute {spot.name} in float32, with autocast switched off for it", (rewrite,))
 
 
 def _below(spot: Spot) -> Iterator[Entry]:

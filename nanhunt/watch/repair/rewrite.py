@@ -15,9 +15,9 @@ from ..tape import Slot
 from .source import Call, Operand, Span
 
 HOLE = re.compile(r"\{(\w+)\}")
-SPELLED = {"torch": "torch", "F": "torch.nn.functional"}
+SPELLED = {"torch": "torch", "F": "torch.nn.functional", "nn": "torch.nn"}
 """Holes for modules, which each file spells in its own way."""
-_MODULES = {"torch": torch, "F": torch.nn.functional, "math": math}
+_MODULES = {"torch": torch, "F": torch.nn.functional, "nn": torch.nn, "math": math}
 Value = Callable[[Slot], torch.Tensor]
 """What a slot holds in the running repetition."""
 

@@ -71,7 +71,7 @@ def _habits(before: Repetition, roots: Roots, guilty: Sequence[Entry]) -> Iterat
     bad = [one for one in made if one is not None and checkable(one) and not finite(one)]
     if bad:
         yield Habit(f"nan_to_num after {name}", alike, _nan_to_num)
-    if any(bool(one.isposinf().any()) for one in bad):
+    if any(bool(one.isposinf().any()) for one in bad if one.is_floating_point()):
         yield Habit(f"clamp after {name}", alike, _clamped)
     if name in _ROOTS:
         yield Habit(f"eps after {name}", alike, _eps_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -44,6 +45,7 @@ DATA_ONLY = {"NH001", "NH002", "NH402"}
 """Nothing after the logits can repair these."""
 
 
+@functools.cache
 def remedies(code: str) -> tuple[RemedyResult, ...]:
     """What was tried for that rule on its batch."""
     logits, labels, dtype, options = BATCHES[code]
