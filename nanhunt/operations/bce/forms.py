@@ -157,10 +157,13 @@ def _by_logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
 def truth(t: Tensors, options: BceOptions) -> torch.Tensor:
     """y softplus(-x) + (1 - y) softplus(x): two terms that are never negative, so nothing cancels."""
     import torch
+    import torch.nn.functional as F
 
     x, y = logits(t, options), targets(t, options)
-    rest = torch.log1p(torch.exp(-x.abs()))
-    up, down = (-x).clamp_min(0.0) + rest, x.clamp_min(0.0) + rest
+    up, down = (
+        -F.logsigmoid(x),
+        -F.logsigmoid(-x),
+    )  # a gradient of its own: clamp and abs disagree about that of 0
     if options.gamma and "logits" in t:
         up, down = up * (-options.gamma * down).exp(), down * (-options.gamma * up).exp()
     if "logits" in t:
