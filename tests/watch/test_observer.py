@@ -107,7 +107,7 @@ def test_a_bad_value_is_found_beside_tensors_of_every_kind(place: int) -> None:
         torch.ones(2, dtype=torch.float16),
         torch.nn.Parameter(torch.ones(2)),
         torch.ones(2, dtype=torch.complex64),
-        torch.sparse_coo_tensor([[0]], [1.0], (3,)),
+        torch.eye(3).to_sparse(),
         torch.ones(2, dtype=torch.float64)[::2],
     ]
     without_numbers = [torch.ones(0), torch.ones(2, device="meta"), torch.ones(2).to(torch.float8_e4m3fn)]
