@@ -1,7 +1,7 @@
 """Mutated checkpoints by the thousand: a container or a NanhuntError, never another exception, and nothing runs.
 
-``python tests/benchmarks/fuzz_pickles.py [10000 [SEED]]`` prints how many were read and how many refused; a smaller draw is
-in tests/load/test_fuzz.py.
+``python tests/benchmarks/fuzz_pickles.py [10000 [SEED]]`` prints how many were read and how many refused; a smaller
+draw is in tests/load/test_fuzz.py.
 """
 
 from __future__ import annotations
