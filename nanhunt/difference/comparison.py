@@ -264,6 +264,8 @@ def _measured(block: _Block) -> tuple[int, Measured | Exception | None]:
         a = block.pair.a.flat(block.start, block.stop)
         b = block.pair.b.flat(block.start, block.stop)
         found = measure(a, b, block.pair.dtypes, block.start, block.tolerance, block.most)
+        block.pair.a.release(a)
+        block.pair.b.release(b)
         return a.nbytes + b.nbytes, found
     except (NanhuntError, OSError, MemoryError) as error:
         return 0, error
@@ -279,7 +281,10 @@ def _together(
 
 def _sums(part: tuple[Tensor, int, int]) -> Sums:
     tensor, start, stop = part
-    return sums_of_equal(tensor.flat(start, stop), tensor.dtype)
+    values = tensor.flat(start, stop)
+    found = sums_of_equal(values, tensor.dtype)
+    tensor.release(values)
+    return found
 
 
 @dataclass(frozen=True)
@@ -297,7 +302,10 @@ def _measure_rows(block: _Rows) -> RowsMeasured:
     a = block.pair.a.rows(-1).range(block.first, block.last)
     b = block.pair.b.rows(-1).range(block.first, block.last)
     labels = None if block.labels is None else block.labels.flat(block.first, block.last)
-    return measure_rows(a, b, block.pair.dtypes, labels, block.first, block.most)
+    found = measure_rows(a, b, block.pair.dtypes, labels, block.first, block.most)
+    block.pair.a.release(a)
+    block.pair.b.release(b)
+    return found
 
 
 def _tolerance(each: Pair, options: DiffOptions) -> Tolerance:

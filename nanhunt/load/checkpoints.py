@@ -21,6 +21,10 @@ MARK = "NANHUNT_BAD"
 """A file of that name in a checkpoint, or beside one that is a file, says why it is not to be used."""
 
 
+_PASS = re.compile(r"(?:^|/)Pass\d+\.pt$")
+"""A forward pass, as SGLang's hooks dump the outputs of all modules."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What was saved of one run at one step."""
@@ -49,6 +53,14 @@ class Checkpoint:
             if exists(mark):
                 return text(mark).strip()
         return ""
+
+    @property
+    def is_dump(self) -> bool:
+        """Whether it is a dump of what modules computed: files called after sides or calls, none of a model."""
+        files = [file for path in self.paths for file, _ in files_below(path) if not _is_beside(file)]
+        told = [coordinates(file, "") for file in files]
+        calls = any({"side", "order"} & at.keys() for at in told) or all(map(_PASS.search, files))
+        return calls and not any(at.get("phase") in ("model", "optimizer") for at in told)
 
     def _without_step(self, name: str) -> str:
         return re.sub(rf"(?<![0-9])0*{self.step}(?![0-9])", "#", name)

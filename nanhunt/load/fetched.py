@@ -37,6 +37,11 @@ class Fetched:
         self._kept = 0
         self._lock = threading.RLock()
 
+    @property
+    def kept(self) -> int:
+        """Bytes of all parts of all objects, those under way with them."""
+        return self._kept
+
     def add(self, name: str, start: int, size: int, coming: Future[bytes]) -> None:
         """Keeps ``size`` bytes that no part has yet, and that may still be under way."""
         with self._lock:

@@ -114,6 +114,8 @@ def _recognised(files: Sequence[str], search: _Search) -> Iterator[tuple[str, Re
             reader = reader_of(source)
             if reader is None:
                 raise refusal(source)
+            if source.remote is not None:
+                source.remote.expect()
             yield path, reader
         except UnknownContent as error:
             if named.endswith(_suffixes(loose=False)):

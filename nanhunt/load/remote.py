@@ -96,6 +96,14 @@ class Remote:
         first, coming = self._coming(start, size)
         return memoryview(coming.result())[start - first :][:size]
 
+    def expect(self) -> None:
+        """All of it will be read: what a small object lacks is under way from now on, as long as there is room."""
+        if self.by_ranges and self.size <= SMALL and _fetched.kept + self.size <= BUDGET // 2:
+            with self._lock:
+                first, behind = _fetched.gap(self._key, 0)
+                if behind is None and first < self.size:
+                    self._begin(first, self.size)
+
     def read_ahead(self, spans: Iterable[tuple[int, int]]) -> None:
         """Fetches (first, last + 1) bytes here and there side by side; what does not come is told to who reads it."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -390,13 +398,22 @@ def look_anew(url: str) -> None:
     _file_system(url)[0].invalidate_cache()
 
 
+_EXTRA = "Install it: pip install 'nanhunt[remote]'"
+_BROUGHT = ("http", "s3:", "gs:", "gcs:", "hf:")
+"""What the extra brings the backends of."""
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it; fsspec keeps one for each process."""
     try:
-        files, path = importlib.import_module("fsspec.core").url_to_fs(url)
-    except ImportError as error:
-        hint = f"pip install 'nanhunt[remote]' ({printable(str(error))[:80]})"
-        raise NanhuntError(f"{printable(url)} needs fsspec and the backend of its scheme.", hint) from None
+        core = importlib.import_module("fsspec.core")
+    except ImportError:
+        raise NanhuntError(f"{printable(url)} needs fsspec.", _EXTRA) from None
+    try:
+        files, path = core.url_to_fs(url)
+    except ImportError as error:  # says what to install
+        hint = _EXTRA if url.startswith(_BROUGHT) else f"{printable(str(error))[:120]}."
+        raise NanhuntError(f"{printable(url)} needs a package for its scheme.", hint) from None
     except (ValueError, OSError) as error:
         raise _failed(url, error) from None
     return files, path

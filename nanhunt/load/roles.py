@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Role:
     """Regular expression that the innermost word of a tensor's name matches, in lower case."""
     kinds: tuple[str, ...]
     """dtypes it may have."""
+    prefers: str = ""
+    """Which of several that are called so is meant: the old policy's own, and not the sampler's beside it."""
+    otherwise: str = ""
+    """What it is also called, where nothing here is called as it usually is and no other role takes the tensor."""
     usual: tuple[str, ...] = ()
     """Those it has in most dumps, by which an unnamed one is told from the rest; empty: all of ``kinds``."""
     dimensions: int = 0
@@ -59,8 +63,10 @@ class Role:
         )
 
     def among(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Those that suit, in file order."""
-        return [tensor for tensor in tensors if self.suits(tensor)]
+        """Those that suit, in file order; of several the preferred one."""
+        found = [tensor for tensor in tensors if self.suits(tensor)]
+        preferred = [each for each in found if self.prefers and is_called(self.prefers, each.name)]
+        return preferred if len(found) > 1 and len(preferred) == 1 else found
 
 
 Spot = tuple[tuple[str, ...], tuple[str, ...]]
@@ -159,8 +165,24 @@ def complete_sets(container: Container, roles: Sequence[Role]) -> list[dict[str,
     """
     sets = []
     for beside in by_spot(container.tensors.values()).values():
-        suiting = {role.name: role.among(beside) for role in roles}
-        there = [name for name, tensors in suiting.items() if tensors]
-        if there and not missing(roles, there) and max(map(len, suiting.values())) == 1:
-            sets.append({name: tensors[0] for name, tensors in suiting.items() if tensors})
+        suiting = _suiting(beside, roles)
+        if suiting and not missing(roles, suiting) and max(map(len, suiting.values())) == 1:
+            sets.append({name: tensors[0] for name, tensors in suiting.items()})
     return sets
+
+
+def _suiting(beside: Sequence[Tensor], roles: Sequence[Role]) -> dict[str, list[Tensor]]:
+    """The tensors for each role that has some; not those for one that is replaced, where there are several for it."""
+    suiting = {role.name: found for role in roles if (found := role.among(beside))}
+    taken = {tensor.name for found in suiting.values() for tensor in found}
+    for role in roles:
+        if role.otherwise and role.name not in suiting:
+            also = replace(role, called=role.otherwise)
+            found = [each for each in also.among(beside) if each.name not in taken]
+            suiting |= {role.name: found} if found else {}
+    replaced = {name for role in roles if role.name in suiting for name in role.replaces}
+    return {
+        role.name: suiting[role.name]
+        for role in roles
+        if role.name in suiting and (role.name not in replaced or len(suiting[role.name]) == 1)
+    }

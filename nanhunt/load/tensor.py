@@ -99,6 +99,14 @@ class Tensor:
         skipped = start - first * rows.classes
         return rows.range(first, last).reshape(-1)[skipped : skipped + stop - start]
 
+    def release(self, values: npt.NDArray[Any]) -> None:
+        """Gives the memory of values that ``flat`` returned back, where they are mapped: for those not needed soon."""
+        if self.address is not None:  # ours, and not an array of the user's
+            from nanhunt.load.arrays import release
+
+            for each in (values, *(shard.values for shard in self.shards)):
+                release(each)
+
     def runs(self, starts: npt.NDArray[np.intp], length: int) -> npt.NDArray[Any]:
         """For every start the ``length`` values from it on, as ``flat`` gives them, shape (len(starts), length)."""
         import numpy as np

@@ -75,7 +75,7 @@ def coordinates(file: str, tensor: str, layout: str | None = None) -> Coordinate
     Raises NanhuntError as ``layout_pattern`` does.
     """
     told = _by_layout(file, layout) if layout else {}
-    found: dict[str, int | str] = {**_of_file(file), **told}
+    found: dict[str, int | str] = {**_of_file(file), **(_of_gemm(file) if tensor in _GEMM else {}), **told}
     for name, number in _numbers(tensor.lower()):
         if name not in told and not (name in _OUTERMOST and name in found):
             found[name] = number
@@ -214,6 +214,17 @@ _OF_TENSOR = {
     "wgrad": ("backward", "output"),
 }
 """TransformerEngine's tensors of a linear layer: the phase, and the side of the layer's computation in it."""
+
+
+_GEMM = ("high_precision", "quantized")
+"""What TransformerEngine calls the tensor of such a file: how it was before and after it was quantised."""
+
+
+def _of_gemm(file: str) -> dict[str, str]:
+    """Of a weight or an output of a linear layer, whose files would be anybody's without what is in them."""
+    module, _, tensor = file.rpartition("/")[2].rpartition(".")[0].rpartition("_")
+    side = {"weight": "input", "output": "output"}.get(tensor)
+    return {"module": module, "phase": "forward", "side": side} if side else {}
 
 
 def _module(stem: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Choice:
     operation: Operation
     tensors: Assignment
     also: tuple[str, ...]
-    """Other operations whose tensors are all there too."""
+    """Other operations that some of these tensors could belong to, and whose tensors are all there too."""
 
     @property
     def note(self) -> str:
@@ -70,8 +70,12 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
             label = operation.main(best).label
             undecided[label] = (f"by name this could be {' or '.join((operation.name, *rivals))}: say --op",)
             continue
-        also = tuple(dict.fromkeys(other.name for other, _ in found if other is not operation))
-        choices.append(Choice(operation, best, also))
+        used = {tensor.name for tensor in best.values()}
+        also = dict.fromkeys(
+            other.name for other, one in found
+            if other is not operation and used & {tensor.name for tensor in one.values()}
+        )  # fmt: skip
+        choices.append(Choice(operation, best, tuple(also)))
     return choices, undecided
 
 

@@ -225,6 +225,8 @@ class Operation(Described):
     rule holds for any of its units, so that no form need be run. Numpy only."""
     supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Tensor]] | None = None
     """(tensors by role, dtype, options) -> those of optional roles that are made where no file holds them: noise."""
+    settled: Callable[[Mapping[str, Tensor], Any], Any] | None = None
+    """(tensors by role, options) -> the options, where what the tensors are called decides one that was left open."""
     unused: Callable[[Any], Collection[str]] = lambda problem: ()
     """(Problem) -> names of the forms that nobody writes of such tensors under such options: they are not run."""
     reduces: bool = False
@@ -265,7 +267,8 @@ class Operation(Described):
                 seen = {
                     name: cast.of(each) if self.casts(name, each) else each for name, each in tensors.items()
                 }
-                problem = problem_of(self, seen, cast.judged, run.options, codes, run.options.max_rows)
+                options = self.settled(tensors, run.options) if self.settled else run.options
+                problem = problem_of(self, seen, cast.judged, options, codes, run.options.max_rows)
                 table = run.table(main, cast.name)
                 found = judged(problem, run.executor, run.advance, compares=run.compares, table=table)
                 yield cast.told(found, main)

@@ -78,9 +78,11 @@ class LossOptions:
 class MaskOptions:
     """Masks."""
 
-    mask_drops: bool = option(
-        False,
-        help="A mask is True where something is left out, as a key_padding_mask is; default: where it stays.",
+    mask_drops: bool | None = option(
+        None,
+        help="A mask is True where something is left out, as a key_padding_mask is. Default: where it stays, but for "
+        "the padding_mask of a policy's tokens.",
+        is_flag=True,
     )
 
 

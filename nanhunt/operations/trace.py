@@ -69,13 +69,19 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        given = _copied(args) if self._tell is not None and func._schema.is_mutable else args
         result = func(*args, **(kwargs or {}))
         if self._tell is not None:
-            text = explained(func.overloadpacket.__name__, args, result)
+            text = explained(func.overloadpacket.__name__, given, result)
             if text:
                 tell, self._tell = self._tell, None
                 tell(text)
         return result
+
+
+def _copied(args: Sequence[Any]) -> list[Any]:
+    """What an operation in place is about to overwrite."""
+    return [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:

@@ -29,11 +29,11 @@ def report_html(report: Report) -> str:
     severity = overview.worst_word(worst) or (Severity.ERROR if report.errors else None)
     lines = [
         (
-            verdicts.verdict(tensor).word,
-            f"{phrases.place(tensor)} {tensor.judged_in}",
-            verdicts.verdict(tensor).sentence,
+            verdicts.verdict(each.tensor).word,
+            f"{phrases.place(each.tensor)} {each.tensor.judged_in}",
+            f"{verdicts.brief(each.tensor)}{each.more_steps}",
         )
-        for tensor in worst[:WORST]
+        for each in overview.once_each(worst)[:WORST]
     ]
     lines += [("NOT READ", error.file, error.message) for error in report.errors[:WORST]]
     return _block(severity, totals.summary(report), lines, render(report, "text", width=COLUMNS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from nanhunt.render import phrases, totals
@@ -50,6 +50,40 @@ def worst_first(report: Report) -> list[TensorReport]:
     """Judgements with a new finding: those that fail the run, then by severity, then by the share of bad rows."""
     found = [tensor for group in totals.groups(_sick(report)) for tensor in group if _new(tensor)]
     return sorted(found, key=_badness)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor with findings, and at how many more steps of its run it has some too."""
+
+    tensor: TensorReport
+    more: int
+
+    @property
+    def more_steps(self) -> str:
+        """E.g. ", and at 3 more steps"; "" for none."""
+        unit = "step" if "step" in self.tensor.coordinates else "epoch"
+        return f", and at {phrases.plural(self.more, f'more {unit}')}" if self.more else ""
+
+
+def once_each(tensors: Iterable[TensorReport]) -> list[Seen]:
+    """The same in their order, weights and optimizer state of a run where they come first: what is NaN stays NaN."""
+    steps: dict[tuple[object, ...], set[object]] = {}
+    first: dict[tuple[object, ...], TensorReport] = {}
+    for number, tensor in enumerate(tensors):
+        at = tensor.coordinates
+        step = at.get("step", at.get("epoch"))
+        stays = tuple(sorted((name, str(value)) for name, value in at.items() if name not in _OF_A_STEP))
+        name = tensor.tensor or tensor.file.rpartition("/")[2]
+        stays_bad = step is not None and at.get("phase") in ("model", "optimizer")
+        key = (tensor.origin, name, tensor.judged_in, stays) if stays_bad else (number,)
+        first.setdefault(key, tensor)
+        steps.setdefault(key, set()).add(step)
+    return [Seen(tensor, len(steps[key]) - 1) for key, tensor in first.items()]
+
+
+_OF_A_STEP = ("step", "epoch", "path", "order", "micro")
+"""Coordinates that are others when a step is another."""
 
 
 def sick_tensors(report: Report) -> int:

@@ -5,6 +5,7 @@ rich does the wrapping and the colours. Everything is a ``Text``: nothing is rea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from nanhunt.render import (
@@ -126,22 +127,40 @@ def _overview(page: Page, report: Report) -> None:
 
 
 def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
-    if tensors:
-        page.line((f"The worst {min(overview.WORST, len(tensors))}:", "bold"))
-    for tensor in tensors[: overview.WORST]:
-        verdict = verdicts.verdict(tensor)
-        style = STYLES[verdict.severity] if verdict.severity else HEALTHY
-        word, place = (verdict.word, f"{style} bold"), (f" {phrases.place(tensor)}", "bold")
-        brief = verdicts.brief(tensor)
-        if len(f"  {word[0]}{place[0]}  {brief}") <= page.width:
-            page.line(word, place, (f"  {brief}", ""), indent=2)
-        else:
-            page.line(word, place, indent=2)
-            page.line((brief, ""), indent=4)
-    more = len(tensors) - overview.WORST
+    seen = overview.once_each(tensors)
+    shown = seen[: overview.WORST]
+    folder = _common_folder(page, [phrases.place(each.tensor) for each in shown])
+    if shown:
+        number = f" {len(shown)}" if len(shown) > 1 else ""
+        inside = f", in {folder[:-1]}" if folder else ""
+        page.line((f"The worst{number}{inside}:", "bold"))
+    for each in shown:
+        _named(page, each, folder)
+    more = len(seen) - len(shown)
     if more > 0:
         page.line((f"and {phrases.count(more)} more", "dim"), indent=2)
     page.gap()
+
+
+def _common_folder(page: Page, places: Sequence[str]) -> str:
+    """The folder or file that all of them lie in, if some are too long for a line with it; else ""."""
+    if max(map(len, places), default=0) + len("  WARNING ") <= page.width:
+        return ""
+    common = os.path.commonprefix(list(places))  # noqa: RUF071 - cut at a separator below
+    return common[: max(common.rfind("/"), common.rfind(":")) + 1]
+
+
+def _named(page: Page, each: overview.Seen, folder: str) -> None:
+    verdict = verdicts.verdict(each.tensor)
+    style = STYLES[verdict.severity] if verdict.severity else HEALTHY
+    place = phrases.place(each.tensor).removeprefix(folder)
+    word = (verdict.word, f"{style} bold"), (f" {place}", "bold")
+    brief = f"{verdicts.brief(each.tensor)}{each.more_steps}"
+    if len(f"  {verdict.word} {place}  {brief}") <= page.width:
+        page.line(*word, (f"  {brief}", ""), indent=2)
+    else:
+        page.line(*word, indent=2)
+        page.line((brief, ""), indent=4)
 
 
 def _rule(page: Page, rule: overview.RuleGroup) -> None:

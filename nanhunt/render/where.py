@@ -110,8 +110,10 @@ def _spread(run: Run, began: Began) -> str:
 
 
 def _share(moment: Moment) -> str:
-    if moment.bad in (0, moment.tensors):
-        return "all" if moment.bad else "none"
+    if moment.bad == 0:
+        return "none"
+    if moment.bad == moment.tensors - moment.counters:
+        return "all but step counters" if moment.counters else "all"
     return f"{phrases.count(moment.bad)} of {phrases.count(moment.tensors)}"
 
 

@@ -18,7 +18,7 @@ from nanhunt.results.tensor import TensorReport
 
 RANKS = ("rank", "dp", "tp", "pp", "ep")
 COUNTER = "counter"
-"""Phase of an optimizer's step counters, which are no tensors that anybody counts."""
+"""Phase of an optimizer's step counters, which do not go bad with the rest."""
 ZERO_ADAPTER = "adapter-is-zero"
 """Name of the rule that says so of one checkpoint."""
 PHASES = {"forward": 0, "backward": 1, "optimizer": 2, "model": 2, COUNTER: 2}
@@ -58,6 +58,11 @@ class Moment:
     def tensors(self) -> int:
         """Tensors of all phases."""
         return sum(tally.tensors for tally in self.by_phase.values())
+
+    @property
+    def counters(self) -> int:
+        """Step counters of an optimizer among them."""
+        return self.by_phase[COUNTER].tensors if COUNTER in self.by_phase else 0
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,7 @@ class _Parts:
         self._epochs = self._epochs and "step" not in at
         rank = rank_of(at)
         key = (step, phase, rank, at.get("layer"), stored, dtype)
-        self._counts[key] = self._counts.get(key, 0) + (tensors if phase != COUNTER else 0)
+        self._counts[key] = self._counts.get(key, 0) + tensors
         self._places.setdefault(_number(step), set()).add(str(at.get("path", "")))
         self._ranks.update(filter(None, [rank]))
         self._layers.update({at.get("layer")} - {None})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from .recorder import Opaque, Recorders
-from .site import installed
+from .site import OWN, places
 from .unseen import hide
 
 Called = Callable[[torch.nn.Module], None]
@@ -49,12 +50,15 @@ def _module_call(
         recorder = recorders.recorder
         if is_compiling() or recorder.paused:
             return original(self, *args, **kwargs)
-        outer, line = recorder.module, recorder.line
+        outer, line, site = recorder.module, recorder.line, recorder.site
         here = sys._getframe(1)
-        if not installed[here.f_code.co_filename]:
+        if places[here.f_code.co_filename] is OWN:
             recorder.line = here.f_code, here.f_lasti
+        recorder.site = recorder.site_of(here)
         if outer is None:
-            recorder.roots[id(self)] = self
+            if recorder.last_root() is not self:
+                recorder.roots[id(self)] = self
+                recorder.last_root = weakref.ref(self)
             recorder.tape.read_state()
             called(self)
         if isinstance(self, scripted):
@@ -72,7 +76,7 @@ def _module_call(
             hide(error)
             raise
         finally:
-            recorder.module, recorder.line = outer, line
+            recorder.module, recorder.line, recorder.site = outer, line, site
         if outer is None:
             returned(out)
         return out

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
-from .site import Line, caller, foreign, installed, own_line
-from .tape import Entry, Module, RandomState, Tape
+from .site import FOREIGN, OWN, Line, caller, own_line, places
+from .tape import Module, RandomState, Tape
 from .tape import sequence_number as _sequence_number
 from .unlooked import Unlooked
 from .unseen import hide
@@ -68,7 +68,9 @@ _GIVEN = frozenset(
     }
 )
 """Their result is an input of the step: what it came from may have changed when the step is repeated."""
-_view = torch.Tensor.view
+_DRAWS, _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(6))
+_SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
+_Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _depth: Callable[[], int] = torch._C._len_torch_function_stack
@@ -80,6 +82,10 @@ _transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
 _FORWARD_MODE = torch._C._functorch.TransformType.Jvp
 _NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
+
+
+Site = tuple[CodeType, int, Line | None]
+"""Where a call is: code, instruction, and the user's own line where that is in an installed package."""
 
 
 class Opaque:
@@ -123,8 +129,11 @@ class Recorder(TorchFunctionMode):
         self.module: Module | None = None
         self.line: Line | None = None
         """The user's own line that called the running module, or the one it runs in."""
+        self.site: Site | None = None
+        """Where the running module was called."""
         self.roots: weakref.WeakValueDictionary[int, torch.nn.Module] = weakref.WeakValueDictionary()
         """Outermost modules seen, by id: where names of parameters and modules come from."""
+        self.last_root: Callable[[], torch.nn.Module | None] = lambda: None
         self.refused: Refused | None = None
         self.forward_mode = False
         """Whether the last call was inside torch.func.jvp or jacfwd."""
@@ -146,24 +155,29 @@ class Recorder(TorchFunctionMode):
             if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if self.paused or (out is None and func not in _WRITERS) or self._is_transforming() or func in _GIVEN:
+        if self.paused:
             return out
-        if func is _view and _reinterprets(args[0], out):
+        is_ = _kinds[func]
+        if out is None and not is_ & _WRITES:
             return out
-        if func in _ARRAYS:
-            self._array_read(args[0])
+        if (_transform() is not None or self.forward_mode) and self._is_transforming():
             return out
-        if self.keeps_logits and operation(func) in SOFTMAX_LIKE and checkable(args[0]):
-            self.logits = args[0].detach()
-        frame = sys._getframe(1)
-        while frame.f_back is not None and foreign[frame.f_code.co_filename]:
-            frame = frame.f_back
+        if is_ & _SPECIAL and self._is_told_otherwise(is_, args, out):
+            return out
         try:
-            self._note(func, args, kwargs or _NO_KWARGS, out, frame)
+            self._note(func, args, kwargs or _NO_KWARGS, out, sys._getframe(1), is_)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             self.tape.unnoted = True
         return out
+
+    def _is_told_otherwise(self, kind: int, args: tuple[Any, ...], out: Any) -> bool:
+        """Whether the call is no entry: its result is an input of the step, or numbers handed to the script."""
+        if kind & _ARRAY:
+            self._array_read(args[0])
+        if kind & _LOGITS and self.keeps_logits and checkable(args[0]):
+            self.logits = args[0].detach()
+        return bool(kind & (_INPUT | _ARRAY)) or (bool(kind & _VIEW) and _reinterprets(args[0], out))
 
     def _is_transforming(self) -> bool:
         """Whether a torch.func transform runs; one that is forward-mode differentiation is counted as it begins."""
@@ -178,7 +192,7 @@ class Recorder(TorchFunctionMode):
         with self.pause(), torch.no_grad():
             if checkable(tensor) and not tensor.is_complex() and not finite(tensor):
                 first = float(tensor[~tensor.isfinite()].flatten()[0].item())
-                self.unlooked.read(first, caller(sys._getframe(2)))
+                self.unlooked.read(first, caller(sys._getframe(3)))
 
     def _refuse(self, error: BaseException, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Keep what a call that raised was given, if that was not finite: it may be why."""
@@ -197,32 +211,45 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any],
         out: Any,
         frame: FrameType,
+        kind: int,
     ) -> None:
         self.refused = None
         tape = self.tape
-        code = frame.f_code
-        fields = (
-            func,
-            tape.given(args),
-            {key: tape.symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
-            tape.made(out) if isinstance(out, torch.Tensor) else _made_all(tape, out),
-            code,
-            frame.f_lasti,
-            self.module,
-            _grad_enabled(),
-            _autocast_state() if _any_autocast() else _NO_AUTOCAST,
-            _sequence_number(),
-            tape.count,
-            _draws[func],
-            own_line(frame, self.line, _MODULE_CALLS) if installed[code.co_filename] else None,
-            False,
+        code, instruction, own = self.site_of(frame)
+        tape.note(
+            (
+                func,
+                tape.given(args),
+                {key: tape.symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
+                tape.made(out) if type(out) is _Tensor or isinstance(out, _Tensor) else _made_all(tape, out),
+                code,
+                instruction,
+                self.module,
+                _grad_enabled(),
+                _autocast_state() if _any_autocast() else _NO_AUTOCAST,
+                _sequence_number(),
+                tape.count,
+                bool(kind & _DRAWS),
+                own,
+                False,
+            )
         )
-        entry = _new_tuple(
-            Entry, fields
-        )  # as Entry(*fields), without the function that a NamedTuple puts before it
         if out is None and args and isinstance(args[0], torch.Tensor):
             tape.made(args[0])  # an assignment: its numbers are new
-        tape.append(entry)
+
+    def site_of(self, frame: FrameType) -> Site:
+        """The place of a call: the innermost frame that is not torch's, from ``frame`` outwards.
+
+        The walk ends at the call of the running module, whose place is known.
+        """
+        file = frame.f_code.co_filename
+        while (where := places[file]) is FOREIGN and frame.f_back is not None:
+            if file == _MODULE_CALLS and self.site is not None:
+                return self.site
+            frame = frame.f_back
+            file = frame.f_code.co_filename
+        own = own_line(frame, self.line, _MODULE_CALLS) if where is not OWN else None
+        return frame.f_code, frame.f_lasti, own
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
@@ -238,10 +265,7 @@ class Recorder(TorchFunctionMode):
                 out = func(*args, **kwargs)
             finally:
                 self.step_back()
-        frame = sys._getframe(1)
-        while frame.f_back is not None and foreign[frame.f_code.co_filename]:
-            frame = frame.f_back
-        self._note(func, args, kwargs, out, frame)
+        self._note(func, args, kwargs, out, sys._getframe(2), _DRAWS)  # past the wrapper of such calls
         return out
 
     def step_aside(self) -> None:
@@ -308,18 +332,26 @@ def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
     return out.dtype is not given.dtype and not given.is_floating_point()
 
 
-class _Draws(dict[Callable[..., Any], bool]):
-    """Whether a call may take random numbers. A dict, since it is asked per call."""
+class _Kinds(dict[Callable[..., Any], int]):
+    """What there is to know of a torch function, as flags. A dict, since it is asked per call."""
 
-    def __missing__(self, func: Callable[..., Any]) -> bool:
+    def __missing__(self, func: Callable[..., Any]) -> int:
         inside = getattr(func, "__module__", "") == torch.nn.init.__name__
-        found = inside or isinstance(func, Opaque) or getattr(func, "__name__", "") in _RANDOM
+        draws = inside or isinstance(func, Opaque) or getattr(func, "__name__", "") in _RANDOM
+        found = (
+            _DRAWS * draws
+            + _WRITES * (func in _WRITERS)
+            + _INPUT * (func in _GIVEN)
+            + _ARRAY * (func in _ARRAYS)
+            + _VIEW * (func is torch.Tensor.view)
+            + _LOGITS * (operation(func) in SOFTMAX_LIKE)
+        )
         if not isinstance(func, Opaque):  # there is a new one for each call
             self[func] = found
         return found
 
 
-_draws = _Draws()
+_kinds = _Kinds()
 
 
 def _made_all(tape: Tape, out: Any) -> Any:

@@ -28,7 +28,7 @@ from .program import Program, program_of
 from .recorder import Recorder
 from .saved_step import VERSION
 from .second_look import CannotRepeat, Repetition, repeat
-from .tape import Entry, Module, RandomState, Slot, Tape
+from .tape import Entry, Module, RandomState, Slot, Tape, slot_of
 
 _HINT = "Give the file that `nanhunt run` wrote beside its capture, step-N-replay.pt."
 
@@ -134,7 +134,7 @@ def _replay(told: Mapping[str, Any], step: Mapping[str, Any], content: Mapping[s
 
 
 def _slot(memory: int) -> Slot:
-    slot = Slot(torch.empty(0))
+    slot = slot_of(torch.empty(0))
     slot.memory = int(memory)
     return slot
 

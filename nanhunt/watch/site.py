@@ -68,6 +68,18 @@ class _Installed(dict[str, bool]):
 
 
 installed = _Installed()
+OWN, INSTALLED, FOREIGN = range(3)
+
+
+class _Places(dict[str, int]):
+    """Whose a file is: the user's OWN, of an INSTALLED package, or FOREIGN. A dict, since it is asked per call."""
+
+    def __missing__(self, file: str) -> int:
+        self[file] = found = FOREIGN if foreign[file] else INSTALLED if installed[file] else OWN
+        return found
+
+
+places = _Places()
 Line = tuple[CodeType, int]
 """A place that runs: its code and the instruction, turned into a ``Site`` only when it is asked for."""
 

@@ -31,33 +31,46 @@ Module = tuple[torch.nn.Module, Any]
 
 
 # The names below are looked up in every call that is recorded: a global is found faster than an attribute.
-_reference = weakref.ref
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
-class Slot:
-    """One tensor object on the tape."""
+class Slot(weakref.ref[torch.Tensor]):
+    """One tensor object on the tape: a reference to it, which is called for the tensor (None once that is gone).
 
-    __slots__ = ("__weakref__", "held", "memory", "ref", "version")
+    It is a weak reference rather than to have one, and is made by ``slot_of`` rather than by an ``__init__``, since
+    one is made in every call.
+    """
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.ref = _reference(tensor)
-        self.held: torch.Tensor | None = None
-        try:
-            self.version = tensor._version
-            """Of the tensor when the tape last saw it written."""
-            self.memory: int = tensor.untyped_storage()._cdata
-            """Which storage it lies in: views of one tensor share it."""
-        except Exception:
-            self.version = version_of(tensor)
-            self.memory = _memory(tensor)
+    __slots__ = ("held", "memory", "version")
+    # As an object, not as what it refers to: tensors are compared value by value.
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+    held: torch.Tensor | None
+    version: int
+    """Of the tensor when the tape last saw it written."""
+    memory: int
+    """Which storage it lies in: views of one tensor share it."""
 
     @property
     def tensor(self) -> torch.Tensor | None:
         """The tensor itself, if it is still there."""
-        return self.held if self.held is not None else self.ref()
+        return self.held if self.held is not None else self()
+
+
+def slot_of(tensor: torch.Tensor) -> Slot:
+    """A new slot of a tensor."""
+    slot = Slot(tensor)
+    slot.held = None
+    try:
+        slot.version = tensor._version
+        slot.memory = tensor.untyped_storage()._cdata
+    except Exception:
+        slot.version = version_of(tensor)
+        slot.memory = _memory(tensor)
+    return slot
 
 
 class Entry(NamedTuple):
@@ -116,7 +129,9 @@ class Tape:
     """The entries since the last cut, and the slots their tensors are known by."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self._entries: list[Entry] = []
+        self._notes: list[tuple[Any, ...]] = []
+        """Entries that nobody has asked for yet, as plain tuples of their fields: in most steps nobody does."""
         self.slots: dict[int, Slot] = {}
         self.inputs: list[Slot] = []
         """Slots no entry made, in order of first use."""
@@ -139,13 +154,27 @@ class Tape:
         self.sliced = False
         """Whether the entries are one step and nothing else, its inputs as they were: it comes from a file."""
 
+    @property
+    def entries(self) -> list[Entry]:
+        """The calls since the last cut, in order."""
+        if self._notes:
+            self._entries += map(Entry._make, self._notes)
+            self._notes.clear()
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: list[Entry]) -> None:
+        self._entries = entries
+        self._notes.clear()
+
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""
-        if self.origins is None and self.entries:
+        if self.origins is None and (self._notes or self._entries):
             self.origins = dict(self._made_and_alive())
         for slot in self.inputs:
             slot.held = None
-        self.entries.clear()
+        self._entries.clear()
+        self._notes.clear()
         self.slots.clear()
         self.inputs.clear()
         self.held_bytes = 0
@@ -159,7 +188,7 @@ class Tape:
     def _made_and_alive(self) -> Iterator[tuple[int, tuple[Slot, Entry]]]:
         for entry in self.entries:
             for slot in {*slots_in(entry.out), *entry.written}:
-                tensor = slot.ref()
+                tensor = slot()
                 if tensor is not None and tensor.grad_fn is None:
                     # Without what it was given: that may be a batch.
                     yield id(tensor), (slot, entry._replace(args=(), kwargs={}, module=None))
@@ -167,19 +196,24 @@ class Tape:
     def origin(self, tensor: torch.Tensor) -> Entry | None:
         """The call that wrote a tensor's numbers before the first step, if nothing has since."""
         slot, entry = (self.origins or {}).get(id(tensor), (None, None))
-        known = slot is not None and slot.ref() is tensor and tensor._version == slot.version
+        known = slot is not None and slot() is tensor and tensor._version == slot.version
         return entry if known else None
 
     def append(self, entry: Entry) -> None:
         """Add a call; where there are too many, drop those that feed no living tensor, else all of them."""
-        if len(self.entries) >= MAX_ENTRIES:
-            self._drop_dead(slots_in((entry.args, entry.kwargs, entry.out)))
-        self.entries.append(entry)
+        self.note(entry)
+
+    def note(self, fields: tuple[Any, ...]) -> None:
+        """The same, of the fields of an entry."""
+        if len(self._notes) + len(self._entries) >= MAX_ENTRIES:
+            self._drop_dead(slots_in(fields[1:4]))
+        self._notes.append(fields)
         self.count += 1
-        self.drawn |= entry.draws
+        if fields[11]:
+            self.drawn = True
 
     def _drop_dead(self, wanted: Iterable[Slot]) -> None:
-        alive = {slot for slot in self.slots.values() if slot.ref() is not None} | set(wanted)
+        alive = {slot for slot in self.slots.values() if slot() is not None} | set(wanted)
         kept = self.slice(alive)
         self.read_state()
         if len(kept) > MAX_ENTRIES // 2:
@@ -243,12 +277,12 @@ class Tape:
 
     def given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """``symbols`` of each argument, the usual kinds first: it is asked for in every call."""
-        slots, found = self.slots, []
+        get, found = self.slots.get, []
         for arg in args:
             kind = type(arg)
             if kind is _Tensor or kind is _Parameter:
-                slot = slots.get(id(arg))
-                found.append(slot if slot is not None and slot.ref() is arg else self.slot(arg))
+                slot = get(id(arg))
+                found.append(slot if slot is not None and slot() is arg else self.slot(arg))
             else:
                 found.append(arg if kind in _ATOMS else self.symbols(arg))
         return tuple(found)
@@ -257,15 +291,16 @@ class Tape:
         """The slot of a tensor passed to a call; a new input if no entry made it."""
         slot = self.slots.get(id(tensor))
         # An id is reused once its tensor is gone, so the slot must still refer to this very object.
-        if slot is not None and slot.ref() is tensor:
+        if slot is not None and slot() is tensor:
             return slot
-        slot = self.slots[id(tensor)] = Slot(tensor)
+        slot = self.slots[id(tensor)] = slot_of(tensor)
         self.inputs.append(slot)
         self._hold(slot, tensor)
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
-        if isinstance(tensor, torch.nn.Parameter):
+        # The class first: isinstance asks Parameter's metaclass, which is slow.
+        if type(tensor) is _Parameter or isinstance(tensor, _Parameter):
             slot.held = tensor
             return
         size = tensor.numel() * tensor.element_size() if tensor.layout is torch.strided else MAX_HELD_BYTES
@@ -276,8 +311,8 @@ class Tape:
     def made(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor a call returned; an in-place call returns one that has a slot already."""
         slot = self.slots.get(id(tensor))
-        if slot is None or slot.ref() is not tensor:
-            slot = self.slots[id(tensor)] = Slot(tensor)
+        if slot is None or slot() is not tensor:
+            slot = self.slots[id(tensor)] = slot_of(tensor)
         else:
             slot.version = version_of(tensor)
         return slot
@@ -305,7 +340,7 @@ class Tape:
     def find(self, tensor: torch.Tensor) -> Slot | None:
         """The slot of a tensor, if the tape has seen it."""
         slot = self.slots.get(id(tensor))
-        return slot if slot is not None and slot.ref() is tensor else None
+        return slot if slot is not None and slot() is tensor else None
 
 
 class RandomState:

@@ -224,7 +224,7 @@ class TripWire:
 
     def reached(self) -> list[torch.Tensor]:
         """Inputs of the step so far that gradients would be accumulated in."""
-        known = (slot.held if slot.held is not None else slot.ref() for slot in self.recorder.tape.inputs)
+        known = (slot.held if slot.held is not None else slot() for slot in self.recorder.tape.inputs)
         return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
 
     def _discard_bad(self, leaves: list[torch.Tensor]) -> None:

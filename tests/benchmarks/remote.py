@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ PIECE = 1 << 18
 """Bytes sent between two looks at the clock."""
 PART = 1 << 23
 CONNECTIONS = 10
+ROUNDS = 3
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -133,18 +135,22 @@ def download(url: str, into: Path) -> None:
 
 
 def measured(url: str) -> None:
-    """One row of the table."""
-    Handler.requests = Handler.sent = 0
-    there, said = check(url)
-    requests, sent = Handler.requests, Handler.sent
-    with tempfile.TemporaryDirectory() as copy:
-        began = time.perf_counter()
-        download(url, Path(copy))
-        download_time = time.perf_counter() - began
-        here, same = check(copy)
+    """One row of the table: medians of ROUNDS, in turns."""
+    times: list[tuple[float, float, float]] = []
+    for _ in range(ROUNDS):
+        Handler.requests = Handler.sent = 0
+        there, said = check(url)
+        requests, sent = Handler.requests, Handler.sent
+        with tempfile.TemporaryDirectory() as copy:
+            began = time.perf_counter()
+            download(url, Path(copy))
+            copied = time.perf_counter() - began
+            here, same = check(copy)
+        times.append((there, copied, here))
+    there, copied, here = (statistics.median(each) for each in zip(*times, strict=True))
     print(f"{url.rstrip('/').rpartition('/')[2]}: {said}" + ("" if same == said else f" / {same}"))
     print(f"  by ranges         {there:6.2f} s, {requests} requests, {sent / (1 << 20):.1f} MiB")
-    print(f"  download, check   {download_time:6.2f} + {here:.2f} = {download_time + here:.2f} s")
+    print(f"  download, check   {copied:6.2f} + {here:.2f} = {copied + here:.2f} s")
 
 
 def main() -> None:

@@ -66,6 +66,24 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "module": "transformer_layer_3_self_attention_qkv", "phase": "backward", "side": "output",
         },
     ),
+    "TransformerEngine, a weight": (
+        "dumps/rank_0/iter_000010/layers_3_fc1_weight.pt", "high_precision",
+        {
+            "run": "dumps", "path": "dumps/rank_0/iter_000010", "rank": 0, "step": 10, "layer": 3,
+            "module": "layers_3_fc1", "phase": "forward", "side": "input",
+        },
+    ),
+    "TransformerEngine, an output": (
+        "dumps/rank_0/iter_000010/layers_3_fc1_output.pt", "quantized",
+        {
+            "run": "dumps", "path": "dumps/rank_0/iter_000010", "rank": 0, "step": 10, "layer": 3,
+            "module": "layers_3_fc1", "phase": "forward", "side": "output",
+        },
+    ),
+    "a weight by itself, called as TransformerEngine's": (
+        "saved/step_10/layers_3_fc1_weight.pt", "",
+        {"run": "saved", "path": "saved/step_10", "step": 10, "layer": 3},
+    ),
     "SGLang dumper": (
         "d/exp/step=3___rank=0___dump_index=12___name=attn_out___layer_id=5.pt", "value",
         {

@@ -262,7 +262,7 @@ def test_masks_and_healthy_rows_are_no_finding(code):
         ("losses.py", "is not FILE.py:NAME"),
         ("broken.py:loss", "cannot be imported: ZeroDivisionError: division by zero"),
         ("losses.py:in_place", "losses.py:in_place changes its input x in place"),
-        ("losses.py:pair", "losses.py:pair returns 2 values (tuple)"),
+        ("losses.py:pair", "losses.py:pair returns 2 values in a tuple"),
         ("losses.py:nothing", "losses.py:nothing returns None"),
         ("losses.py:detached", "losses.py:detached returns a tensor that no gradient reaches"),
         ("losses.py:through_data", "losses.py:through_data changes its input x in place"),

@@ -188,6 +188,37 @@ def test_no_checkpoints_at_all_is_told(tmp_path: Path) -> None:
     assert "--layout" in done.stderr
 
 
+def test_steps_in_several_places_are_not_two_lines_for_the_shell(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        trainer(tmp_path / "run" / f"rank_{rank}", (10, 20), bad_from=20)
+    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "step 10 is good, and lies in 2 places" in done.stderr
+    assert f"nanhunt last-good {tmp_path}/run/rank_0 and so on" in done.stderr
+    one = CliRunner().invoke(app, ["last-good", str(tmp_path / "run" / "rank_0")])
+    assert one.stdout == f"{tmp_path}/run/rank_0/checkpoint-10\n"
+    told = json.loads(CliRunner().invoke(app, ["last-good", str(tmp_path / "run"), "--json"]).stdout)
+    assert len(told["last_good"]["paths"]) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rank_0/iter_000030/decoder_layers_0_linear_fc1_activation.pt",
+        "exp/step=30___rank=0___dump_index=3___name=attn_out___layer_id=2.pt",
+        "TP0_PP0_Rank0_pid100/Pass00030.pt",
+        "step30/rank0/dump_tensor_data/Functional.exp.0.forward.output.0.pt",
+    ],
+)
+def test_dumps_are_no_checkpoints(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    torch.save({"value": torch.ones(3)}, file)
+    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no checkpoints to resume from" in done.stderr
+
+
 def test_as_json(tmp_path: Path) -> None:
     trainer(tmp_path / "run", (10, 20), bad_from=20)
     done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run"), "--json"])

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import nanhunt
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
+from nanhunt.render import render as rendered
 from nanhunt.results.series import beginnings, runs
 
 
@@ -39,7 +40,7 @@ def test_before_any_list_in_text(run: Path) -> None:
     assert text.startswith("ERROR ")
     assert f"run: 5 steps from 10 to 50, 3 layers; order: step, layer {BEGAN}" in text
     assert "first bad: step 30, model.layers.1.mlp.weight: 1 NaN of 16 values, the first at [1, 2]" in text
-    assert text.index(BEGAN) < text.index("The worst 5:") < text.index("All of it: -v")
+    assert text.index(BEGAN) < text.index("The worst 2:") < text.index("All of it: -v")
 
 
 @pytest.mark.parametrize("kind", ["markdown", "html"])
@@ -122,3 +123,33 @@ def test_a_bad_input_was_made_earlier(tmp_path: Path) -> None:
     text = printed(str(tmp_path))
     assert "first bad: step 1, rank 0, decoder_layers_1_fc1 input: 4 NaN of 4 values" in text
     assert "An input of it is bad already: it was made earlier, by what was not dumped." in text
+
+
+def test_tensors_are_counted_alike_on_top_and_by_step(tmp_path: Path) -> None:
+    """Step counters of an optimizer among them, which are healthy when everything else is bad."""
+    for step in (1, 2, 3):
+        nan = torch.nan if step > 1 else 1.0
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"layers.0.w": torch.full((2, 2), nan)}, folder / "model.safetensors")
+        state = {0: {"step": torch.tensor(1.0), "exp_avg": torch.full((2, 2), nan)}}
+        torch.save({"state": state, "param_groups": [{"params": [0]}]}, folder / "optimizer.pt")
+    report = nanhunt.check(tmp_path)
+    told = " ".join(str(report).split())
+    assert "ERROR 4 of 9 tensors have findings" in told
+    assert "2 of 3 tensors bad at step 2, all but step counters at step 3" in told
+    assert "(model 1 of 1, optimizer 1 of 1 tensors)" in told
+
+
+def test_what_stays_bad_is_named_once_and_what_paths_have_in_common_too(run: Path) -> None:
+    text = printed(str(run))
+    worst = text[text.index("The worst") : text.index("non-finite-values (NH501), error:")]
+    assert worst.startswith(
+        "The worst 2: ERROR run/checkpoint-30/model.safetensors:model.layers.1.mlp.weight "
+    )
+    assert worst.count(", and at 2 more steps") == 2
+    lines = rendered(nanhunt.check(run), "text", width=60).splitlines()
+    assert "The worst 2, in run/checkpoint-30:" in lines
+    assert "  ERROR model.safetensors:model.layers.1.mlp.weight" in lines
+    lines = rendered(nanhunt.check(run / "checkpoint-30"), "text", width=60).splitlines()
+    assert not any("more step" in line for line in lines)

@@ -99,3 +99,18 @@ def test_one_bad_value_is_found_and_counted(bad: float, dtype: torch.dtype) -> N
 
 def test_opposite_infinities_do_not_cancel() -> None:
     assert not all_finite([torch.tensor([INF]), torch.tensor([-INF])])
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_bad_value_is_found_beside_tensors_of_every_kind(place: int) -> None:
+    kinds = [
+        torch.ones(2, dtype=torch.float16),
+        torch.nn.Parameter(torch.ones(2)),
+        torch.ones(2, dtype=torch.complex64),
+        torch.eye(3).to_sparse(),
+        torch.ones(2, dtype=torch.float64)[::2],
+    ]
+    without_numbers = [torch.ones(0), torch.ones(2, device="meta"), torch.ones(2).to(torch.float8_e4m3fn)]
+    assert all_finite([*kinds, *without_numbers])
+    bad = [one * float("nan") if number == place else one for number, one in enumerate(kinds)]
+    assert not all_finite([*bad, *without_numbers])

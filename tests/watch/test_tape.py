@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nanhunt.watch.names import operation
 from nanhunt.watch.recorder import Recorder
 from nanhunt.watch.second_look import CannotRepeat, Step, repeat
-from nanhunt.watch.tape import MAX_ENTRIES, MAX_HELD_BYTES
+from nanhunt.watch.tape import MAX_ENTRIES, MAX_HELD_BYTES, slot_of
 
 
 @pytest.fixture
@@ -170,3 +170,26 @@ def test_a_hand_written_update_is_not_repeated_on_top_of_itself(recorder: Record
             weight -= 0.5
         out = weight * 2
     assert repeated(recorder, out).tolist() == [1.0, 1.0]
+
+
+def test_a_slot_is_compared_as_an_object_not_by_its_tensors_values() -> None:
+    tensor = torch.ones(3)
+    one, other = slot_of(tensor), slot_of(tensor)
+    assert one() is other() is tensor
+    assert one != other
+    assert len({one, other}) == 2
+    del tensor
+    assert one() is None
+    assert one in {one}
+
+
+def test_entries_asked_for_twice_are_the_same_and_in_order() -> None:
+    recorder = Recorder(lambda *_: None)
+    with recorder:
+        x = torch.ones(2)
+        y = x + 1
+        first = list(recorder.tape.entries)
+        z = y * 2
+    assert recorder.tape.entries[: len(first)] == first
+    assert [entry.order for entry in recorder.tape.entries] == list(range(len(recorder.tape.entries)))
+    assert recorder.tape.entries[-1].out is recorder.tape.find(z)

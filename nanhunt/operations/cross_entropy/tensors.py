@@ -10,7 +10,7 @@ LOGITS = Role(
     "logits", r".*logits?(_per_\w+)?", FLOATING, dimensions=1,
     what="(..., classes) float: scores before the softmax; --class-axis where classes are not last",
 )  # fmt: skip
-SCORES = Role("logits", r"(.*[_-])?scores?", FLOATING, dimensions=2)
+SCORES = Role("logits", r"(?!(token([_-]level)?|rewards?|rm)[_-])(.*[_-])?scores?", FLOATING, dimensions=2)
 """Of attention or of candidates; in one dimension they are rewards or ranks more often than a softmax."""
 TARGETS = Role(
     "targets",

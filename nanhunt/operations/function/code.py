@@ -52,6 +52,12 @@ def code_of(function: Callable[..., Any] | str, option: str) -> Code:
         raise NanhuntError(
             f"{option} is a {type(function).__name__}, no function.", "Give a function, or FILE.py:NAME."
         )
+    if isinstance(call, type):
+        raise NanhuntError(
+            f"{name} ({option}) is a class.",
+            "Give a function, or an instance of the class: loss = Loss().",
+        )
+    call = getattr(call, "_orig_mod", call)  # a module under torch.compile takes anything
     try:
         # A torch.nn.Module hands its arguments on to forward.
         known = inspect.signature(getattr(call, "forward", call)).parameters.values()
@@ -125,6 +131,18 @@ def _module(path: Path, option: str) -> ModuleType:
 def aside() -> redirect_stdout[TextIO]:
     """What the user's code prints meanwhile goes to stderr: standard output is the report's, maybe as JSON."""
     return redirect_stdout(sys.stderr)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """A function under torch.compile is run as it is written: compiled code has no lines to name."""
+    if "torch._dynamo" not in sys.modules:  # which the decorator imports, in seconds
+        yield
+        return
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container
 from nanhunt.load.reference import contents, tensor_at
-from nanhunt.load.roles import Role, complete_sets, missing
+from nanhunt.load.roles import Role, complete_sets, missing, place
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.load.wording import did_you_mean, printable
 from nanhunt.operations.assignment import parted
-from nanhunt.operations.function.code import Code, aside, code_of
+from nanhunt.operations.function.code import Code, aside, code_of, uncompiled
 from nanhunt.operations.function.options import FunctionOptions
 from nanhunt.operations.function.rules import RULES, rules_with_ways_out
-from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of
+from nanhunt.operations.function.run import PROBED, Way, doubled, values, way_of, wide_values
 from nanhunt.operations.operation import Block, Described, Form, Operation, Plan, Sliced, Tensors
 from nanhunt.operations.run import Outcome, Run
 from nanhunt.results.finding import Finding
@@ -138,9 +138,14 @@ def _lone(code: Code, container: Container, given: Mapping[str, Tensor]) -> dict
     floating = [each for each in container.tensors.values() if each.dtype in FLOATING]
     if len(code.required) == len(floating) == 1:
         return {open_ones[0]: floating[0]}
+    absent = [name for name in open_ones if not any(place(each).word == name for each in container.tensors)]
+    where = printable(container.file)
+    said = f"no tensor of {where} is called so" if absent else f"not in one place of {where} by that name"
+    named = (absent or open_ones)[0]
     raise NanhuntError(
-        f"{code.name} needs {', '.join(open_ones)}: not in one place of {printable(container.file)} by that name.",
-        f"{did_you_mean(open_ones[0], container.tensors)}Say which: --role {open_ones[0]}=NAME. {contents(container)}",
+        f"{code.name} needs {', '.join(absent or open_ones)}: {said}.",
+        f"{did_you_mean(named, container.tensors)}Say which: --role {named}=NAME (a number is given as "
+        f"torch.tensor(2)). {contents(container)}",
     )
 
 
@@ -157,6 +162,8 @@ def judged(
     code: Code, other: Code | None, tensors: Mapping[str, Tensor], dtype: str, codes: frozenset[str], run: Run
 ) -> TensorReport:
     """The report on the function run on these tensors in that dtype."""
+    import torch
+
     from nanhunt.operations.bounds import ranges
     from nanhunt.operations.caller import defaults_of_libraries
     from nanhunt.operations.findings import report
@@ -165,7 +172,7 @@ def judged(
     from nanhunt.operations.problem import problem_of
     from nanhunt.operations.tally import Tally
 
-    with defaults_of_libraries(), aside():
+    with defaults_of_libraries(), aside(), uncompiled(), torch.random.fork_rng(devices=[]):
         arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
         way = _way(code, other, arrays, plain)
@@ -191,18 +198,39 @@ def judged(
 
 
 def _way(code: Code, other: Code | None, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Way:
-    """How the function is run, found out on the first rows."""
+    """How the function is run, found out on the first rows.
+
+    As many classes as rows, and class weights have the length of an axis of rows: if rows cannot be run apart with all
+    of that length, one of them at a time is taken for something else.
+    """
+    main = next(name for name, each in tensors.items() if each.dtype in FLOATING and each.shape)
+    rows = [name for name, each in tensors.items() if each.shape[:1] == tensors[main].shape[:1]]
+    whole, refused = None, None
+    for other_than in (None, *(name for name in rows if name != main)):
+        by_row = frozenset(rows) - {other_than}
+        try:
+            way = way_of(code, other, _first_rows(tensors, by_row), by_row, plain)
+        except NanhuntError as error:
+            refused = refused or error
+            continue
+        if way.rows:
+            return way
+        whole = whole or way
+    if whole is None and refused is not None:
+        raise refused
+    assert whole is not None  # the first of them was tried
+    return whole
+
+
+def _first_rows(tensors: Mapping[str, Tensor], rows: frozenset[str]) -> dict[str, torch.Tensor]:
     import numpy as np
 
     from nanhunt.dtypes.convert import to_torch
 
-    first = next(each for each in tensors.values() if each.dtype in FLOATING and each.shape)
-    rows = frozenset(name for name, each in tensors.items() if each.shape[:1] == first.shape[:1])
-    few = {
+    return {
         name: to_torch(np.ascontiguousarray(each.data[:PROBED] if name in rows else each.data), each.dtype)
         for name, each in tensors.items()
     }
-    return way_of(code, other, few, rows, plain)
 
 
 def _ran(way: Way) -> str:
@@ -262,7 +290,7 @@ def operation_of(way: Way, tensors: Mapping[str, Tensor]) -> Operation:
     """The operation whose forms are the user's functions, run in that way on those tensors."""
     floating = [name for name, each in tensors.items() if each.dtype in FLOATING and each.shape]
     others = [name for name in tensors if name not in floating]
-    trained = way.rows or tensors.keys()
+    trained = (way.rows or tensors.keys()) - way.constant
     roles = tuple(
         Role(
             name, "", FLOATING + INTEGER, required=False,
@@ -326,14 +354,14 @@ def plan(shapes: Mapping[str, tuple[int, ...]], way: Way) -> Plan:
 
 def truth(t: Tensors, way: Way) -> torch.Tensor:
     """The same code in float64; where that is not finite, --stable in float64."""
-    made = values(way.code, t, way)
+    made = wide_values(way.code, t, way)
     if way.stable is not None and not bool(made.isfinite().all()):
-        made = made.where(made.isfinite(), values(way.stable, t, way))
+        made = made.where(made.isfinite(), wide_values(way.stable, t, way))
     return made.where(made.isfinite(), math.nan) if _are_losses(made) else made
 
 
 def facts(block: Block) -> dict[str, Bools]:
-    """not_finite, cast_overflow, truth_fails, differs: each bool (rows,)."""
+    """not_finite, cast_overflow, truth_fails, differs, drawn: each bool (rows,)."""
     import torch
 
     way: Way = block.options
@@ -346,9 +374,13 @@ def facts(block: Block) -> dict[str, Bools]:
     fails = (
         truth(wide, way).reshape(block.count, -1).isnan().any(-1)
     )  # losses that are infinite are NaN there
-    found = {"not_finite": bad, "cast_overflow": lost, "truth_fails": fails, "differs": bad & False}
-    if way.stable is not None:
-        one, two = (values(code, wide, way).reshape(block.count, -1) for code in (way.code, way.stable))
+    nothing = bad & False
+    found = {
+        "not_finite": bad, "cast_overflow": lost, "truth_fails": fails, "differs": nothing,
+        "drawn": nothing | (not way.repeats),
+    }  # fmt: skip
+    if way.stable is not None and way.repeats:
+        one, two = (wide_values(code, wide, way).reshape(block.count, -1) for code in (way.code, way.stable))
         apart = (one - two).abs() > DIFFERENCE * one.abs().clamp_min(1.0)
         found["differs"] = (apart & one.isfinite() & two.isfinite()).any(-1)
     return {name: each.numpy() for name, each in found.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.function.code import Code
-from nanhunt.operations.function.run import doubled, values
+from nanhunt.operations.function.run import doubled, values, wide_values
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.results.finding import Severity
@@ -51,7 +51,7 @@ def _goes_bad(unit: Unit) -> str:
 
 
 def _bad_anyway(unit: Unit) -> str:
-    wide = float(values(unit.options.code, doubled(unit.cast), unit.options).reshape(-1)[0])
+    wide = float(wide_values(unit.options.code, doubled(unit.cast), unit.options).reshape(-1)[0])
     return f"{_line(unit, unit.options.code)}; {_numbers(unit, unit.cast)}; in float64 {wide:.6g}"
 
 
@@ -67,7 +67,7 @@ def _stable_fails(unit: Unit) -> str:
 def _disagrees(unit: Unit) -> str:
     wide = doubled(unit.cast)
     both = (unit.options.code, unit.options.stable)
-    one, two = (float(values(code, wide, unit.options).reshape(-1)[0]) for code in both)
+    one, two = (float(wide_values(code, wide, unit.options).reshape(-1)[0]) for code in both)
     return f"in float64 {both[0].name} is {one:.6g}, {both[1].name} is {two:.6g}"
 
 
@@ -178,14 +178,14 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         "The value is finite, and off by more than its rounding.",
         "Digits cancel, or are absorbed by larger numbers.",
         "Compare it with another way of writing it: --stable.",
-        operation="function", holds=lambda f: f.naive.wrong & _sound(f), arithmetic=_gives,
+        operation="function", holds=lambda f: f.naive.wrong & _sound(f) & ~f.own["drawn"], arithmetic=_gives,
     ),
     Rule(
         "NH919", "function-gradient-vanishes", _N,
         "The gradient of the row is exactly 0, in float64 it is not.",
         "It is below the smallest number of the dtype, or a clamp stops it: clamp has no gradient outside.",
         "Compute it in float32, or scale the loss up before backward (GradScaler).",
-        operation="function", holds=lambda f: f.naive.silent & _sound(f), arithmetic=_gives,
+        operation="function", holds=lambda f: f.naive.silent & _sound(f) & ~f.own["drawn"], arithmetic=_gives,
     ),
     Rule(
         "NH920", "stable-is-another-function", _N,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ class Way:
     """What the function makes of the rows' values, "mean" or "sum"; "none" where it returns them one by one."""
     why: str = ""
     """Why rows are not judged apart."""
+    constant: frozenset[str] = frozenset()
+    """Parameters that the function takes no gradient for: class weights of F.cross_entropy."""
+    repeats: bool = True
+    """Whether a second call gives the same value; one that draws random numbers is compared with nothing."""
 
 
 def called(code: Code, t: Tensors, way: Way) -> torch.Tensor:
@@ -46,7 +51,8 @@ def called(code: Code, t: Tensors, way: Way) -> torch.Tensor:
         name: value for name, value in way.plain.items() if name in code.parameters
     }
     try:
-        value = code.call(**given)
+        with _same_draws(way):
+            value = code.call(**given)
     except NanhuntError:
         raise
     except (Exception, SystemExit) as error:
@@ -58,14 +64,27 @@ def called(code: Code, t: Tensors, way: Way) -> torch.Tensor:
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value
     if isinstance(value, tuple | list | dict):
-        kind = f"{len(value)} values ({type(value).__name__})"
+        kind = f"{len(value)} value{'s' * (len(value) != 1)} in a {type(value).__name__}"
     elif isinstance(value, torch.Tensor):
         kind = f"a tensor of {str(value.dtype)[6:]}"
     else:
-        kind = "None" if value is None else f"a {type(value).__name__}"
+        kind = "None" if value is None else f"a value of type {type(value).__name__}"
     raise NanhuntError(
         f"{code.name} returns {kind}.", "Let it return one floating-point tensor: the loss, or the output."
     )
+
+
+@contextmanager
+def _same_draws(way: Way) -> Iterator[None]:
+    """For code that draws random numbers: the same ones in every call, so that a report can be made again."""
+    import torch
+
+    if way.repeats:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def _described(value: Any) -> str:
@@ -97,6 +116,14 @@ def values(code: Code, t: Tensors, way: Way) -> torch.Tensor:
     return torch.func.vmap(one, in_dims=axes, randomness="different")(*(single[name] for name in names))
 
 
+def wide_values(code: Code, t: Tensors, way: Way) -> torch.Tensor:
+    """The same of float tensors in float64, which also holds what the code itself casts to a narrower format."""
+    from nanhunt.operations.function.widened import widened
+
+    with widened():
+        return values(code, t, way)
+
+
 def doubled(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Float tensors in float64."""
     return {name: each.double() if each.is_floating_point() else each for name, each in tensors.items()}
@@ -110,15 +137,23 @@ def way_of(
     ``t``: those rows, by parameter; ``rows``: parameters that have an axis of them. Raises NanhuntError for a
     function that raises, changes what it is given, or returns no single tensor.
     """
+    from nanhunt.operations.function.widened import widened
+
     codes = [each for each in (code, stable) if each is not None]
     few = _tame(doubled(t))
     batch = Way(code=code, stable=stable, rows=frozenset(), plain=plain, mapped=False, reduction="none")
-    together = [_unchanged(each, few, batch) for each in codes]
+    with widened():
+        tried = [_tried(each, few, batch) for each in codes]
+    together = [each.value for each in tried]
+    batch = replace(batch, constant=frozenset[str]().union(*(each.constant for each in tried)))
+    if not all(each.repeats for each in tried):
+        why = "it draws random numbers, or gives another value when it is called again"
+        return replace(batch, repeats=False, why=why)
     why = "" if rows else "no tensor has an axis of rows"
     for mapped in (True, False) if rows else ():
         way = replace(batch, rows=rows, mapped=mapped)
         try:
-            apart = [values(each, few, way) for each in codes]
+            apart = [wide_values(each, few, way) for each in codes]
         except (NanhuntError, RuntimeError, ValueError) as error:  # vmap raises either for what it cannot map
             why = str(error).split("\n")[0]
             continue
@@ -137,39 +172,72 @@ def _tame(t: Tensors) -> dict[str, torch.Tensor]:
     }
 
 
-def _unchanged(code: Code, t: Tensors, way: Way) -> torch.Tensor:
-    """Its value. Raises NanhuntError where it changes what it is given, or cuts the gradient off."""
+@dataclass(frozen=True)
+class _Tried:
+    """What two calls of a function showed."""
+
+    value: torch.Tensor
+    repeats: bool
+    constant: frozenset[str]
+    """Parameters that it takes no gradient for."""
+
+
+def _tried(code: Code, t: Tensors, way: Way) -> _Tried:
+    """Runs it twice. Raises NanhuntError where it changes what it is given, or cuts the gradient off."""
     import torch
 
     copies = {name: each.clone() for name, each in t.items()}
+    generator = torch.get_rng_state()
     value = called(code, copies, way)
+    draws = not torch.equal(generator, torch.get_rng_state())
     for name, each in copies.items():
         if each._version or not torch.equal(each, t[name]):  # .data escapes the count of versions
             raise NanhuntError(
                 f"{code.name} changes its input {name} in place.",
                 f"Let it work on a copy ({name} = {name}.clone()): rows are run several times, in several formats.",
             )
-    leaves = {name: each.clone().requires_grad_(each.is_floating_point()) for name, each in t.items()}
-    if not called(code, leaves, way).requires_grad:
+    again, constant = _trained(code, t, way)
+    if not again.requires_grad:
         raise NanhuntError(
             f"{code.name} returns a tensor that no gradient reaches.",
             "Something in it cuts it off: detach(), torch.no_grad(), .item(), a new tensor made of numbers.",
         )
-    return value
+    return _Tried(value, not draws and _agree(value, again), constant)
+
+
+def _trained(code: Code, t: Tensors, way: Way) -> tuple[torch.Tensor, frozenset[str]]:
+    """(its value with a gradient for all floats, or for all but one, which that is).
+
+    Raises NanhuntError where it raises with each of them left out.
+    """
+    floating = [name for name, each in t.items() if each.is_floating_point()]
+    refused = None
+    for constant in (frozenset[str](), *(frozenset([name]) for name in floating[1:])):
+        leaves = {
+            name: each.clone().requires_grad_(name in floating and name not in constant)
+            for name, each in t.items()
+        }
+        try:
+            return called(code, leaves, way), constant
+        except NanhuntError as error:
+            refused = refused or error
+    assert refused is not None  # there was a first attempt
+    raise refused
+
+
+def _agree(one: torch.Tensor, two: torch.Tensor) -> bool:
+    import torch
+
+    return one.shape == two.shape and torch.allclose(one, two, TOLERANCE, TOLERANCE, equal_nan=True)
 
 
 def _joined(together: torch.Tensor, apart: torch.Tensor) -> str:
     """How the rows' values apart make up the value together: "none" (row by row), "mean", "sum"; "" for neither."""
-    import torch
-
-    def agree(one: torch.Tensor, two: torch.Tensor) -> bool:
-        return one.shape == two.shape and torch.allclose(one, two, TOLERANCE, TOLERANCE, equal_nan=True)
-
     if together.dim():
         per_row = apart.squeeze(1) if apart.dim() == together.dim() + 1 and apart.shape[1] == 1 else apart
-        return "none" if agree(together, per_row) else ""
+        return "none" if _agree(together, per_row) else ""
     if apart.dim() != 1:
         return ""
-    if agree(together, apart.mean()):
+    if _agree(together, apart.mean()):
         return "mean"
-    return "sum" if agree(together, apart.sum()) else ""
+    return "sum" if _agree(together, apart.sum()) else ""

@@ -11,7 +11,7 @@ from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.operations.ppo.rules import RULES
 
 _LOG_PROBS = r"(per[_-]token[_-])?(log[_-]?probs?|logps?)"
-"""log_probs of verl and OpenRLHF, per_token_logps and logprobs of TRL."""
+"""log_probs of verl and OpenRLHF, per_token_logps and logprobs of TRL, whose PPO has new_logprobs beside the old."""
 
 PPO = Operation(
     name="ppo",
@@ -23,15 +23,18 @@ PPO = Operation(
         Role(
             "log_probs", rf"((new|cur|current|policy|action)[_-])?{_LOG_PROBS}", FLOATING,
             what="(B, T) float: log-probabilities of the tokens under the policy that is trained", gradient="unit",
+            prefers=r"(new|cur|current)[_-].*",
         ),
         Role(
             "old_log_probs", rf"(old|behaviou?r|sampling|rollout)[_-](action[_-])?{_LOG_PROBS}", FLOATING,
             what="(B, T) float: the same under the policy that sampled them",
+            prefers=r"old[_-].*", otherwise=rf"(mb[_-])?{_LOG_PROBS}",
         ),
-        Role("advantages", r"advantages?|adv", FLOATING, what="(B, T), (B, 1) or (B,) float"),
+        Role("advantages", r"(mb[_-])?(advantages?|adv)", FLOATING, what="(B, T), (B, 1) or (B,) float"),
         Role(
-            "mask", r"((response|completion|action|loss|token)[_-])?mask", FLOATING + INTEGER, required=False,
-            what="(B, T): 1 or True where a token counts", cast=False,
+            "mask", rf"((response|completion|action|loss|token)[_-])?mask|{plan.PADDING}", FLOATING + INTEGER,
+            prefers=r"(response|completion|action|loss)[_-].*", required=False, cast=False,
+            what="(B, T): 1 or True where a token counts; in a padding_mask where it is left out",
         ),
         Role(
             "ref_log_probs", rf"(ref|reference|base)[_-](action[_-])?{_LOG_PROBS}", FLOATING, required=False,
@@ -40,6 +43,7 @@ PPO = Operation(
     ),
     options=PpoOptions,
     plan=plan.plan,
+    settled=plan.settled,
     forms={
         "naive": forms.naive, "masked-first": forms.masked_first, "clamped": forms.clamped, "fused": forms.fused,
     },

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
+from nanhunt.load.roles import is_called
 from nanhunt.operations.operation import Block, Plan, Sliced
 from nanhunt.operations.ppo import forms
 from nanhunt.operations.ppo.options import PpoOptions
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from nanhunt.load.tensor import Tensor
     from nanhunt.operations.operation import Bools, Tensors
 
 LOG_PROBS = ("log_probs", "old_log_probs", "ref_log_probs")
+PADDING = r"(.*[_-])?pad(ding)?[_-]mask"
 FLOATS = (*LOG_PROBS, "advantages")
 
 
@@ -84,12 +88,19 @@ def _extremes(values: Any) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
 
 
+def settled(tensors: Mapping[str, Tensor], options: Any) -> Any:
+    """TRL's padding_mask is True where a response is padded; every other mask where a token counts."""
+    if options.mask_drops is not None or "mask" not in tensors:
+        return options
+    return replace(options, mask_drops=is_called(PADDING, tensors["mask"].name))
+
+
 def assumes(problem: Any) -> str:
     """How the mask was read."""
     if "mask" not in problem.tensors:
         return ""
     if problem.options.mask_drops:
-        return "mask: 1 (True) leaves a token out"
+        return "mask: 1 (True) leaves a token out; --no-mask-drops reads it the other way"
     return "mask: 1 (True) keeps a token; --mask-drops reads it the other way"
 
 
