@@ -151,7 +151,7 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
         tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
         sums=sums,
         loss_low=Exact.of(float(finite.sum())),
-        loss_high=Exact.of(float(finite.sum())),
+        loss_high=Exact.of(float(np.abs(finite).sum())),  # negative class weights make negative losses
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
         strip_max=_strip_max(
