@@ -114,12 +114,12 @@ def _look(
         raise CannotRepeat("the loss was not made by recorded operations")
     look = repeat(tape, found, backward=bool(evidence.gradients))
     if evidence.gradients:
-        bad = [copy.grad for copy in look.inputs.values() if copy.grad is not None and _bad(copy.grad)]
+        bad = look.bad_gradients()
     else:
         bad = [look.values[slot] for slot, _ in found if _bad(look.values[slot])]
     known = [item for item in map(look.observer.of, bad) if item is not None]
     if not known:
-        raise CameOutFinite(sum(copy.grad is not None for copy in look.inputs.values()))
+        raise CameOutFinite(len(look.gradients()))
     return look, known, FoundBy.REPETITION
 
 
@@ -192,6 +192,10 @@ def _first_bad(
         original = slot.tensor
         if seen is not None and original is not None:
             order[id(original)] = seen.order
+    for leaf, grad in look.beside.items():
+        seen = look.observer.of(grad)
+        if seen is not None:
+            order[id(leaf)] = seen.order
     ranked = sorted(evidence.gradients, key=lambda leaf: order.get(id(leaf), 2**62))
     return tuple(names.of(leaf) for leaf in ranked)
 
