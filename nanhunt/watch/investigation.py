@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -17,8 +18,9 @@ from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
 from .observer import Observation, Observer, ancestors, culprits
 from .ranks import world_size
-from .recorder import Recorder
+from .recorder import Opaque, Recorder
 from .repair.mend import Failing
+from .repair.regions import opened
 from .scene import Scene, diverging
 from .second_look import CameOutFinite, CannotRepeat, Repetition, repeat
 from .site import Site, resolve
@@ -78,6 +80,13 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
             return _handed_on(evidence, names, reason.gradients)
         return _from_graph(evidence, tape, names, str(reason))
     guilty = culprits(roots)[:MAX_CULPRITS]
+    if look is not None and any(item.node and _in_region(item) for item in guilty):
+        # The graph knows the region as one call: its calls are put in its place, to tell which of them it was.
+        with contextlib.suppress(CannotRepeat):
+            inside = opened(tape, [slot for slot, _ in _found(evidence, tape)])
+            if inside is not None:
+                look, roots, found_by = _look(evidence, inside.tape, None)
+                tape, guilty = inside.tape, culprits(roots)[:MAX_CULPRITS]
     if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, tape, guilty):
         found_by = FoundBy.GRAPH
     story = Story(names, tape, look, evidence.losses, evidence.loaded)
@@ -95,6 +104,10 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     )
     failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty)
     return Solved(incident, story.exhibits(guilty), failing, evidence.gradients)
+
+
+def _in_region(item: Observation) -> bool:
+    return isinstance(item.where, Entry) and isinstance(item.where.func, Opaque) and item.where.func.compiled
 
 
 def _look(
