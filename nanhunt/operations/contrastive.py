@@ -1,4 +1,8 @@
-"""InfoNCE: the cross entropy of similarities divided by a temperature, a row for each example of the batch."""
+"""InfoNCE: the cross entropy of similarities divided by a temperature, a row for each example of the batch.
+
+Labels of similarities are columns, as CLIP and MoCo have them; labels of features are classes, and a row's positives
+are all others of its class, over which -log p is averaged (Khosla et al. 2020, arXiv:2004.11362, eq. 2).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ class ContrastiveOptions(TemperatureOptions, LossOptions):
 
 
 def plan(shapes: Mapping[str, tuple[int, ...]], options: ContrastiveOptions) -> Plan:
-    """Similarities (N, M), or features (N, D) that are compared with each other; labels (N,): the positive's column.
+    """Similarities (N, M), or features (N, D) that are compared with each other; labels (N,): columns, or classes.
 
     Without labels row i's positive is column i of similarities, and of features, two views of N / 2 examples one
     after the other, row i + N / 2. Raises NanhuntError for shapes that do not fit.
@@ -71,6 +75,19 @@ def sim_of(t: Tensors) -> torch.Tensor:
     return (x @ x.mT).masked_fill(torch.eye(x.shape[-2], dtype=torch.bool), -math.inf)
 
 
+def _positives(t: Tensors) -> torch.Tensor | None:
+    """Features with classes: (rows, M) bool, the others of each row's class. None where a row has one positive."""
+    import torch
+
+    if "positives" in t:
+        return t["positives"]
+    if "sim" in t or "labels" not in t:
+        return None
+    labels = t["labels"]
+    same = labels[..., :, None] == labels[..., None, :]
+    return same & ~torch.eye(labels.shape[-1], dtype=torch.bool)
+
+
 def _given_labels(t: Tensors) -> torch.Tensor:
     """(rows,) or (1, N), as given, or the other half of the features."""
     import torch
@@ -91,25 +108,28 @@ def _scores(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
 
 
 def _has_positive(t: Tensors) -> torch.Tensor:
-    """Whether the label is a column, and of features not the row itself."""
-    import torch
-
-    given, labels = _given_labels(t), labels_of(t)
-    if "sim" in t:
-        return given == labels
-    return (given == labels) & (labels != torch.arange(labels.shape[-1]))
+    """Whether the label is a column, or another row has it."""
+    positives = _positives(t)
+    return _given_labels(t) == labels_of(t) if positives is None else positives.any(-1)
 
 
 def _picked(t: Tensors, rows: torch.Tensor) -> torch.Tensor:
-    """The entry of each row's positive; NaN for a row without one, which then has itself to blame, not the others."""
+    """The entry of each row's positive, or the mean of several; NaN for a row without one, which is to blame itself."""
     import torch
 
+    positives = _positives(t)
+    if positives is not None:
+        return torch.where(positives, rows, 0.0).sum(-1) / positives.sum(-1)
     return torch.where(_has_positive(t), rows.gather(-1, labels_of(t)[..., None])[..., 0], math.nan)
 
 
 def naive(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
-    """e = exp(sim / t); -log(e[positive] / e.sum(-1))."""
-    e = _scores(t, options).exp()
+    """e = exp(sim / t); -log(e[positive] / e.sum(-1)), of several positives the mean."""
+    import torch
+
+    e, positives = _scores(t, options).exp(), _positives(t)
+    if positives is not None:
+        return -_picked(t, torch.where(positives, e / e.sum(-1, keepdim=True), 1.0).log())
     return -(_picked(t, e) / e.sum(-1)).log()
 
 
@@ -129,9 +149,11 @@ def max_with_self(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
 
 
 def fused(t: Tensors, options: ContrastiveOptions) -> torch.Tensor:
-    """F.cross_entropy(sim / t, positives), self masked with -inf before it."""
+    """F.cross_entropy(sim / t, positives), self masked with -inf before it; of several positives F.log_softmax."""
     import torch.nn.functional as F
 
+    if _positives(t) is not None:
+        return -_picked(t, _scores(t, options).log_softmax(-1))
     return F.cross_entropy(_scores(t, options).movedim(-1, 1), labels_of(t), reduction="none")
 
 
@@ -149,7 +171,11 @@ def isolate(t: Tensors, options: ContrastiveOptions, row: int) -> tuple[Tensors,
     """One row of similarities and its positive."""
     if "sim" in t:
         return t, options
-    return {"sim": sim_of(t)[:, row], "labels": labels_of(t)[:, row]}, options
+    positives = _positives(t)
+    one = {"features": t["features"], "sim": sim_of(t)[:, row]}
+    if positives is not None:
+        return {**one, "positives": positives[:, row]}, options
+    return {**one, "labels": labels_of(t)[:, row]}, options
 
 
 def facts(block: Block) -> dict[str, Bools]:
@@ -181,62 +207,91 @@ def _input(f: Facts) -> Bools:
 def _row(unit: Unit) -> str:
     row = unit.cast["sim"].double().reshape(-1)
     kept = row[row.isfinite()]
+    if not kept.numel():
+        return f"none of {row.numel():,} similarities is finite"
+    positives = _positives(unit.cast)
+    many = positives is not None and int(positives.sum()) > 1
+    said = "the mean of its positives" if many else "the positive"
     return (
         f"{kept.numel():,} similarities from {kept.min():.6g} to {kept.max():.6g}, "
-        f"the positive {float(_picked(unit.cast, unit.cast['sim'])):.6g}, t = {unit.options.temperature:g}"
-        if kept.numel()
-        else f"none of {row.numel():,} similarities is finite"
+        f"{said} {float(_picked(unit.cast, unit.cast['sim'])):.6g}, t = {unit.options.temperature:g}"
     )
 
 
 def _label(unit: Unit) -> str:
+    if "positives" in unit.stored:
+        return f"none of the other {unit.stored['positives'].shape[-1] - 1:,} rows has its label"
     return f"the positive is column {int(unit.stored['labels'].reshape(-1)[0])} of {unit.stored['sim'].shape[-1]:,}"
 
 
 def slots(problem: Any) -> Mapping[str, str]:
     """What the templates below hold for the user's tensors and options."""
-    features, t = "sim" not in problem.tensors, problem.options.temperature
-    product = "sim = {x} @ {x}.mT\nsim = sim.masked_fill(torch.eye(len(sim), dtype=torch.bool), -torch.inf)\n"
+    features, labelled = "sim" not in problem.tensors, "labels" in problem.tensors
+    product = "sim = features{cast} @ features{cast}.mT\n"
+    masked = "sim = sim.masked_fill(torch.eye(len(sim), dtype=torch.bool), -torch.inf)\n"
     halves = "(torch.arange(len(sim)) + len(sim) // 2) % len(sim)"
-    labels = "labels.long()" if "labels" in problem.tensors else halves
-    return {
-        "sim": product.format(x="features{cast}") if features else "sim = sim{cast}\n",
-        "labels": labels,
-        "t": repr(t),
-        "options": ', reduction="sum"' if problem.reduction == "sum" else "",
+    sim, t = "sim" if features else "sim{cast}", repr(problem.options.temperature)
+    options = ', reduction="sum"' if problem.reduction == "sum" else ""
+    labels = "labels.long()" if labelled else halves
+    common = {
+        "given": product + masked if features else "",
+        "sim": sim,
+        "t": t,
         "reduction": problem.reduction,
     }
+    if not (features and labelled):
+        return {
+            **common, "fused": f"loss = F.cross_entropy({sim} / {t}, {labels}{options})",
+            "positive": f"positive = torch.arange(len(sim)), {labels}\n", "p": "e[positive] / e.sum(-1)", "average": "",
+        }  # fmt: skip
+    positive = "positive = (labels[:, None] == labels).fill_diagonal_(False)\n"
+    average = ".sum(-1) / positive.sum(-1)"
+    fused = f"log_p = ({sim} / {t}).log_softmax(-1)\nlosses = -torch.where(positive, log_p, 0.0){average}\n"
+    return {
+        **common, "fused": f"{positive}{fused}loss = losses.{problem.reduction}()", "positive": positive,
+        "p": "torch.where(positive, e / e.sum(-1, keepdim=True), 1.0)", "average": average,
+    }  # fmt: skip
 
 
-_CODE = "{sim}loss = F.cross_entropy(sim / {t}, {labels}{options})"
-_FUSED: Fix[Any] = Fix("F.cross_entropy on sim / t", _CODE)
-_FLOAT32 = in_float32("similarities", _CODE)
-_PICK = "positive = torch.arange(len(sim)), {labels}\n"
-_EPS: Fix[Any] = Fix(
-    "log(p + 1e-8)",
-    "{sim}e = (sim / {t}).exp()\n" + _PICK + "loss = -(e[positive] / e.sum(-1) + 1e-8).log().{reduction}()",
-    tempting=True,
+def _has_columns(problem: Any) -> bool:
+    """Whether each row has one positive, which F.cross_entropy takes; of several log_softmax is averaged."""
+    return "sim" in problem.tensors or "labels" not in problem.tensors
+
+
+def fused_call(problem: Any) -> str:
+    """How the fused form is called."""
+    return "F.cross_entropy(sim / t, labels)" if _has_columns(problem) else "F.log_softmax(sim / t)"
+
+
+_FUSED: Fix[Any] = Fix("F.cross_entropy on sim / t", "{given}{fused}", when=_has_columns)
+_FUSED_CLASSES: Fix[Any] = Fix(
+    "F.log_softmax on sim / t", "{given}{fused}", when=lambda problem: not _has_columns(problem)
 )
+_FLOAT32 = in_float32("similarities", "{given}{fused}")
+_E = "{given}{positive}e = ({sim} / {t}).exp()\n"
+_LOSS = "loss = losses.{reduction}()"
+_EPS: Fix[Any] = Fix("log(p + 1e-8)", _E + "losses = -({p} + 1e-8).log(){average}\n" + _LOSS, tempting=True)
 _CLAMP: Fix[Any] = Fix(
     "clamp sim / t at 80",
-    "{sim}e = (sim / {t}).clamp(max=80.0).exp()\n" + _PICK + "loss = -(e[positive] / e.sum(-1)).log().{reduction}()",
+    "{given}{positive}e = ({sim} / {t}).clamp(max=80.0).exp()\nlosses = -({p}).log(){average}\n" + _LOSS,
     changes="all similarities beyond it count alike, and have no gradient", tempting=True,
 )  # fmt: skip
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the loss",
-    "{sim}e = (sim / {t}).exp()\n" + _PICK
-    + "loss = torch.nan_to_num(-(e[positive] / e.sum(-1)).log(), nan=0.0, posinf=0.0).{reduction}()",
+    _E + "losses = torch.nan_to_num(-({p}).log(){average}, nan=0.0, posinf=0.0)\n" + _LOSS,
     tempting=True,
-)  # fmt: skip
-_WAYS_OUT = (_FUSED, _FLOAT32, _EPS, _CLAMP, _NAN_TO_NUM)
+)
+_RIGHT = (_FUSED, _FUSED_CLASSES, _FLOAT32)
+_WAYS_OUT = (*_RIGHT, _EPS, _CLAMP, _NAN_TO_NUM)
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: tuple[Rule[Facts, Any, Any], ...] = (
     *input_rules("contrastive", "NH90", masks=["sim"]),
     Rule(
         "NH903", "contrastive-without-positive", _E,
-        "The row's positive is masked, or its label is no column.",
-        "-log p of a similarity of -inf is infinite in truth; a label out of range raises, or reads another row.",
+        "The row's positive is masked, its label is no column, or none of the other features has it.",
+        "-log p of a similarity of -inf is infinite in truth; a label out of range raises or reads another row; a mean "
+        "over no positives is 0 / 0.",
         "Give each row a positive among its columns, and mask only the others.",
         operation="contrastive", holds=lambda f: f.own["no_positive"] & ~at_fault(f), arithmetic=_label,
         input_at_fault=True,
@@ -273,11 +328,11 @@ RULES: tuple[Rule[Facts, Any, Any], ...] = (
         "Mask the diagonal with -inf before the maximum is taken, or call F.cross_entropy.",
         operation="contrastive",
         holds=lambda f: fails(f.by["max-with-self"]) & ~fails(f.naive) & ~fails(f.fused) & ~_input(f),
-        arithmetic=says("max-with-self", _row), fixes=(_FUSED, _FLOAT32),
+        arithmetic=says("max-with-self", _row), fixes=_RIGHT,
     ),
     *wrong_rules(
         "contrastive", "NH908", "NH909", "exp(sim / t) is rounded before it is added up.",
-        "Call F.cross_entropy on sim / t.", _row, _FUSED, _FLOAT32,
+        "Call F.cross_entropy on sim / t.", _row, *_RIGHT,
     ),
 )  # fmt: skip
 
@@ -285,7 +340,7 @@ CONTRASTIVE = Operation(
     name="contrastive",
     what="InfoNCE: the cross entropy of similarities over a temperature (--temperature), row by row.",
     unit="row",
-    fused_call="F.cross_entropy(sim / t, labels)",
+    fused_call=fused_call,
     roles=(
         Role(
             "sim", r"(.*[_-])?sim(ilarit(y|ies))?([_-]matrix)?|logits[_-]per[_-](image|text)", FLOATING, dimensions=2,
@@ -298,7 +353,7 @@ CONTRASTIVE = Operation(
         ),
         Role(
             "labels", r"(.*[_-])?(labels?|positives?|targets?)", INTEGER, required=False,
-            what="(N,) the column of each row's positive; default: the diagonal, or the other half of the features",
+            what="(N,) the column of each row's positive, of features its class; default: the diagonal, the other half",
         ),
     ),
     options=ContrastiveOptions,

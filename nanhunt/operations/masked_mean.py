@@ -68,8 +68,8 @@ def _total(t: Tensors, numbers: torch.Tensor) -> torch.Tensor:
     if "groups" not in t:
         return numbers.sum(-1, keepdim=True).expand(numbers.shape)
     ids = t["groups"].reshape(numbers.shape[-1])
-    _, place = torch.unique(ids, return_inverse=True)
-    sums = numbers.new_zeros(*numbers.shape[:-1], int(place.max()) + 1).index_add(-1, place, numbers)
+    known, place = torch.unique(ids, return_inverse=True)
+    sums = numbers.new_zeros(*numbers.shape[:-1], len(known)).index_add(-1, place, numbers)
     return sums[..., place]
 
 

@@ -75,10 +75,10 @@ def naive(t: Tensors, options: NormOptions) -> torch.Tensor:
         centred = x - x.mean(-1, keepdim=True)
         return _weighted(t, centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt())
     if options.norm == "l2":
-        return x / (x.pow(2).sum(-1, keepdim=True).sqrt() + eps)
+        return x / x.pow(2).sum(-1, keepdim=True).sqrt().clamp(min=eps)
     y = _other(t)
     lengths = x.pow(2).sum(-1).sqrt() * y.pow(2).sum(-1).sqrt()
-    return (x * y).sum(-1) / (lengths + eps)
+    return (x * y).sum(-1) / lengths.clamp(min=eps)
 
 
 def in_single(t: Tensors, options: NormOptions) -> torch.Tensor:
@@ -224,8 +224,8 @@ _CALLS = {
 _BY_HAND = {
     "rms": "{x} * ({x}.pow(2).mean(-1, keepdim=True) + {eps}).rsqrt()",
     "layer": "({x} - {x}.mean(-1, keepdim=True)) / ({x}.var(-1, correction=0, keepdim=True) + {eps}).sqrt()",
-    "l2": "{x} / ({x}.pow(2).sum(-1, keepdim=True).sqrt() + {eps})",
-    "cosine": "({x} * {y}).sum(-1) / ({x}.pow(2).sum(-1).sqrt() * {y}.pow(2).sum(-1).sqrt() + {eps})",
+    "l2": "{x} / {x}.pow(2).sum(-1, keepdim=True).sqrt().clamp(min={eps})",
+    "cosine": "({x} * {y}).sum(-1) / ({x}.pow(2).sum(-1).sqrt() * {y}.pow(2).sum(-1).sqrt()).clamp(min={eps})",
 }
 
 

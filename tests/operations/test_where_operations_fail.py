@@ -454,8 +454,50 @@ def test_features_are_compared_with_each_other_and_never_with_themselves(judged)
     found = told(judged, "contrastive", SINGLE, {"temperature": 0.005}, features=torch.eye(4))
     assert found == {"maximum-of-self": (0, 1, 2, 3)}
     labels = torch.tensor([1, 0, 3, 9])
-    assert told(judged, "contrastive", SINGLE, features=torch.eye(4), labels=labels) == {
+    assert told(judged, "contrastive", SINGLE, sim=torch.eye(4), labels=labels) == {
         "contrastive-without-positive": (3,)
+    }
+
+
+def supcon(features, labels, temperature):
+    """Khosla et al. 2020, eq. 2, row by row."""
+    losses = []
+    for row, x in enumerate(features):
+        others = [at for at in range(len(features)) if at != row]
+        scores = torch.stack([x @ features[at] for at in others]) / temperature
+        log_p = scores - scores.logsumexp(0)
+        mine = [log_p[place] for place, at in enumerate(others) if labels[at] == labels[row]]
+        losses.append(-sum(mine) / len(mine) if mine else torch.tensor(NAN))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.01])
+def test_labels_of_features_are_classes(judged, temperature):
+    features = F.normalize(random(7, 5), dim=-1)
+    labels = torch.tensor([3, 0, 3, 0, 3, 1, 1])
+    operation = OPERATIONS["contrastive"]
+    report = judged(operation, operation.options(temperature=temperature), features=features, labels=labels)
+    true = supcon(features.double(), labels, temperature)
+    assert report.truth.loss == pytest.approx(true.mean().item(), rel=1e-6)
+    exps = (features @ features.T / temperature).fill_diagonal_(-INF).exp()
+    bad = (
+        ~(exps / exps.sum(-1, keepdim=True))
+        .log()[(labels[:, None] == labels).fill_diagonal_(False)]
+        .isfinite()
+    )
+    assert (report.implementations["naive"].bad_value_rows > 0) == bool(bad.any())
+    assert report.implementations["fused"].bad_value_rows == 0
+    for finding in report.findings:
+        for fix in (each for each in finding.remedies if each.works):
+            scope = {"torch": torch, "F": F, "features": features, "labels": labels}
+            exec(fix.snippet, scope)
+            assert scope["loss"].item() == pytest.approx(true.mean().item(), rel=1e-4)
+
+
+def test_a_class_of_its_own_has_no_positive(judged):
+    labels = torch.tensor([5, 5, 2, 5])
+    assert told(judged, "contrastive", SINGLE, features=torch.eye(4), labels=labels) == {
+        "contrastive-without-positive": (2,)
     }
 
 

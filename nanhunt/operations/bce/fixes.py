@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.bce.options import BceOptions
 from nanhunt.operations.fix import Fix
 
@@ -20,11 +21,13 @@ def slots(problem: Any) -> Mapping[str, str]:
     positive, negative = f"{weight}torch.log(s{{eps}})", "torch.log(1 - s{eps})"
     if options.gamma:
         positive, negative = f"(1 - s)**{options.gamma!r} * {positive}", f"s**{options.gamma!r} * {negative}"
-    losses = f"-(targets * {positive} + (1 - targets) * {negative})"
+    y = "targets" if _has_float_targets(problem) else "targets.to(logits.dtype)"
+    losses = f"-({y} * {positive} + (1 - {y}) * {negative})"
     return {
         "logits": "logits" if _is_labelled(problem) else _margin(problem, ""),
         "margin": "" if _is_labelled(problem) else _margin(problem, "{cast}"),
-        "targets": "targets",
+        "targets": "targets{cast}" if _has_float_targets(problem) else "targets.to(logits{cast}.dtype)",
+        "y": y,
         "options": argument + (', reduction="sum"' if options.reduction == "sum" else ""),
         "pos_weight": argument,
         "weight": weight,
@@ -33,6 +36,11 @@ def slots(problem: Any) -> Mapping[str, str]:
         "reduction": options.reduction,
         "eps": "",
     }
+
+
+def _has_float_targets(problem: Any) -> bool:
+    """Labels of whole numbers are made floats first: PyTorch subtracts no bool, and weighs no integer."""
+    return not _is_labelled(problem) or problem.tensors["targets"].dtype in FLOATING
 
 
 def _margin(problem: Any, cast: str) -> str:
@@ -62,12 +70,12 @@ def _narrow(when: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda problem: problem.narrow and when(problem)
 
 
-_CALL = "loss = F.binary_cross_entropy_with_logits(logits{cast}, targets{cast}{options})"
+_CALL = "loss = F.binary_cross_entropy_with_logits(logits{cast}, {targets}{options})"
 _MARGIN = "loss = -F.logsigmoid({margin}).{reduction}()"
 _FOCAL = (
     "log_p, log_q = F.logsigmoid(logits{cast}), F.logsigmoid(-logits{cast})\n"
-    "losses = -({weight}targets * torch.exp({gamma} * log_q) * log_p"
-    " + (1 - targets) * torch.exp({gamma} * log_p) * log_q)\n"
+    "losses = -({weight}{y} * torch.exp({gamma} * log_q) * log_p"
+    " + (1 - {y}) * torch.exp({gamma} * log_p) * log_q)\n"
     "loss = losses.{reduction}()"
 )
 _IN_FLOAT32 = {"cast": ".float()"}
@@ -88,8 +96,8 @@ BCE_LOSS: Fix[Any] = Fix(
 )  # fmt: skip
 MODULATED: Fix[Any] = Fix(
     "F.binary_cross_entropy_with_logits times (1 - p_t)**gamma",
-    _SIGMOID + "p_t = targets * s + (1 - targets) * (1 - s)\n"
-    'losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none"{pos_weight})\n'
+    _SIGMOID + "p_t = {y} * s + (1 - {y}) * (1 - s)\n"
+    'losses = F.binary_cross_entropy_with_logits(logits, {targets}, reduction="none"{pos_weight})\n'
     "loss = (losses * (1 - p_t)**{gamma}).{reduction}()",
     when=_is_focal, tempting=True,
 )  # fmt: skip

@@ -59,10 +59,12 @@ def logits(t: Tensors, options: BceOptions) -> torch.Tensor:
 
 
 def targets(t: Tensors, options: BceOptions) -> torch.Tensor:
-    """The targets; of a preference the chosen one."""
+    """The targets, as floats; of a preference the chosen one."""
     import torch
 
-    return t["targets"] if "logits" in t else torch.ones_like(t["chosen"])
+    if "logits" not in t:
+        return torch.ones_like(t["chosen"])
+    return t["targets"] if t["targets"].is_floating_point() else t["targets"].to(t["logits"].dtype)
 
 
 def naive(t: Tensors, options: BceOptions) -> torch.Tensor:
@@ -86,7 +88,7 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
     import torch
     import torch.nn.functional as F
 
-    x, y = t["logits"], t["targets"]
+    x, y = t["logits"], targets(t, options)
     valid = (
         (y >= 0) & (y <= 1) & ~x.isnan()
     )  # for a single other one PyTorch raises, and there is no loss at all
