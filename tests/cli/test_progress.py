@@ -71,7 +71,8 @@ def test_it_says_what_is_done_and_what_is_left(monkeypatch):
         bar._bar.refresh()
     shown = screen.getvalue()
     assert "judging, 12 of 300 files" in shown
-    assert "?" not in shown
+    assert "/?" not in shown
+    assert " ?" not in shown
     assert "2.0/8.0 MB" in shown
     assert "MB/s" in shown
     assert "0:00:0" in shown  # what remains
