@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nanhunt import __version__
 from nanhunt.cli import judge
@@ -20,6 +22,7 @@ from nanhunt.cli.options import (
 )
 from nanhunt.cli.run import register
 from nanhunt.difference.options import DiffOptions
+from nanhunt.errors import NanhuntError
 from nanhunt.load.options import SeriesOptions
 from nanhunt.operations.options import operations, rules
 from nanhunt.results.options import ReportOptions
@@ -27,8 +30,24 @@ from nanhunt.scan.options import Options
 from nanhunt.scan.work import WorkOptions
 
 WHAT = "Find the rows, the format and the cause when a loss, an operation or a weight turns NaN, and prove the fix."
+
+
+class Commands(TyperGroup):
+    """Says which command a mistyped one is like, as only some versions of Typer do."""
+
+    # Any: Typer may bring a click of its own along.
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Raises NanhuntError for a command that does not exist."""
+        if args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise NanhuntError(f"No such command: {args[0]}.{meant}", "See `nanhunt --help`.")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="nanhunt",
+    cls=Commands,
     help=WHAT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -156,19 +156,31 @@ def read_block(problem: Problem, first: int, last: int) -> Block:
     """Groups ``first`` to ``last`` - 1 of every tensor, as stored and as cast to the dtype."""
     import numpy as np
 
-    from nanhunt.dtypes.convert import to_torch, torch_dtype
+    from nanhunt.dtypes.convert import to_torch
 
-    compute = torch_dtype(compute_format(problem.dtype).name)
     stored: dict[str, torch.Tensor] = {}
     cast: dict[str, torch.Tensor] = {}
     for name, tensor in problem.tensors.items():
         part = _part(tensor, problem.plan, name, first, last)
         values = to_torch(np.ascontiguousarray(part), tensor.dtype)
-        stored[name] = values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
-        casts = values.is_floating_point() and problem.operation.role(name).cast
-        cast[name] = stored[name].to(torch_dtype(problem.dtype)).to(compute) if casts else values
+        stored[name], cast[name] = upcast(values), cast_of(problem, name, values)
     per_group = math.prod(problem.plan.units)
     return Block(stored, cast, problem.options, last - first, problem.plan.units, first * per_group)
+
+
+def upcast(values: torch.Tensor) -> torch.Tensor:
+    """Values as stored, in a dtype that has arithmetic."""
+    return values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
+
+
+def cast_of(problem: Problem, role: str, values: torch.Tensor) -> torch.Tensor:
+    """Stored values of that role as the operation is given them: rounded to the dtype, in the dtype computed in."""
+    from nanhunt.dtypes.convert import torch_dtype
+
+    if not values.is_floating_point() or not problem.operation.role(role).cast:
+        return values
+    compute = torch_dtype(compute_format(problem.dtype).name)
+    return upcast(values).to(torch_dtype(problem.dtype)).to(compute)
 
 
 def _part(tensor: Tensor, plan: Plan, role: str, first: int, last: int) -> npt.NDArray[Any]:

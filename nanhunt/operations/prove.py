@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nanhunt.dtypes.convert import to_torch, torch_dtype
+from nanhunt.dtypes.convert import to_torch
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.judge import Bools, Ran, behaviour, error_of, run_truth, scale_of
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
-from nanhunt.operations.problem import Problem, groups_of, picked_of, read_block
+from nanhunt.operations.problem import Problem, cast_of, groups_of, picked_of, read_block, upcast
 from nanhunt.operations.rule import Rule
 from nanhunt.results.finding import RemedyResult
 
@@ -180,8 +180,7 @@ def _taken(problem: Problem, name: str, slices: npt.NDArray[np.intp]) -> Tensor:
 def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     problem = sample.problem
     code = fix.render(problem.operation.slots(problem))
-    given = sample.block.stored if fix.stored else sample.block.cast
-    tensors = {name: _in_layout(problem, name, given[name].dtype) for name in problem.tensors}
+    tensors = {name: _in_layout(problem, name, stored=fix.stored) for name in problem.tensors}
     leaves = [role.name for role in problem.operation.roles if role.gradient and role.name in tensors]
     names = problem.operation.names(problem) if problem.operation.names else {}
     ran = fixes.run(code, tensors, leaves, sample.share, names)
@@ -204,14 +203,11 @@ def _in_numbers(sample: Sample, ran: fixes.Ran) -> str:
     return f": loss {float(ran.result):.3g}, largest gradient {largest:.3g}, the true loss {float(true):.3g}"
 
 
-def _in_layout(problem: Problem, name: str, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of the part in the user's layout, in the dtype that the operation sees."""
+def _in_layout(problem: Problem, name: str, *, stored: bool) -> torch.Tensor:
+    """A tensor of the part in the user's layout, as stored or as the operation is given it."""
     tensor = problem.tensors[name]
-    stored = to_torch(np.ascontiguousarray(tensor.data), tensor.dtype)
-    if not stored.is_floating_point():
-        return stored
-    narrowed = stored.to(torch_dtype(problem.dtype)) if dtype != stored.dtype else stored
-    return narrowed.to(dtype)
+    values = to_torch(np.ascontiguousarray(tensor.data), tensor.dtype)
+    return upcast(values) if stored else cast_of(problem, name, values)
 
 
 def _judged(sample: Sample, ran: fixes.Ran, fix: Fix[Any]) -> tuple[Bools, str, float | None]:

@@ -41,7 +41,7 @@ class Tally:
     loss_low: Exact = NOTHING
     """At most, and ..."""
     loss_high: Exact = NOTHING
-    """... at least the sum of the row losses of ``fused`` that are finite."""
+    """... at least the sum of the row losses of ``fused`` that are finite, here of their magnitudes."""
     strip_max: Mapping[int, float] = field(default_factory=dict)
     """Largest logit by bin."""
     strip_causes: Mapping[tuple[int, str], int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Mutated checkpoints by the thousand: a container or a NanhuntError, never another exception, and nothing runs.
 
-``python tests/benchmarks/fuzz_pickles.py [10000]`` prints how many were read and how many refused; a smaller draw is
-in tests/load/test_fuzz.py.
+``python tests/benchmarks/fuzz_pickles.py [10000 [SEED]]`` prints how many were read and how many refused; a smaller
+draw is in tests/load/test_fuzz.py.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def main(count: int) -> int:
+def main(count: int, seed: int = 0) -> int:
     """Runs the draw; 1 when anything ran."""
-    rng, tally = random.Random(0), {"read": 0, "refused": 0}
+    rng, tally = random.Random(seed), {"read": 0, "refused": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ran, path = folder / "ran", folder / "x.pt"
@@ -84,4 +84,4 @@ def main(count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    sys.exit(main(*map(int, sys.argv[1:3] or [10_000])))

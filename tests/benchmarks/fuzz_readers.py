@@ -1,6 +1,6 @@
 """Mutated files and folders of every format by the thousand, batches in processes of their own: all is read or refused.
 
-    python tests/benchmarks/fuzz_readers.py [FILES A FORMAT] [FORMAT ...]
+    python tests/benchmarks/fuzz_readers.py [FORMAT ...] [--files 1000] [--seed 0]
 
 Prints, by format, how many were read, refused, and ended in another exception or took the process down, and the first
 of those. Packages in C (h5py, pyarrow) can be taken down by what they read: see .github/SECURITY.md.
@@ -8,6 +8,7 @@ of those. Packages in C (h5py, pyarrow) can be taken down by what they read: see
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import tempfile
@@ -71,7 +72,8 @@ def batch(name: str, seed: int, found: Any) -> None:
 def outcome(path: str) -> str:
     """ "read", "refused", or the last line of a traceback."""
     try:
-        for tensor in open_path(path).tensors.values():
+        container = open_path(path)
+        for tensor in (*container.tensors.values(), *container.numbers.values()):
             if tensor.data.nbytes < 1 << 24:
                 tensor.data.tobytes()
     except NanhuntError:
@@ -83,13 +85,16 @@ def outcome(path: str) -> str:
 
 def main() -> None:
     """Prints the table."""
-    asked = [each for each in sys.argv[1:] if not each.isdigit()]
-    files = next((int(each) for each in sys.argv[1:] if each.isdigit()), 1000)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("formats", nargs="*")
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="other ones draw other files")
+    asked = parser.parse_args()
     context = get_context("spawn")
     folders = [name for name in folder_seeds.NAMES if folder_seeds.folder(name)]
-    for name in asked or [*SMALL, *packaged(), *folders]:
+    for name in asked.formats or [*SMALL, *packaged(), *folders]:
         counts: Counter[str] = Counter()
-        for seed in range(max(1, files // BATCH)):
+        for seed in range(asked.seed, asked.seed + max(1, asked.files // BATCH)):
             found = context.Queue()
             process = context.Process(target=batch, args=(name, seed, found))
             process.start()

@@ -23,7 +23,7 @@ def test_no_arguments_show_help_and_a_typo_is_2(run_cold: Run) -> None:
     assert "Usage" in bare.out + bare.err
     typo = run_cold("chek", "x.npy")
     assert typo.code == 2
-    assert "check" in typo.err
+    assert "No such command: chek. Did you mean check?" in typo.err
 
 
 def test_an_unknown_option_is_2(run: Run, healthy: Path) -> None:

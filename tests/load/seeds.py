@@ -129,7 +129,11 @@ def _arrow() -> dict[str, bytes]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = pa.table({"a": VALUES.tolist(), "b": [1.0, None, 3.0], "c": [[1.0], [2.0, 3.0], []]})
+    table = pa.table({
+        "a": VALUES.tolist(), "b": [1.0, None, 3.0], "c": [[1.0], [2.0, 3.0], []],
+        "d": pa.array([1.0, 2.0, 1.0]).dictionary_encode(),
+        "e": pa.array([[("k", 1.0)], None, []], pa.map_(pa.string(), pa.float64())),
+    })  # fmt: skip
     streams = [io.BytesIO() for _ in range(3)]
     parquet.write_table(table, streams[0])
     for stream, kind in zip(streams[1:], (pa.ipc.new_file, pa.ipc.new_stream), strict=True):

@@ -86,6 +86,29 @@ def test_nulls_are_no_numbers(tmp_path):
     assert "2 values are null" in notes["logits"]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_maps_and_dictionaries_are_looked_into(tmp_path, kind):
+    table = pa.table({
+        "top": pa.array(
+            [[("a", 1.0), ("b", float("nan"))], None, [("c", 2.0)]] * 20, pa.map_(pa.string(), pa.float64())
+        ),
+        "same": pa.array([1.0, float("nan"), 1.0] * 20).dictionary_encode(),
+    })  # fmt: skip
+    container = open_path(write(tmp_path / "x", table, kind))
+    np.testing.assert_array_equal(container.numbers["top.value"].data, [1.0, np.nan, 2.0] * 20)
+    assert "lists of 1 to 2" in container.numbers["top.value"].note
+    np.testing.assert_array_equal(container.tensors["same"].data, [1.0, np.nan, 1.0] * 20)
+
+
+def test_what_a_few_bytes_can_blow_up_is_named_and_not_read(tmp_path):
+    ends = pa.array([1 << 30], pa.int32())
+    packed = pa.RunEndEncodedArray.from_arrays(ends, pa.array([1.0]))
+    table = pa.table({"packed": packed.slice(0, 3), "x": pa.array([1.0, 2.0, 3.0])})
+    container = open_path(write(tmp_path / "x", table, "file"))
+    assert list(container.tensors) == ["x"]
+    assert container.unread["packed"].startswith("a column of run_end_encoded")
+
+
 def test_a_search_finds_tables(tmp_path):
     write(tmp_path / "x.parquet", pa.table({"a": [1.0]}), "parquet")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1" + bytes(30))

@@ -13,8 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seeds import SMALL, packaged, torch_bytes
+from seeds import SMALL, field, packaged, torch_bytes
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.load import extras, open_path
 
@@ -126,3 +127,13 @@ def test_nothing_is_executed_however_it_is_damaged(data):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
         outcome(Path(folder), bytes(damaged))
         assert not ran.exists()
+
+
+@pytest.mark.parametrize(("kind", "number", "data"), [(10, 5, b"\x01\x80"), (1, 4, b"\x00\x00\x80\x3f\x00")])
+def test_a_number_of_an_onnx_model_that_is_cut_off(
+    tmp_path: Path, kind: int, number: int, data: bytes
+) -> None:
+    typed = field(1, bytes([len(data)])) + field(2, kind) + field(number, data) + field(8, b"h")
+    (tmp_path / "m.onnx").write_bytes(field(1, 8) + field(2, b"pytorch") + field(7, field(5, typed)))
+    report = nanhunt.check(tmp_path / "m.onnx")
+    assert "a number is cut off" in report.errors[0].message

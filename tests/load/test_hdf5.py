@@ -79,6 +79,15 @@ def test_other_files_are_not_opened(tmp_path):
     assert all("other files" in error.message for error in container.refused.values())
 
 
+def test_lists_of_any_length_are_named_as_not_looked_at(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["w"] = VALUES
+        file.create_dataset("lists", (2,), h5py.vlen_dtype(np.float64))[0] = [1.0, np.nan]
+        file.create_dataset("words", (2,), h5py.string_dtype())
+    container = open_path(str(tmp_path / "x.h5"))
+    assert container.unread == {"lists": "lists of any length of float64"}
+
+
 def test_a_few_bytes_do_not_fill_the_disk(tmp_path, refusal):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("w", shape=(1 << 50,), chunks=(1 << 20,), dtype="f4")

@@ -30,6 +30,7 @@ def test_variables_are_tensors(tmp_path, compressed):
     }  # fmt: skip
     np.testing.assert_array_equal(container.tensors["whole"].data, VALUES)
     assert set(container.refused) == {"name", "part"}
+    assert container.unread == {"part": "a MATLAB struct, which may hold numbers"}
     found = {each.tensor: each.findings[0].rows for each in nanhunt.check(tmp_path).tensors if each.findings}
     assert found == {"w": (6,), "s": (1,)}
     whole = (tmp_path / "x.mat").read_bytes()

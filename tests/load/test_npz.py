@@ -22,12 +22,13 @@ def test_names_values_and_order(tmp_path, logits, save):
             "a/b": fortran,
             "big": logits.astype(">f8"),
             "none": logits[:0],
+            "long-header": logits.reshape(*(1,) * 28, *logits.shape),
             "one": np.float32(1),
         },
     )
     container = open_path(path)
     assert container.format == "npz"
-    assert list(container.tensors) == ["zz", "a/b", "big", "none", "one"]
+    assert list(container.tensors) == ["zz", "a/b", "big", "none", "long-header", "one"]
     assert container.tensors["big"].dtype == "float64"
     assert container.tensors["big"].data.dtype.isnative
     for name, tensor in container.tensors.items():

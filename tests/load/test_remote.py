@@ -149,6 +149,15 @@ def test_rows_far_away_are_those_of_the_array(tmp_path, server):
     assert there.take(numbers[:0]).shape == (0, 1000)
 
 
+def test_an_array_in_column_order_is_read_as_it_lies(tmp_path, server):
+    url, _ = server
+    values = np.arange(600.0).reshape(20, 30)
+    np.save(tmp_path / "x.npy", np.asfortranarray(values))
+    tensor = open_path(f"{url}/x.npy").tensors[""]
+    np.testing.assert_array_equal(tensor.flat(45, 75), values.reshape(-1)[45:75])
+    np.testing.assert_array_equal(tensor.rows(-1).take(np.array([19, 2])), values[[19, 2]])
+
+
 @pytest.mark.parametrize("name", sorted(SMALL.keys() - {"index"}))
 def test_every_format_says_the_same_from_afar(tmp_path, server, name):
     url, _ = server

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nanhunt.errors import NanhuntError
 from nanhunt.load import open_path
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
 
@@ -89,6 +90,18 @@ def test_truncations(tmp_path, refusal):
     for length in (9, 12, 60, len(whole) - 300, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert "safetensors" in refusal(path).message
+        with pytest.raises(NanhuntError, match="truncated"):  # before anything is read
+            open_path(str(path))
+
+
+def test_an_empty_tensor_lies_before_the_one_that_begins_where_it_ends(tmp_path):
+    header = {"w": entry([4], 0, 16), "none": entry([0], 0, 0), "v": entry([2], 16, 24)}
+    container = open_path(str(written(tmp_path / "x.safetensors", header, bytes(24))))
+    assert {name: tensor.shape for name, tensor in container.tensors.items()} == {
+        "none": (0,),
+        "w": (4,),
+        "v": (2,),
+    }
 
 
 def test_dtypes_without_a_judgement_are_refused_one_by_one(tmp_path):

@@ -111,3 +111,14 @@ def test_values_are_shared_and_not_changed() -> None:
     negative = torch.conj(torch.ones(2, 2) + 2j * torch.ones(2, 2)).imag
     assert negative.is_neg()
     assert tensor_of(negative, "x").data.tolist() == [[-2.0, -2.0], [-2.0, -2.0]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"])
+def test_arrays_of_jax_keep_their_dtype(dtype: str) -> None:
+    jax = pytest.importorskip("jax")
+    values = jax.numpy.array([[1.0, 2.0, jax.numpy.nan], [3.0, 0.5, 0.0]]).astype(dtype)
+    (judged,) = nanhunt.check({"params": {"w": values}}, op="values").tensors
+    assert (judged.stored_dtype, judged.tensor) == (dtype, "params.w")
+    assert [finding.code for finding in judged.findings] == ["NH501"]
+    (apart,) = nanhunt.diff(values, values.at[1, 0].set(0)).tensors
+    assert (apart.differing, apart.first_differing) == (1, (1, 0))

@@ -280,3 +280,14 @@ def test_a_softcap_comes_after_the_scale_and_before_the_mask(judged):
     )
     with pytest.raises(NanhuntError, match="--softcap 2 applies"):
         judged(ATTENTION, AttentionOptions(softcap=2.0), scores=scores)
+
+
+def test_where_a_keys_gradient_overflows_by_its_sum_alone_every_query_is_to_blame() -> None:
+    """Each query's own gradient is finite; what 64 of them add up to in the key's is not."""
+    query = torch.full((1, 1, 64, 4), 200.0, dtype=torch.float16)
+    key, value = torch.zeros(1, 1, 2, 4).half(), torch.tensor([[100.0] * 4, [-100.0] * 4])[None, None].half()
+    leaves = [each.clone().requires_grad_() for each in (query, key, value)]
+    F.scaled_dot_product_attention(*leaves).sum().backward()
+    assert [bool(leaf.grad.isfinite().all()) for leaf in leaves] == [True, False, True]
+    report = nanhunt.check({"query": query, "key": key, "value": value}, op="attention")
+    assert [finding.count for finding in report.findings if finding.severity.value == "error"] == [64]

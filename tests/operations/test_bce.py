@@ -246,3 +246,22 @@ def test_the_gradient_of_clamped_probabilities_fades_long_before_the_loss_is_wro
     (finding,) = report.findings
     assert (finding.name, finding.rows) == ("clamped-bce", (1, 2, 3))
     assert "gives 30 with a gradient of -0.0935762, the truth is 30 with -1" in finding.message
+
+
+def test_a_mean_over_many_rounds_every_gradient_to_0() -> None:
+    """Neither the loss nor one value alone shows it: 0.0025 / 100,000 is below half the smallest float16."""
+    logits, targets = torch.full((100_000,), -6.0, dtype=torch.float16), torch.zeros(100_000)
+    leaf = logits.clone().requires_grad_()
+    F.binary_cross_entropy_with_logits(leaf, targets.half()).backward()
+    assert leaf.grad is not None
+    assert not leaf.grad.any()
+    counts = {
+        reduction: {
+            finding.code: finding.count
+            for finding in nanhunt.check(
+                {"logits": logits, "targets": targets}, op="bce", reduction=reduction, select="NH709"
+            ).findings
+        }
+        for reduction in ("mean", "sum")
+    }
+    assert counts == {"mean": {"NH709": 100_000}, "sum": {}}

@@ -162,3 +162,14 @@ def test_the_mean_over_some_units_hands_each_what_the_whole_mean_does(
     assert (remedy.works, remedy.rows) == (True, 1000)
     (remedy,) = tried(monkeypatch, rule("bce"), given, Fix("odd", code), reduction="sum")
     assert remedy.outcome == "loss finite but wrong, gradient still infinite"
+
+
+@pytest.mark.parametrize(("stored", "outcome"), [(False, ""), (True, "loss finite but wrong")])
+def test_code_is_run_on_numbers_as_cast_unless_it_is_about_those_stored(
+    monkeypatch: pytest.MonkeyPatch, stored: bool, outcome: str
+) -> None:
+    """-17.5 becomes -18 in float8_e4m3fn, a loss 3 % larger."""
+    assert torch.tensor(-17.5).to(torch.float8_e4m3fn).float() == -18
+    fix = Fix("odd", FUSED, stored=stored)
+    (remedy,) = tried(monkeypatch, rule("bce"), binary(-17.5), fix, dtype="float8_e4m3fn", scaling="none")
+    assert remedy.outcome == outcome

@@ -131,3 +131,24 @@ def test_every_operation_scales_its_tensors(op: str) -> None:
         )
         assert with_scale.implementations["fused"].loss == pytest.approx(float(loss), rel=1e-5)
     assert "NH004" not in {each.code for each in with_scale.findings}
+
+
+@pytest.mark.parametrize("scaling", ["tensor", "block"])
+def test_how_far_the_loss_moves_is_said(scaling: str) -> None:
+    x, y = logits()
+    x[5, 7], y[9] = torch.inf, -100
+    (found,) = nanhunt.check(x, y, dtype="float8_e4m3fn", scaling=scaling).tensors
+    finite = x.where(x.isfinite(), 0)
+    back = scaled(finite, "float8_e4m3fn") if scaling == "tensor" else in_blocks(finite, "float8_e4m3fn")
+    before, after = (F.cross_entropy(each.double(), y, reduction="none") for each in (finite, back))
+    rows = [row for row in range(64) if row not in (5, 9)]
+    change = (after - before).abs()[rows]
+    assert (
+        f"that moves the true mean row loss from {before[rows].mean():.6g} to {after[rows].mean():.6g} over the 62 "
+        f"rows where it is finite, that of row {rows[int(change.argmax())]} by {change.max():.3g}"
+    ) in found.notes
+
+
+def test_without_labels_there_is_no_loss_to_move() -> None:
+    (found,) = nanhunt.check(logits()[0], dtype="float8_e4m3fn").tensors
+    assert not any("moves the true" in note for note in found.notes)

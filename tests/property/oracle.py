@@ -134,7 +134,8 @@ def _divisor(problem: Problem, labels: torch.Tensor, kept: torch.Tensor) -> floa
     if problem.reduction == "sum":
         return 1.0
     if problem.weights is not None and problem.labels is not None:
-        return float(problem.weights.double()[labels[kept]].sum())
+        compute = torch.float32 if problem.dtype.itemsize == 1 else problem.dtype
+        return float(problem.weights.to(compute).double()[labels[kept]].sum())
     return float(kept.sum())
 
 
@@ -363,7 +364,10 @@ def _adds_up_to_inf(
     weighted = log_p if weights is None else log_p * weights
     if y is not None:
         share = y * (1 - problem.smoothing) + problem.smoothing / z.shape[-1]
-        return bool((weighted * share)[rows].sum().isinf())
+        terms = (
+            log_p * share if weights is None else log_p * share * weights
+        )  # PyTorch's order: the product overflows
+        return bool(terms[rows].sum().isinf())
     inf = bool(F.nll_loss(log_p[rows], labels[rows], weights, reduction="sum").isinf())
     everywhere = -weighted.sum(-1)[rows]
     means = problem.reduction == "mean" and weights is None

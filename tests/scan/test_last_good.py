@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from checkpoint_series import deepspeed, lightning, moments, opened_files, trainer, weights
-from typer.testing import CliRunner
 
+from nanhunt.cli import process
 from nanhunt.cli.app import app
 from nanhunt.errors import NanhuntError
 from nanhunt.load.checkpoints import checkpoints
@@ -164,10 +167,26 @@ def test_several_runs_are_not_mixed(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- the command
 
 
+class Ran(NamedTuple):
+    """What a command wrote, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def ran(*arguments: str) -> Ran:
+    """nanhunt last-good; older CliRunners mix the two streams."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = process.run(app, ["last-good", *arguments])
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
 def test_the_command_prints_a_path_for_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer(tmp_path / "run", (10, 20), bad_from=20)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["last-good", "run"])
+    done = ran("run")
     assert (done.exit_code, done.stdout) == (0, "run/checkpoint-10\n")
     assert (
         "not run/checkpoint-20: run/checkpoint-20/model.safetensors:model.layers.1.mlp.weight: 1 NaN"
@@ -177,13 +196,13 @@ def test_the_command_prints_a_path_for_the_shell(tmp_path: Path, monkeypatch: py
 
 def test_none_is_exit_code_1_and_nothing_on_standard_output(tmp_path: Path) -> None:
     trainer(tmp_path / "run", (10, 20), bad_from=5)
-    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run")])
+    done = ran(str(tmp_path / "run"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.count("nanhunt: not ") == 2
 
 
 def test_no_checkpoints_at_all_is_told(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["last-good", str(tmp_path)])
+    done = ran(str(tmp_path))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "--layout" in done.stderr
 
@@ -191,13 +210,13 @@ def test_no_checkpoints_at_all_is_told(tmp_path: Path) -> None:
 def test_steps_in_several_places_are_not_two_lines_for_the_shell(tmp_path: Path) -> None:
     for rank in (0, 1):
         trainer(tmp_path / "run" / f"rank_{rank}", (10, 20), bad_from=20)
-    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run")])
+    done = ran(str(tmp_path / "run"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "step 10 is good, and lies in 2 places" in done.stderr
     assert f"nanhunt last-good {tmp_path}/run/rank_0 and so on" in done.stderr
-    one = CliRunner().invoke(app, ["last-good", str(tmp_path / "run" / "rank_0")])
+    one = ran(str(tmp_path / "run" / "rank_0"))
     assert one.stdout == f"{tmp_path}/run/rank_0/checkpoint-10\n"
-    told = json.loads(CliRunner().invoke(app, ["last-good", str(tmp_path / "run"), "--json"]).stdout)
+    told = json.loads(ran(str(tmp_path / "run"), "--json").stdout)
     assert len(told["last_good"]["paths"]) == 2
 
 
@@ -214,14 +233,14 @@ def test_dumps_are_no_checkpoints(tmp_path: Path, name: str) -> None:
     file = tmp_path / "run" / name
     file.parent.mkdir(parents=True)
     torch.save({"value": torch.ones(3)}, file)
-    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run")])
+    done = ran(str(tmp_path / "run"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "no checkpoints to resume from" in done.stderr
 
 
 def test_as_json(tmp_path: Path) -> None:
     trainer(tmp_path / "run", (10, 20), bad_from=20)
-    done = CliRunner().invoke(app, ["last-good", str(tmp_path / "run"), "--json"])
+    done = ran(str(tmp_path / "run"), "--json")
     told = json.loads(done.stdout)
     assert told["last_good"]["step"] == 10
     assert [each["step"] for each in told["refused"]] == [20]

@@ -8,6 +8,7 @@ are checked as numbers, and the report says why no more.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -27,6 +28,8 @@ _PARQUET, _FILE, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | {
     f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+_FLOATS = re.compile("float|double")
+"""In the spelling of a type: of what is packed in ways that a few bytes can mean terabytes, and not read here."""
 _BATCH_BYTES = 1 << 24
 """Of one column, in memory at once."""
 _DEEPEST = 20
@@ -51,6 +54,7 @@ def _open(source: Source, reading: Reading) -> Container:
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
+    unread: dict[str, str] = {}
     with whole(source, _WHAT):
         schema, batches = _parquet(source) if source.head.startswith(_PARQUET) else _ipc(pyarrow, source)
         for column in schema:
@@ -59,9 +63,11 @@ def _open(source: Source, reading: Reading) -> Container:
                     tensor = _tensor(source, leaf, batches)
                 except RefusedTensor as error:
                     refused[leaf.name] = error
+                    if isinstance(error, NotNumbers) and _FLOATS.search(leaf.type):
+                        unread[leaf.name] = f"a column of {printable(leaf.type)[:60]}"
                     continue
                 (numbers if tensor.note else tensors)[leaf.name] = tensor
-    return Container(source.file, tensors, "arrow", refused, numbers)
+    return Container(source.file, tensors, "arrow", refused, numbers, unread)
 
 
 def _parquet(source: Source) -> tuple[Any, Batches]:
@@ -126,6 +132,8 @@ def _leaves(pyarrow: Any, kind: Any, path: tuple[str, ...], steps: tuple[int | N
     if isinstance(kind, pyarrow.BaseExtensionType):
         kind = kind.storage_type
     types = pyarrow.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
     if len(steps) > _DEEPEST:
         raise ValueError(f"columns in columns, {len(steps)} levels deep")
     if types.is_struct(kind):
@@ -134,6 +142,8 @@ def _leaves(pyarrow: Any, kind: Any, path: tuple[str, ...], steps: tuple[int | N
             yield from _leaves(pyarrow, inner.type, (*path, inner.name), (*steps, number))
     elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         yield from _leaves(pyarrow, kind.value_type, path, (*steps, None))
+    elif types.is_map(kind):  # a list of structures of two fields
+        yield from _leaves(pyarrow, kind.item_type, (*path, "value"), (*steps, None, 1))
     else:
         yield _Leaf(path, steps, str(kind))
 
@@ -197,16 +207,32 @@ def _flat(array: Any, steps: tuple[int | None, ...], seen: _Seen) -> Any:
     seen.rows += len(array)
     level = 0
     for step in steps:
-        array = _present(getattr(array, "storage", array), seen)
+        array = _present(_plain(array), seen)
         if step is not None:
             array = array.flatten()[step]
             continue
+        array = _listed(array)
         if len(array):
             lengths = array.value_lengths().to_numpy(zero_copy_only=False)
             seen.widen(level, int(lengths.min()), int(lengths.max()))
         level += 1
         array = array.flatten()
-    return _present(array, seen)
+    return _present(_plain(array), seen)
+
+
+def _listed(array: Any) -> Any:
+    """A map as the list of structures that it is: pyarrow neither counts nor flattens maps. Others are given back."""
+    import pyarrow
+
+    if isinstance(array, pyarrow.MapArray):
+        return pyarrow.ListArray.from_arrays(array.offsets, array.values)
+    return array
+
+
+def _plain(array: Any) -> Any:
+    """Without what an extension type or a dictionary wraps around the values."""
+    array = getattr(array, "storage", array)
+    return array.dictionary_decode() if hasattr(array, "dictionary_decode") else array
 
 
 def _present(array: Any, seen: _Seen) -> Any:

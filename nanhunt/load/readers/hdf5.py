@@ -49,6 +49,7 @@ def _open(source: Source, reading: Reading) -> Container:
     file = source if entry is None else _unzipped(source, entry)
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
+    unread: dict[str, str] = {}
     with whole(source, _WHAT), file.open() as stream, h5py.File(stream, "r") as opened:
         for path, dataset in _datasets(h5py, opened):
             name = path.replace("/", ".")
@@ -56,7 +57,10 @@ def _open(source: Source, reading: Reading) -> Container:
                 tensors[name] = _tensor(h5py, file, path, dataset, reading.stored_dtype)
             except RefusedTensor as error:
                 refused[name] = error
-    return Container(source.file, tensors, "keras" if entry else "hdf5", refused)
+                inner = h5py.check_vlen_dtype(dataset.dtype)
+                if isinstance(inner, np.dtype) and inner.kind in "fc":
+                    unread[name] = f"lists of any length of {inner}"
+    return Container(source.file, tensors, "keras" if entry else "hdf5", refused, unread=unread)
 
 
 def _unzipped(source: Source, entry: ZipInfo) -> Source:

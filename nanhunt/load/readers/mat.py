@@ -26,6 +26,7 @@ _NUMBERS = (
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
 _SPARSE = "sparse"
+_HOLDERS = ("struct", "cell", "object")
 _WHAT = "a MATLAB file"
 
 
@@ -35,6 +36,7 @@ def _open(source: Source, reading: Reading) -> Container:
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
+    unread: dict[str, str] = {}
     with whole(source, _WHAT), source.open() as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that occur twice
         for name, shape, kind in scipy.whosmat(stream):
@@ -45,7 +47,9 @@ def _open(source: Source, reading: Reading) -> Container:
                 (numbers if kind == _SPARSE else tensors)[name] = _tensor(source, name, kind, values)
             except RefusedTensor as error:
                 refused[name] = error
-    return Container(source.file, tensors, "mat", refused, numbers)
+                if kind in _HOLDERS:
+                    unread[name] = f"a MATLAB {kind}, which may hold numbers"
+    return Container(source.file, tensors, "mat", refused, numbers, unread)
 
 
 def _check(source: Source, name: str, shape: tuple[int, ...], kind: str) -> None:

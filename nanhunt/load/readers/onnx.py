@@ -237,10 +237,25 @@ def _location(said: dict[str, str]) -> str | None:
 def _numbers(
     source: Source, content: mmap.mmap, proto: _Proto, stored: np.dtype[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
-    """Values that the message holds as numbers: floats as they are, half precision as bits in integers."""
+    """Values that the message holds as numbers: floats as they are, half precision as bits in integers.
+
+    Raises NanhuntError where one is cut off.
+    """
+    try:
+        return _typed(source, content, proto, stored, shape)
+    except CutShort as error:
+        raise _damaged(source, str(error)) from None
+
+
+def _typed(
+    source: Source, content: mmap.mmap, proto: _Proto, stored: np.dtype[Any], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     if proto.typed[0].number in (4, 10):
-        code = "<f4" if proto.typed[0].number == 4 else "<f8"
-        found = np.frombuffer(b"".join(content[each.begin : each.end] for each in proto.typed), code)
+        code = np.dtype("<f4" if proto.typed[0].number == 4 else "<f8")
+        data = b"".join(content[each.begin : each.end] for each in proto.typed)
+        if len(data) % code.itemsize:
+            raise CutShort("a number is cut off")
+        found = np.frombuffer(data, code)
     else:
         whole = [value for each in proto.typed for value in _packed(content, each)]
         wide = np.array([value & (1 << 64) - 1 for value in whole], np.uint64)

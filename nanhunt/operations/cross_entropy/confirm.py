@@ -95,7 +95,7 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
         _loss_facts(facts, by_row(x), labels.by_row(), losses, gradient, true, batch)
     uncast = None
     if batch.dtype != batch.stored:
-        uncast = _but_bad(truth(by_row(_base(stored)), labels.by_row(), batch.options), bad)
+        uncast = true_losses(stored, labels, bad, batch.options)
     added = _added(x, labels, losses["fused"], batch)
     return Confirmed(
         facts, {name: _but_bad(each.double(), bad) for name, each in losses.items()}, _but_bad(true, bad), uncast,
@@ -374,6 +374,11 @@ def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: B
     without = _behaviour(run(fused, x, usual, plain), usual.by_row(), nothing)
     at_fault: Bools = now.fails & (~without.fails | (now.nan_loss & ~without.nan_loss))
     return at_fault
+
+
+def true_losses(stored: torch.Tensor, labels: Labels, bad: Bools, options: Loss) -> Floats:
+    """Row losses of logits as stored, in exact arithmetic, float64 (rows,); NaN for rows with a bad label."""
+    return _but_bad(truth(by_row(_base(stored)), labels.by_row(), options), bad)
 
 
 def _but_bad(losses: torch.Tensor, bad: Bools) -> Floats:

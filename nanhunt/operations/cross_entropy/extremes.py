@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.convert import Array, native, to_floats
+from nanhunt.dtypes.errstate import ignoring
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.cross_entropy.exps import ExpSums, parts
 
@@ -49,7 +50,7 @@ class Between(NamedTuple):
         return between
 
 
-@np.errstate(all="ignore")  # NaN is an answer here, and sums that nobody wants are dropped
+@ignoring("all")  # NaN is an answer here, and sums that nobody wants are dropped
 def extremes(block: Array, dtype: str, summed: Between | None = None) -> Extremes:
     """Extremes of stored values (rows, classes), classes >= 1; read in parts that stay in cache."""
     carrier = np.dtype(np.uint16) if FORMATS[dtype].bits == 16 else to_floats(block[:0], dtype).dtype

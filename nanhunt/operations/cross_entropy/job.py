@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nanhunt.dtypes.convert import Array
+from nanhunt.dtypes.convert import Array, rounded
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.load.rows import RowSource
 from nanhunt.load.tensor import Tensor
@@ -100,13 +100,14 @@ class Job:
 
     @functools.cached_property
     def divisor(self) -> float:
-        """What the mean divides by, in float64: N, or the weights of the rows' labels; 1 for a sum."""
+        """What the mean divides by, in float64: N, or the weights (as cast) of the rows' labels; 1 for a sum."""
         if self.options.reduction == "sum":
             return 1.0
         targets = self.targets
         if self.weights is None or targets is None or targets.labels is None:
             return float(self.kept)
-        return float(self.weights[targets.labels[targets.kept]].sum())
+        weights = rounded(self.weights, compute_format(self.dtype).name)
+        return float(weights[targets.labels[targets.kept]].sum())
 
     def row_targets(self, numbers: npt.NDArray[np.intp]) -> RowTargets:
         """The targets of the rows with those flat numbers."""

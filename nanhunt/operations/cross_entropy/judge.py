@@ -16,6 +16,7 @@ from nanhunt.operations.assignment import parted
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
+from nanhunt.operations.cross_entropy.quantised import moved
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Pairing, choose
 from nanhunt.operations.cross_entropy.rules import OF_CERTAIN_LOGITS, RULES
@@ -135,7 +136,9 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
                 table = run.table(tensor, cast.name)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
-                yield cast.told(replace(found, notes=(*seen.notes, *found.notes)), tensor)
+                change = moved(job, tensor) if cast.scaling != "none" else ""
+                notes = (*filter(None, [change]), *seen.notes, *found.notes)
+                yield cast.told(replace(found, notes=notes), tensor)
         elif run.compares:
             raise _nothing_to_compare(tensor.label, *seen.notes)
         else:

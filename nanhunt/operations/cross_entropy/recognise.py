@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nanhunt.dtypes.convert import to_floats
+from nanhunt.dtypes.errstate import ignoring
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import evenly
 from nanhunt.load.tensor import FLOATING, Tensor
@@ -139,7 +140,7 @@ def _one_wrong_label(targets: Targets) -> list[str]:
     return [f"{every} {wrong[0]}: if that marks rows that the loss leaves out, say --ignore-index {wrong[0]}"]
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is no probability
+@ignoring("over", "invalid")  # what is not finite is no probability
 def _second_softmax(logits: Tensor, class_axis: int) -> list[str]:
     """Whether the rows are probabilities already, as far as a sample of them tells."""
     rows = logits.rows(class_axis)

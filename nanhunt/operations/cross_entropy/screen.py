@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array, rounded, to_floats
+from nanhunt.dtypes.errstate import ignoring
 from nanhunt.dtypes.formats import FORMATS, FloatFormat, compute_format
 from nanhunt.operations.cross_entropy.exps import log_sum_exp
 from nanhunt.operations.cross_entropy.extremes import Between, Extremes, extremes, runner_up
@@ -98,7 +99,7 @@ class _Numbers:
     """... and at most this."""
 
 
-@np.errstate(invalid="ignore", over="ignore")  # inf - inf and 0 * inf are bounds of rows that are not proven
+@ignoring("invalid", "over")  # inf - inf and 0 * inf are bounds of rows that are not proven
 def screen(
     block: Array, labels: Labels | None, ignored: Bools | None, bad: Bools | None, how: Screen
 ) -> Screened:

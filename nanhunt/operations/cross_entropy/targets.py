@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import native, to_floats
+from nanhunt.dtypes.errstate import ignoring
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import RowSource
@@ -181,7 +182,7 @@ def _one_number_a_row(tensor: Tensor, source: str, classes: int) -> UnfitTargets
     return UnfitTargets(source, reason, "This looks like a regression.")
 
 
-@np.errstate(invalid="ignore")  # NaN is told by the rows that it makes NaN
+@ignoring("invalid")  # NaN is told by the rows that it makes NaN
 def _check_sums(tensor: Tensor, source: str, class_axis: int) -> None:
     """UnfitTargets unless every row is a distribution; rows of zeros are padding where others hold fractions."""
     tolerance = SUM_TOLERANCE if FORMATS[tensor.dtype].bits > 8 else FLOAT8_TOLERANCE

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array, to_floats
+from nanhunt.dtypes.errstate import ignoring
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import Interrupted
 from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
@@ -137,9 +138,7 @@ def run_block(job: Job, numbers: Numbers, block: Array) -> Confirmed:
     return confirmed
 
 
-@np.errstate(
-    over="ignore", invalid="ignore"
-)  # losses near the largest float64 add up to inf, which is their sum
+@ignoring("over", "invalid")  # losses near the largest float64 add up to inf, which is their sum
 def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -> Tally:
     excluded = confirmed.facts.bad_label
     sums = {name: Exact.of(float(loss[~excluded].sum())) for name, loss in confirmed.losses.items()}
@@ -152,7 +151,7 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
         tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
         sums=sums,
         loss_low=Exact.of(float(finite.sum())),
-        loss_high=Exact.of(float(finite.sum())),
+        loss_high=Exact.of(float(np.abs(finite).sum())),  # negative class weights make negative losses
         errors={name: error for name, error in errors.items() if error is not None},
         health=health.count(block, job.tensor.dtype),
         strip_max=_strip_max(
@@ -217,7 +216,7 @@ def can_screen(job: Job) -> bool:
     return job.plain and labels and whole and job.last_axis and not cast_twice
 
 
-@np.errstate(over="ignore")
+@ignoring("over")
 def screen_unit(unit: Unit) -> tuple[Tally, Numbers]:
     """(tally over the rows that were proven, numbers of the others)."""
     job, first = unit.job, unit.first

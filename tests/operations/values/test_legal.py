@@ -79,6 +79,8 @@ def test_a_metric_that_is_nan_is_a_note(name: str) -> None:
         ("ema_model.loss", NAN),
         ("loss.weight", INF),
         ("scores", [[INF]]),
+        ("loss", [[INF, 1.0]]),
+        ("state_dict.act.min_val", [INF, 1.0]),
         ("callbacks.Swa.vector", [1.0, NAN]),
     ],
 )
@@ -138,7 +140,9 @@ def test_the_lowest_number_of_a_mask_may_overflow_in_a_cast() -> None:
     lowest = np.where(np.triu(np.ones((4, 4)), 1) > 0, np.finfo(np.float32).min, 0)
     assert not judged("attn_mask", lowest, "float16").findings
     assert codes(judged("attn.weight", lowest, "float16")) == ["NH504"]
-    assert codes(judged("attn_mask", with_one(lowest, (3, 0), 1e6), "float16")) == ["NH504"]
+    for other in (1e6, -1.0):
+        assert codes(judged("attn_mask", with_one(lowest, (3, 0), other), "float16")) == ["NH504"]
+    assert codes(judged("attn_mask", [0, -70_000, -70_000], "float16")) == ["NH504"]
 
 
 def test_a_complex_value_is_said_to_be_judged_by_parts() -> None:

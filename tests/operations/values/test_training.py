@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nanhunt
+from nanhunt.operations.values import training
 
 
 def next_update(m: torch.Tensor, v: torch.Tensor, step: float = 1000.0) -> torch.Tensor:
@@ -81,6 +82,27 @@ def test_a_step_of_zero_beside_moments():
         abs(next_update(m, v, step=0.0)[0]) > 0.2 > 0
     )  # of the first step's 1, though m / sqrt(v) was 1 all along
     assert list(codes(state(m, v, step=math.inf))) == ["NH501"]
+
+
+def test_a_step_of_zero_beside_moments_of_zero_is_a_fresh_optimizer():
+    assert not codes(state(torch.zeros(2), torch.zeros(2), step=0.0))
+
+
+def test_what_is_read_in_parts_is_found_in_its_place(monkeypatch):
+    whole = torch.ones(8)
+    whole[6] = -1e-6
+    moments = torch.zeros(8)
+    moments[5] = 1e-3
+    flushed = torch.ones(8)
+    flushed[5] = 0.0
+    told = []
+    for chunk in (3, 1 << 20):
+        monkeypatch.setattr(training, "CHUNK", chunk)
+        (negative,) = nanhunt.check(state(torch.zeros(8), whole)).findings
+        (lost,) = nanhunt.check(state(moments, flushed)).findings
+        told.append((negative.rows, negative.message, lost.rows, lost.message))
+    assert told[0] == told[1]
+    assert (told[0][0], told[0][2]) == ((6,), (5,))
 
 
 def test_variances_and_scales():
@@ -173,6 +195,8 @@ def test_the_eps_of_the_file_is_the_one_that_divides(tmp_path):
     assert "0.1 / (0 + eps 1e-05) = 1e+04 learning rates" in told(1e-5, torch.float32)["NH506"]
     assert list(told(1e-1, torch.float16)) == []
     assert list(told(1e-9, torch.float16)) == ["NH506", "NH507"]
+    assert torch.tensor(4e-8).half() > 0
+    assert "NH507" not in told(4e-8, torch.float16)
     assert "0.1 / (0 + eps 0) = inf learning rates" in told(0.0, torch.float32)["NH506"]
 
 

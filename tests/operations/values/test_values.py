@@ -163,6 +163,19 @@ def test_values_that_bfloat16_loses_as_well_have_no_fix_that_works() -> None:
     assert not judged(np.full(100, 1e-42, np.float64), "float64", "bfloat16").findings[0].remedies
 
 
+def test_values_that_overflow_bfloat16_as_well_have_no_fix_that_works() -> None:
+    (finding,) = judged(np.array([1.0, 1e300]), "float64", "float16").findings
+    assert (finding.code, [fix.works for fix in finding.remedies]) == ("NH504", [False])
+
+
+def test_the_first_number_that_overflows_is_one_and_the_last_that_does_not_is_none() -> None:
+    halfway = np.float32(65520.0)  # between the largest float16 and what would come after it: ties go up
+    for value in (halfway, np.nextafter(halfway, np.float32(0))):
+        data = np.array([1.0, value], np.float32)
+        overflows = bool(torch.from_numpy(data).half().isinf().any())
+        assert bool(judged(data, "float32", "float16").findings) is overflows is bool(value == halfway)
+
+
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "momentum_buffer"])
 def test_moments_are_judged_for_a_cast_only_on_request(name: str) -> None:
     moments = np.full(100, 1e-9, np.float32)
