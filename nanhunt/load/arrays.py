@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -132,29 +133,29 @@ def slices(shape: tuple[int, ...], chunk: int, itemsize: int) -> Iterator[tuple[
         yield (slice(first, min(first + step, shape[0])),)
 
 
+SHARED = 1 << 28
+"""Bytes of a file that small tensors share one mapping of: each mapping holds a descriptor, and processes have few."""
+_mappings: WeakValueDictionary[tuple[int, ...], mmap.mmap] = WeakValueDictionary()
+"""By file (device, number, time, size) and first byte; gone with the last array in them."""
+
+
 def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> npt.NDArray[Any]:
-    start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    length = offset - start + count * dtype.itemsize
-    # mmap itself and not np.memmap: that one resolves paths and keeps a subclass with slow slices.
-    pages = mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+    """``count`` values from ``offset`` bytes on. Raises ValueError where the file ends before."""
+    file, size = os.fstat(stream.fileno()), count * dtype.itemsize
+    if offset + size > file.st_size:
+        raise ValueError("the file ends before")
+    large = size > SHARED
+    start = offset - offset % (mmap.ALLOCATIONGRANULARITY if large else SHARED)
+    end = (
+        offset + size if large else min(file.st_size, start + 2 * SHARED)
+    )  # across the border of the next one
+    key = file.st_dev, file.st_ino, file.st_mtime_ns, file.st_size, start, end
+    pages = _mappings.get(key)
+    if pages is None:
+        # mmap itself and not np.memmap: that one resolves paths and keeps a subclass with slow slices.
+        pages = mmap.mmap(stream.fileno(), end - start, access=mmap.ACCESS_COPY, offset=start)
+        _mappings[key] = pages
     return np.ndarray((count,), dtype, pages, offset - start)
-
-
-def release(values: object) -> None:
-    """Gives the memory of values back that a reader has mapped; they are read anew when they are asked for.
-
-    For arrays of readers only, which nobody writes to: what is written to a private mapping would be lost. What is
-    a copy stays as it is.
-    """
-    if not isinstance(values, np.ndarray) or not values.flags.c_contiguous:
-        return
-    pages: Any = values
-    while pages is not None and not isinstance(pages, mmap.mmap):
-        pages = getattr(pages, "base", None)
-    if pages is not None and values.size and hasattr(mmap, "MADV_DONTNEED"):
-        first = values.ctypes.data - np.frombuffer(pages, np.uint8).ctypes.data
-        start = first // mmap.PAGESIZE * mmap.PAGESIZE
-        pages.madvise(mmap.MADV_DONTNEED, start, first + values.nbytes - start)
 
 
 def _swapped(source: Location, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
