@@ -6,9 +6,12 @@ judging, 12 of 300 files ━━━━━━━━━━━ 1.2/8.0 GB 2.1 GB/s 0
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from nanhunt.load import remote
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -28,7 +31,9 @@ class Progress:
         self._total: int | None = None
         self._files = 0
         self._finished = 0
+        self._fetched = 0
         self._bar: RichProgress | None = None
+        self._lock = threading.Lock()
 
     def expect(self, total: int | None, files: int = 1) -> None:
         """So many bytes are to come: those of the files, which unpack to more where they are compressed."""
@@ -40,21 +45,36 @@ class Progress:
 
     def __enter__(self) -> Progress:
         """Nothing is shown yet."""
+        remote.arrived.append(self.fetched)
         return self
 
     def advance(self, size: int) -> None:
         """``size`` more bytes are done."""
         self.done += size
-        if not self._wanted or time.monotonic() - self._began < PATIENCE:
-            return
-        if self._bar is None:
-            self._bar = _bar()
-            self._bar.start()
-            self._bar.add_task("judging", total=None)
-        total = None if self._total is None else max(self._total, self.done)
-        self._bar.update(
-            self._bar.task_ids[0], total=total, completed=self.done, description=self._description
-        )
+        self._show()
+
+    def fetched(self, size: int) -> None:
+        """``size`` more bytes have come from far away, from whatever thread: they are judged faster than they come."""
+        with self._lock:
+            self._fetched += size
+        self._show()
+
+    def _show(self) -> None:
+        with self._lock:
+            if not self._wanted or time.monotonic() - self._began < PATIENCE:
+                return
+            done = max(self.done, self._fetched)
+            known: dict[str, Any] = {
+                "total": None if self._total is None else max(self._total, done),
+                "completed": done,
+                "description": self._description,
+                "rate": done / max(time.monotonic() - self._began, 1e-3),
+            }
+            if self._bar is None:
+                self._bar = _bar()
+                self._bar.add_task(**known)
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], **known)
 
     @property
     def _description(self) -> str:
@@ -66,23 +86,34 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The bar disappears."""
-        if self._bar is not None:
-            self._bar.stop()
+        remote.arrived.remove(self.fetched)
+        with self._lock:
+            self._wanted = False  # what is still under way comes to nobody
+            if self._bar is not None:
+                self._bar.stop()
 
 
 def _bar() -> RichProgress:
     from rich.console import Console
+    from rich.filesize import decimal
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Bytes a second since the beginning; rich's own knows none before the second look."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{decimal(int(task.fields['rate']))}/s", "progress.data.speed")
 
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), Rate(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip

@@ -40,6 +40,8 @@ PAUSES = (0.2, 1.0)
 """Seconds before each new try."""
 
 _fetched = Fetched()
+arrived: list[Callable[[int], None]] = []
+"""Told of the bytes of every part that has come, in a thread of its own: whoever shows that something goes on."""
 
 
 def is_url(path: str) -> bool:
@@ -166,10 +168,14 @@ class Remote:
     def _bring(self, first: int, last: int, coming: Future[bytes]) -> None:
         """Fetches one part for whoever waits for it."""
         try:
-            coming.set_result(self._part(first, last))
+            part = self._part(first, last)
         except BaseException as error:
             _fetched.forget(self._key, first)  # who reads it later asks again
             coming.set_exception(error)
+            return
+        coming.set_result(part)
+        for tell in arrived:
+            tell(len(part))
 
     def _part(self, first: int, last: int) -> bytes:
         """One range; what a connection loses at its end is asked for again."""

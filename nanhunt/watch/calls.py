@@ -31,12 +31,17 @@ def calls_patched(recorders: Recorders, called: Called, returned: Returned) -> I
     torch.nn.Module.__call__ = _module_call(recorders, module_call, called, returned)  # type: ignore[method-assign]
     torch.autograd.Function.apply = classmethod(_apply(recorders, apply.__func__))  # type: ignore[assignment,method-assign]
     torch.compile = _compile(recorders, compiler)
+    undo = _compiled_before(recorders)
+    script_call = torch.jit.ScriptFunction.__call__
+    torch.jit.ScriptFunction.__call__ = _script_call(recorders, script_call)  # type: ignore[method-assign]
     try:
         yield
     finally:
         torch.nn.Module.__call__ = module_call  # type: ignore[method-assign]
         torch.autograd.Function.apply = apply  # type: ignore[method-assign]
         torch.compile = compiler
+        undo()
+        torch.jit.ScriptFunction.__call__ = script_call  # type: ignore[method-assign]
 
 
 def _module_call(
@@ -61,17 +66,15 @@ def _module_call(
                 recorder.last_root = weakref.ref(self)
             recorder.tape.read_state()
             called(self)
-        if isinstance(self, scripted):
+        is_scripted = isinstance(self, scripted)
+        if is_scripted:
             recorder.unlooked.script_ran(self)
         recorder.module = (self, outer)
         try:
-            if self._compiled_call_impl is None:
+            if self._compiled_call_impl is None and not is_scripted:
                 out = original(self, *args, **kwargs)
             else:
-                region = Opaque(
-                    functools.partial(original, self), f"compiled {type(self).__name__}", compiled=True
-                )
-                out = recorder.opaque(region, args, kwargs)
+                out = recorder.opaque(_region(original, self, is_scripted), args, kwargs)
         except BaseException as error:
             hide(error)
             raise
@@ -80,6 +83,33 @@ def _module_call(
         if outer is None:
             returned(out)
         return out
+
+    return call
+
+
+def _region(original: Callable[..., Any], module: torch.nn.Module, scripted: bool) -> Opaque:
+    """A module as one call."""
+    name = f"scripted {module.original_name}" if scripted else f"compiled {type(module).__name__}"
+    return Opaque(
+        functools.partial(original, module), name, compiled=not scripted, native=scripted, module=module
+    )
+
+
+def _script_call(recorders: Recorders, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a function of torch.jit, which runs without Python."""
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = recorders.recorder
+        if recorder.paused:
+            return original(self, *args, **kwargs)
+        recorder.unlooked.script_ran(self, function=True)
+        try:
+            name = f"scripted {self.name}"
+            return recorder.opaque(Opaque(functools.partial(original, self), name, native=True), args, kwargs)
+        except BaseException as error:
+            hide(error)
+            raise
 
     return call
 
@@ -106,7 +136,8 @@ def _compile(recorders: Recorders, original: Callable[..., Any]) -> Callable[...
         if model is None:
             return lambda function: compile(function, **options)
         compiled = original(model, **options)
-        region = Opaque(compiled, f"compiled {_name(model)}", compiled=True)
+        module = compiled if isinstance(compiled, torch.nn.Module) else None
+        region = Opaque(compiled, f"compiled {_name(model)}", compiled=True, module=module)
         if isinstance(compiled, torch.nn.Module):
             return _open_module(recorders, compiled, region)
 
@@ -129,6 +160,27 @@ def _open_module(recorders: Recorders, compiled: torch.nn.Module, region: Opaque
     region.func = functools.partial(base.__call__, compiled)
     compiled.__class__ = type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__})
     return compiled
+
+
+def _compiled_before(recorders: Recorders) -> Callable[[], None]:
+    """Modules that were compiled before the watching began are one call each, too; returns what undoes it."""
+    dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return lambda: None
+    kind = dynamo.OptimizedModule
+    original = kind.__call__
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        region = Opaque(functools.partial(original, self), "compiled module", compiled=True, module=self)
+        return recorders.recorder.opaque(region, args, kwargs)
+
+    kind.__call__ = call
+
+    def undo() -> None:
+        kind.__call__ = original
+
+    return undo
 
 
 def _name(target: Any) -> str:

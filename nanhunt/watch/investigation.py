@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -17,8 +18,9 @@ from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
 from .observer import Observation, Observer, ancestors, culprits
 from .ranks import world_size
-from .recorder import Recorder
+from .recorder import Opaque, Recorder
 from .repair.mend import Failing
+from .repair.regions import opened
 from .scene import Scene, diverging
 from .second_look import CameOutFinite, CannotRepeat, Repetition, repeat
 from .site import Site, resolve
@@ -78,6 +80,13 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
             return _handed_on(evidence, names, reason.gradients)
         return _from_graph(evidence, tape, names, str(reason))
     guilty = culprits(roots)[:MAX_CULPRITS]
+    if look is not None and any(item.node and _in_region(item) for item in guilty):
+        # The graph knows the region as one call: its calls are put in its place, to tell which of them it was.
+        with contextlib.suppress(CannotRepeat):
+            inside = opened(tape, [slot for slot, _ in _found(evidence, tape)])
+            if inside is not None:
+                look, roots, found_by = _look(evidence, inside.tape, None)
+                tape, guilty = inside.tape, culprits(roots)[:MAX_CULPRITS]
     if not evidence.gradients and found_by is FoundBy.REPETITION and _confirmed(evidence, tape, guilty):
         found_by = FoundBy.GRAPH
     story = Story(names, tape, look, evidence.losses, evidence.loaded)
@@ -97,6 +106,10 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     return Solved(incident, story.exhibits(guilty), failing, evidence.gradients)
 
 
+def _in_region(item: Observation) -> bool:
+    return isinstance(item.where, Entry) and isinstance(item.where.func, Opaque) and item.where.func.compiled
+
+
 def _look(
     evidence: Evidence, tape: Tape, live: Observer | None
 ) -> tuple[Repetition | None, list[Observation], FoundBy]:
@@ -114,12 +127,12 @@ def _look(
         raise CannotRepeat("the loss was not made by recorded operations")
     look = repeat(tape, found, backward=bool(evidence.gradients))
     if evidence.gradients:
-        bad = [copy.grad for copy in look.inputs.values() if copy.grad is not None and _bad(copy.grad)]
+        bad = look.bad_gradients()
     else:
         bad = [look.values[slot] for slot, _ in found if _bad(look.values[slot])]
     known = [item for item in map(look.observer.of, bad) if item is not None]
     if not known:
-        raise CameOutFinite(sum(copy.grad is not None for copy in look.inputs.values()))
+        raise CameOutFinite(len(look.gradients()))
     return look, known, FoundBy.REPETITION
 
 
@@ -192,6 +205,10 @@ def _first_bad(
         original = slot.tensor
         if seen is not None and original is not None:
             order[id(original)] = seen.order
+    for leaf, grad in look.beside.items():
+        seen = look.observer.of(grad)
+        if seen is not None:
+            order[id(leaf)] = seen.order
     ranked = sorted(evidence.gradients, key=lambda leaf: order.get(id(leaf), 2**62))
     return tuple(names.of(leaf) for leaf in ranked)
 

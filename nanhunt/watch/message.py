@@ -247,6 +247,7 @@ def run_json(
             "no_grad_calls": unlooked.no_grad,
             "func_grad_calls": unlooked.transforms,
             "scripted_modules": unlooked.scripted,
+            "scripted_functions": unlooked.functions,
         },
         "values_read": list(unlooked.values.values()),
         "incidents": [encoded(incident) for incident in incidents],

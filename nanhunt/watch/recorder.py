@@ -91,10 +91,22 @@ Site = tuple[CodeType, int, Line | None]
 class Opaque:
     """A call whose inside the recorder does not see: a custom Function, a compiled region, a gradient."""
 
-    def __init__(self, func: Callable[..., Any], name: str, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        name: str,
+        *,
+        compiled: bool = False,
+        native: bool = False,
+        module: torch.nn.Module | None = None,
+    ) -> None:
         self.func = func
         self.__name__ = name
         self.compiled = compiled
+        self.native = native
+        """Whether no Python runs inside."""
+        self.module = module
+        """Whose parameters it reads, though they are none of its arguments."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -257,15 +269,18 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if self.tape.random_state is None:
             self.tape.random_state = RandomState()
+        if func.module is not None:
+            self.tape.modules[id(func.module)] = func.module
         if func.compiled and self.module is None and not (_grad_enabled() or self.unlooked.every_op):
             self.unlooked.no_grad += 1
         with self.pause():
             self.step_aside()
             try:
                 out = func(*args, **kwargs)
+                # Past the wrapper of such calls; still aside, or what noting asks of a tensor is an entry of its own.
+                self._note(func, args, kwargs, out, sys._getframe(2), _DRAWS)
             finally:
                 self.step_back()
-        self._note(func, args, kwargs, out, sys._getframe(2), _DRAWS)  # past the wrapper of such calls
         return out
 
     def step_aside(self) -> None:

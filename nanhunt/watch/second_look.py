@@ -47,16 +47,18 @@ class Repetition:
     values: dict[Slot, torch.Tensor] = field(default_factory=dict)
     """What each slot held in the repetition; inputs are copies."""
     inputs: dict[Slot, torch.Tensor] = field(default_factory=dict)
+    beside: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
+    """Leaves of the script's own that regions read beside what they are given -> the gradient they got this time."""
     changed_inputs: int = 0
     """Inputs that were written to after their first use, so that the repetition may differ."""
 
-    def bad_gradients(self) -> list[Slot]:
-        """Inputs whose gradient is not finite."""
-        return [
-            slot
-            for slot, copy in self.inputs.items()
-            if copy.grad is not None and checkable(copy.grad) and not finite(copy.grad)
-        ]
+    def gradients(self) -> list[torch.Tensor]:
+        """All that backward has left."""
+        return [copy.grad for copy in self.inputs.values() if copy.grad is not None] + [*self.beside.values()]
+
+    def bad_gradients(self) -> list[torch.Tensor]:
+        """Those that are not finite."""
+        return [grad for grad in self.gradients() if checkable(grad) and not finite(grad)]
 
 
 def repeat(
@@ -199,7 +201,8 @@ def _is_bad(tensor: torch.Tensor | None) -> bool:
 
 def _where(entry: Entry | None) -> Any:
     """The taped call; inside an opaque one the user's line that is running there, since this time it is seen."""
-    return live_caller() if entry is not None and isinstance(entry.func, Opaque) else entry
+    opaque = entry is not None and isinstance(entry.func, Opaque) and not entry.func.native
+    return live_caller() if opaque else entry
 
 
 @contextlib.contextmanager
@@ -338,5 +341,33 @@ def _backward(look: Repetition, roots: Sequence[tuple[Slot, torch.Tensor | None]
     tensors = [look.values[slot] for slot, _ in roots if slot in look.values]
     if len(tensors) < len(roots):
         raise CannotRepeat("the loss was not made by recorded operations")
-    with look.observer:
+    with _kept_gradients(tensors, look), look.observer:
         torch.autograd.backward(tensors, [seed for _, seed in roots])
+
+
+@contextlib.contextmanager
+def _kept_gradients(roots: Sequence[torch.Tensor], look: Repetition) -> Iterator[None]:
+    """Leave the gradients of the script's own parameters as they are: a compiled region reads no copies."""
+    copies = {id(copy) for copy in look.inputs.values()}
+    before = {leaf: leaf.grad for leaf in _leaves(roots) if id(leaf) not in copies}
+    for leaf in before:
+        leaf.grad = None
+    try:
+        yield
+        look.beside = {leaf: leaf.grad for leaf in before if leaf.grad is not None}
+    finally:
+        for leaf, grad in before.items():
+            leaf.grad = grad
+
+
+def _leaves(roots: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """What backward accumulates gradients in."""
+    waiting = [root.grad_fn for root in roots if root.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            yield node.variable
+        below = {item for item, _ in node.next_functions if item is not None} - seen
+        seen |= below
+        waiting += below

@@ -135,6 +135,8 @@ class Tape:
         self.slots: dict[int, Slot] = {}
         self.inputs: list[Slot] = []
         """Slots no entry made, in order of first use."""
+        self.modules: dict[int, torch.nn.Module] = {}
+        """By id: modules that ran as one call, with parameters that no entry was given."""
         self.held_bytes = 0
         self.random_state: RandomState | None = None
         self.states: deque[tuple[int, RandomState]] = deque(maxlen=MAX_STATES)
@@ -177,6 +179,7 @@ class Tape:
         self._notes.clear()
         self.slots.clear()
         self.inputs.clear()
+        self.modules.clear()
         self.held_bytes = 0
         self.random_state = None
         self.states.clear()

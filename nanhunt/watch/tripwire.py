@@ -224,7 +224,11 @@ class TripWire:
 
     def reached(self) -> list[torch.Tensor]:
         """Inputs of the step so far that gradients would be accumulated in."""
-        known = (slot.held if slot.held is not None else slot() for slot in self.recorder.tape.inputs)
+        tape = self.recorder.tape
+        known = [slot.held if slot.held is not None else slot() for slot in tape.inputs]
+        if tape.modules:
+            known += [leaf for module in tape.modules.values() for leaf in module.parameters()]
+            known = list({id(tensor): tensor for tensor in known}.values())
         return [tensor for tensor in known if tensor is not None and tensor.requires_grad and tensor.is_leaf]
 
     def _discard_bad(self, leaves: list[torch.Tensor]) -> None:

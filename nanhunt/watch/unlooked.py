@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .site import Line, resolve
 
-_LAYOUT = struct.Struct("<3q")
+_LAYOUT = struct.Struct("<4q")
 MAX_SHOWN = 4
 """Lines that read a value which is not finite; JSON has them all."""
 
@@ -24,16 +24,20 @@ class Unlooked:
     transforms: int = 0
     """Derivatives worked out inside torch.func.grad or jvp: no loss is in sight, and they have no numbers there yet."""
     scripted: int = 0
-    """Scripted or traced modules that ran; the gradients of their parameters are not known to the tape."""
+    """Scripted or traced modules that ran: their results and gradients are looked at, their inside is not."""
+    functions: int = 0
+    """Scripted or traced functions that ran."""
     values: dict[Line, str] = field(default_factory=dict)
     """Line -> what was read there. Legal (a best metric so far starts at infinity), and worth a note."""
     _scripted: set[int] = field(default_factory=set)
 
-    def script_ran(self, module: object) -> None:
-        """A scripted module has been called; each is counted once."""
+    def script_ran(self, module: object, *, function: bool = False) -> None:
+        """A scripted module or function has been called; each is counted once."""
         if not self.every_op:
+            new = id(module) not in self._scripted
             self._scripted.add(id(module))
-            self.scripted = len(self._scripted)
+            self.scripted += new and not function
+            self.functions += new and function
 
     def read(self, value: float, line: Line) -> None:
         """The script has read this number, which is not finite."""
@@ -43,24 +47,25 @@ class Unlooked:
 
     def forget(self) -> None:
         """In a forked child: what was counted before is the parent's."""
-        self.no_grad = self.transforms = self.scripted = 0
+        self.no_grad = self.transforms = self.scripted = self.functions = 0
         self.values.clear()
         self._scripted.clear()
 
     def packed(self) -> bytes:
         """The counts as bytes, always equally many."""
-        return _LAYOUT.pack(self.no_grad, self.transforms, self.scripted)
+        return _LAYOUT.pack(self.no_grad, self.transforms, self.scripted, self.functions)
 
     def add(self, packed: bytes) -> None:
         """Add the counts of another process."""
-        no_grad, transforms, scripted = _LAYOUT.unpack(packed)
+        no_grad, transforms, scripted, functions = _LAYOUT.unpack(packed)
         self.no_grad += no_grad
         self.transforms += transforms
         self.scripted += scripted
+        self.functions += functions
 
     def __bool__(self) -> bool:
         """Whether there is anything to be said."""
-        return bool(self.no_grad or self.transforms or self.scripted or self.values)
+        return bool(self.no_grad or self.transforms or self.scripted or self.functions or self.values)
 
     def sentence(self) -> str:
         """``; not looked at: 120 module calls under torch.no_grad ...``, or nothing."""
@@ -74,6 +79,8 @@ class Unlooked:
             yield _number(self.transforms, "call") + " of torch.func.grad or jvp"
         if self.scripted:
             yield _number(self.scripted, "scripted module")
+        if self.functions:
+            yield _number(self.functions, "scripted function")
 
     def notes(self) -> str:
         """A line for each of the first values, each ending in a newline."""

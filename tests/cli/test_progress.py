@@ -11,6 +11,7 @@ import pytest
 
 from nanhunt.cli import progress
 from nanhunt.cli.progress import Progress
+from nanhunt.load import remote
 from nanhunt.scan.inputs import Scan
 from nanhunt.scan.options import Options
 
@@ -39,6 +40,20 @@ def test_the_bar_never_ends_before_the_work(monkeypatch, expected, shown):
         assert (task.completed, task.total) == (100, shown)
 
 
+def test_bytes_that_come_from_far_away_are_shown_before_they_are_judged(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    with Progress() as bar:
+        bar.expect(100)
+        for size in (30, 40):
+            for tell in remote.arrived:
+                tell(size)
+        bar.advance(30)
+        assert bar._bar is not None
+        assert bar._bar.tasks[0].completed == 70
+    assert remote.arrived == []
+
+
 def test_it_says_what_is_done_and_what_is_left(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
@@ -56,6 +71,8 @@ def test_it_says_what_is_done_and_what_is_left(monkeypatch):
         bar._bar.refresh()
     shown = screen.getvalue()
     assert "judging, 12 of 300 files" in shown
+    assert "/?" not in shown
+    assert " ?" not in shown
     assert "2.0/8.0 MB" in shown
     assert "MB/s" in shown
     assert "0:00:0" in shown  # what remains

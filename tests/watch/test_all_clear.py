@@ -63,6 +63,16 @@ def differentiate_forward() -> None:
     torch.func.jacfwd(loss)(torch.zeros(3))
 
 
+def run_scripted_function() -> None:
+    double = torch.jit.script(_doubled)
+    for _ in range(2):
+        double(torch.ones(2, requires_grad=True)).sum().backward()
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
 def run_scripted() -> None:
     module = torch.jit.script(torch.nn.Linear(2, 2))
     for _ in range(3):
@@ -88,6 +98,7 @@ def test_of_a_training_that_was_looked_at_nothing_is_left() -> None:
         (differentiate_forward, False, "; not looked at: 2 calls of torch.func.grad or jvp"),
         (run_scripted, False, "; not looked at: 1 scripted module"),
         (run_scripted, True, ""),
+        (run_scripted_function, False, "; not looked at: 1 scripted function"),
     ],
 )
 def test_what_was_not_looked_at_is_counted(body: Callable[[], object], every_op: bool, sentence: str) -> None:
@@ -144,7 +155,12 @@ def test_all_clear_is_not_said_of_what_was_not_looked_at() -> None:
 
 def test_json_has_the_counts() -> None:
     body = json.loads(run_json("train.py", 9, [], 0, Unlooked(no_grad=2, scripted=1)))
-    assert body["not_looked_at"] == {"no_grad_calls": 2, "func_grad_calls": 0, "scripted_modules": 1}
+    assert body["not_looked_at"] == {
+        "no_grad_calls": 2,
+        "func_grad_calls": 0,
+        "scripted_modules": 1,
+        "scripted_functions": 0,
+    }
     assert body["values_read"] == []
 
 

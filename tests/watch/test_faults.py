@@ -55,9 +55,9 @@ def test_the_planted_fault_is_named(script: Path, tmp_path: Path) -> None:
     culprit = incident.culprits[0]
     seen = {
         "line": culprit.site.line if culprit.site else None,
-        "op": (
-            culprit.detail if culprit.operation[:1].isupper() and culprit.detail else culprit.operation
-        ).rstrip("_"),
+        "op": (culprit.detail if culprit.operation[:1].isupper() and culprit.detail else culprit.operation)
+        .rstrip("_")
+        .replace(" ", "_"),
         "phase": culprit.phase.value,
         "rule": culprit.rule,
         "found_by": incident.found_by.value,

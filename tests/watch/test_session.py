@@ -97,6 +97,16 @@ def test_what_torch_can_do_it_still_can(use: str, every_op: bool) -> None:
         USES[use]()
 
 
+def test_a_repeated_step_leaves_the_gradients_of_a_compiled_module_alone(tmp_path: Path) -> None:
+    layer, head = torch.nn.Linear(3, 1, bias=False), torch.nn.Parameter(torch.zeros(2))
+    compiled = torch.compile(layer, backend="eager")
+    found: list[Incident] = []
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        (compiled(torch.ones(2, 3)).sum() + head.sqrt().sum()).backward()
+    assert found[0].found_by is FoundBy.REPETITION, found[0].notes
+    assert layer.weight.grad.tolist() == [[2.0, 2.0, 2.0]]
+
+
 def test_the_tape_is_empty_after_every_step() -> None:
     with Session(Settings(), unexpected) as session:
         layer = torch.nn.Linear(2, 2)

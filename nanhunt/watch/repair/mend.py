@@ -80,7 +80,7 @@ class Failing:
 
     def differentiated(self, look: Repetition) -> Repetition:
         """The step as it was with its gradients, a loss of NaN or not. Raises CannotRepeat."""
-        done = any(copy.grad is not None for copy in look.inputs.values())
+        done = bool(look.gradients())
         return (
             look
             if done or not differentiable(look, self.roots)

@@ -68,7 +68,7 @@ def attempt(
 
 
 def _gradients(look: Repetition) -> list[torch.Tensor]:
-    return [copy.grad for copy in look.inputs.values() if copy.grad is not None and checkable(copy.grad)]
+    return [grad for grad in look.gradients() if checkable(grad)]
 
 
 def proof_of(look: Repetition, roots: Roots, compared: Comparison = Comparison()) -> Proof:  # noqa: B008 - frozen

@@ -126,7 +126,7 @@ def _xlogy(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
 
 def _clipped(before: Repetition, roots: Roots) -> Iterator[Tried]:
     """clip_grad_norm_ on the gradients of the step as it was."""
-    grads = [copy.grad for copy in before.inputs.values() if copy.grad is not None and checkable(copy.grad)]
+    grads = [grad for grad in before.gradients() if checkable(grad)]
     if not grads or any(not finite(before.values[slot]) for slot, _ in roots):
         if grads:
             yield Tried("gradient clipping", f"the loss is still {_loss(before, roots):g}")
@@ -153,7 +153,7 @@ def left(look: Repetition, proof: Proof) -> str:
     if not proof.sound:
         bad = proof.gradients - proof.finite_gradients
         return f"{bad:,} of {proof.gradients:,} gradients still not finite"
-    grads = [copy.grad for copy in look.inputs.values() if copy.grad is not None]
+    grads = look.gradients()
     if grads and not any(bool(grad.any()) for grad in grads):
         return f"the loss is {proof.loss:g} and every gradient 0: nothing is learnt"
     return ""
