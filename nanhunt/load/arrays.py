@@ -158,6 +158,23 @@ def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> np
     return np.ndarray((count,), dtype, pages, offset - start)
 
 
+def release(values: object) -> None:
+    """Gives the memory of values back that a reader has mapped; they are read anew when they are asked for.
+
+    For arrays of readers only, which nobody writes to: what is written to a private mapping would be lost. What is
+    a copy stays as it is.
+    """
+    if not isinstance(values, np.ndarray) or not values.flags.c_contiguous:
+        return
+    pages: Any = values
+    while pages is not None and not isinstance(pages, mmap.mmap):
+        pages = getattr(pages, "base", None)
+    if pages is not None and values.size and hasattr(mmap, "MADV_DONTNEED"):
+        first = values.ctypes.data - np.frombuffer(pages, np.uint8).ctypes.data
+        start = first // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_DONTNEED, start, first + values.nbytes - start)
+
+
 def _swapped(source: Location, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
     native = flat.dtype.newbyteorder("=")
     step = CHUNK // native.itemsize
