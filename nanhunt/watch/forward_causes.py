@@ -387,6 +387,11 @@ FORWARD: tuple[Pattern, ...] = (
     Pattern("log-of-zero", named("log1p"), _log_at_edge, _log_zero_reason, say(_LOG1P)),
     Pattern("log-of-zero", _LOGS, _log_at_edge, _log_zero_reason, say(_CLAMP_LOG)),
     Pattern(
+        "gamma-pole", named("lgamma digamma polygamma"), lambda at: at.from_finite and at.smallest <= 0,
+        lambda at: f"{at.op} is not finite at 0 and at the negative integers (min {at.smallest:.6g})",
+        say("Keep its argument above 0: softplus(x) + 1e-3 rather than relu(x), or a clamp."),
+    ),
+    Pattern(
         "division-by-zero", _DIVISIONS, lambda at: 0 in at.item.scalars and len(at.item.inputs) == 1,
         say("the divisor is the number 0"), say(_DIVIDE),
     ),
