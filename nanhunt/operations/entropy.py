@@ -134,7 +134,8 @@ _WHERE: Fix[Any] = Fix(
     _P + _LOG_P + "output = -(p * torch.where(p > 0, log_p, 0.0)).sum(-1)",
 )
 _CATEGORICAL: Fix[Any] = Fix(
-    "torch.distributions.Categorical", "output = torch.distributions.Categorical(logits={logits}).entropy()"
+    "torch.distributions.Categorical",
+    "output = torch.distributions.Categorical(logits={logits}, validate_args=False).entropy()",
 )
 _FLOAT32 = in_float32("entropy", _CATEGORICAL.code)
 _ENTR: Fix[Any] = Fix("torch.special.entr", _P + "output = torch.special.entr(p).sum(-1)", tempting=True)

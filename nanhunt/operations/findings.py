@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def judged(
     table: RowTable | None = None,
 ) -> TensorReport:
     """Judges the problem block by block; ``advance`` is told bytes done, ``table`` filled in with an entry a unit."""
+    if not compares and table is None:
+        problem = replace(problem, only=problem.operation.asked_for)
     found, left = Tally(), list(ranges(problem))
     looks = not compares and table is None and has_bound(problem)
     if looks:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.load.container import Container
@@ -96,6 +98,16 @@ def faultless(count: int) -> Behaviour:
     import numpy as np
 
     return Behaviour(**{name: np.zeros(count, bool) for name in BEHAVIOUR_FIELDS})
+
+
+class _Asked(dict[str, Behaviour]):
+    """What rules are shown of one unit that nothing is wrong with, to see which forms they ask for."""
+
+    def __getitem__(self, form: str) -> Behaviour:
+        return self.setdefault(form, faultless(1))
+
+    def get(self, form: str, default: Any = None) -> Any:
+        return self[form]
 
 
 @dataclass
@@ -242,6 +254,17 @@ class Operation(Described):
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """By role, of the small example that ``nanhunt rule`` renders fixes for; empty: it shows none."""
+
+    @cached_property
+    def asked_for(self) -> frozenset[str]:
+        """The forms that some rule asks for, and PyTorch's own: the others are only shown where forms are compared."""
+        import numpy as np
+
+        by, own = _Asked(), defaultdict[str, Any](lambda: np.zeros(1, bool))
+        for rule in self.rules:
+            if rule.holds is not None:
+                rule.holds(Facts(by, own))
+        return frozenset(by) | {"naive", "fused"}
 
     def example(self, dtype: str) -> Example | None:
         """Of ``shapes``, under default options."""

@@ -44,6 +44,8 @@ class Problem:
     """Rules to look for."""
     plan: Plan
     max_rows: int = 10
+    only: frozenset[str] | None = None
+    """Forms to run, where not all of them are asked for."""
     numbers: tuple[int, ...] | None = None
     """What the user calls each unit, where only some of theirs are judged."""
 
@@ -76,8 +78,12 @@ class Problem:
     @cached_property
     def forms(self) -> Mapping[str, Form]:
         """Ways of writing it, of these tensors under these options."""
-        unused = self.operation.unused(self)
-        return {name: form for name, form in self.operation.forms.items() if name not in unused}
+        unused, only = self.operation.unused(self), self.only
+        return {
+            name: form
+            for name, form in self.operation.forms.items()
+            if name not in unused and (only is None or name in only)
+        }
 
     @property
     def narrow(self) -> bool:

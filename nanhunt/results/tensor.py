@@ -139,7 +139,10 @@ class TensorReport:
     targets: Targets | None
     health: Health
     implementations: Mapping[str, Implementation]
-    """By the operation's names for its ways of writing it, in its order; empty for role "values"."""
+    """By the operation's names for its ways of writing it, in its order; of a check only those that its rules ask for.
+
+    Empty for role "values".
+    """
     truth: Truth | None
     findings: tuple[Finding, ...]
     """By code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import nanhunt
 from nanhunt.notebook import settings
@@ -84,3 +85,18 @@ def test_another_device_is_named() -> None:
     with pytest.raises(nanhunt.NanhuntError, match="on another device") as raised:
         nanhunt.check(OnlyDlpack(BAD, 2))
     assert "Copy it to the host" in raised.value.hint
+
+
+def test_where_it_began_and_names_that_would_pair_are_in_sight(tmp_path) -> None:
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        torch.save({"layers.0.weight": torch.full((2, 2), 1.0 if step == 1 else torch.nan)},
+                   tmp_path / f"checkpoint-{step}" / "model.pt")  # fmt: skip
+    shown = nanhunt.check(tmp_path)._repr_html_()
+    assert shown is not None
+    sight = shown[: shown.index("<details>")]
+    assert "first bad: step 2, layers.0.weight: 4 NaN of 4 values" in sight
+    one, other = {"a.w": np.arange(4.0)}, {"b.w": np.arange(4.0), "c": np.ones(3)}
+    shown = nanhunt.diff(one, other)._repr_html_()
+    assert shown is not None
+    assert "rename=[&#x27;^a\\\\b=b&#x27;]" in shown[: shown.index("<details>")]

@@ -76,6 +76,9 @@ def test_what_is_printed_runs_as_it_is_pasted(op, options, tensors):
     printed = 0
     for dtype in ("float32", "float16"):
         (report,) = nanhunt.check(tensors, op=op, dtype=dtype, **options).tensors
+        (compared,) = nanhunt.compare(tensors, op=op, dtype=dtype, **options).tensors
+        assert report.findings == compared.findings  # though a check runs fewer ways of writing it
+        assert report.implementations.keys() <= compared.implementations.keys()
         cast = {
             name: each.to(getattr(torch, dtype)) if each.is_floating_point() and name != "mask" else each
             for name, each in tensors.items()

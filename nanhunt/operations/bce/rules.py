@@ -13,28 +13,31 @@ from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import torch
 
     from nanhunt.operations.bce.options import BceOptions
-    from nanhunt.operations.operation import Behaviour, Bools
+    from nanhunt.operations.operation import Behaviour, Bools, Tensors
 
 
 def facts(block: Block) -> dict[str, Bools]:
-    """not_finite, cast_overflow, bad_target, saturated: each bool (units,)."""
-    import torch
-
-    options = block.options
-    names = [name for name in ("logits", *forms.PREFERENCE) if name in block.cast]
-    stored = torch.stack([block.stored[name].isfinite() for name in names]).all(0)
-    cast = torch.stack([block.cast[name].isfinite() for name in names]).all(0)
-    y = forms.targets(block.cast, options)
-    s = torch.sigmoid(forms.logits(block.cast, options))
+    """not_finite, cast_overflow, bad_target: each bool (units,)."""
+    stored = _finite(block.stored)
+    y = forms.targets(block.cast, block.options)
     found = {
         "not_finite": ~stored,
-        "cast_overflow": stored & ~cast,
+        "cast_overflow": stored & ~_finite(block.cast),
         "bad_target": ~((y >= 0) & (y <= 1)),
-        "saturated": (s == 0) | (1 - s == 0),
     }
     return {name: each.reshape(-1).numpy() for name, each in found.items()}
+
+
+def _finite(t: Tensors) -> torch.Tensor:
+    """Of each unit, whether its logit, or all that its margin is made of, is."""
+    first, *rest = (t[name] for name in ("logits", *forms.PREFERENCE) if name in t)
+    found = first.isfinite()
+    for each in rest:
+        found &= each.isfinite()
+    return found
 
 
 def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
