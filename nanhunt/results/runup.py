@@ -117,7 +117,11 @@ def _fitted(steps: Sequence[int], logs: Sequence[float], limit: float) -> Growth
 
 
 def curves(report: Report, run: str, origin: str = "") -> list[Curve]:
-    """Those of one run, by phase and layer; optimizer state is left out, whose counters grow by themselves."""
+    """Those of one run, by phase and layer.
+
+    Optimizer state is left out, whose counters grow by themselves, and what lies beside weights and is none (a best
+    score, the number of the epoch).
+    """
     bad = _bad_places(report)
     found: dict[tuple[str, int | None, str, str], _Parts] = {}
     for cell in (*report.cells, *cells_of(report.tensors)):
@@ -139,6 +143,8 @@ def curves(report: Report, run: str, origin: str = "") -> list[Curve]:
         )
         for (phase, layer, dtype, role), parts in found.items()
     ]
+    if any(curve.phase == "model" for curve in made):
+        made = [curve for curve in made if curve.phase]
     return sorted(
         made, key=lambda each: (each.phase, each.layer is None, each.layer or 0, natural_key(each.dtype))
     )

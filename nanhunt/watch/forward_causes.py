@@ -41,7 +41,8 @@ def _exp_reason(scene: Scene) -> str:
     difference = (
         "; x is a difference, so exp(x) is a ratio" if scene.made_by("sub") and not scene.handwritten else ""
     )
-    return f"max {scene.largest:.6g} > {limit}{difference}"
+    seen = f"max {scene.largest:.6g} >" if scene.seen else "x is larger than"
+    return f"{seen} {limit}{difference}"
 
 
 def _bound_exp(scene: Scene) -> str:
@@ -49,7 +50,7 @@ def _bound_exp(scene: Scene) -> str:
     clamp = f"clamp(-{bound}, {bound})" if scene.made_by("sub") else f"clamp(max={bound})"
     return (
         f"Bound the argument of {scene.op}: x.{clamp} keeps it finite, with gradient 0 beyond; "
-        f"and see why it grew to {scene.largest:.6g}."
+        f"and see why it grew{_to(scene, scene.largest)}."
     )
 
 
@@ -297,6 +298,11 @@ def _product_reason(scene: Scene) -> str:
     return f"products of finite {scene.dtype} values add up past {scene.limit:.6g}, the largest {scene.dtype}"
 
 
+def _to(scene: Scene, size: float) -> str:
+    """How large the inputs were; of a call whose inputs the graph did not keep, nobody knows."""
+    return f" to {size:.6g}" if scene.seen else ""
+
+
 def _size(scene: Scene) -> float:
     return max(abs(scene.largest), abs(scene.smallest))
 
@@ -380,6 +386,11 @@ FORWARD: tuple[Pattern, ...] = (
     ),
     Pattern("log-of-zero", named("log1p"), _log_at_edge, _log_zero_reason, say(_LOG1P)),
     Pattern("log-of-zero", _LOGS, _log_at_edge, _log_zero_reason, say(_CLAMP_LOG)),
+    Pattern(
+        "gamma-pole", named("lgamma digamma polygamma"), lambda at: at.from_finite and at.smallest <= 0,
+        lambda at: f"{at.op} is not finite at 0 and at the negative integers (min {at.smallest:.6g})",
+        say("Keep its argument above 0: softplus(x) + 1e-3 rather than relu(x), or a clamp."),
+    ),
     Pattern(
         "division-by-zero", _DIVISIONS, lambda at: 0 in at.item.scalars and len(at.item.inputs) == 1,
         say("the divisor is the number 0"), say(_DIVIDE),
@@ -479,13 +490,13 @@ FORWARD: tuple[Pattern, ...] = (
         "norm-overflow", named("layer_norm batch_norm group_norm rms_norm"),
         lambda at: at.from_finite and _size(at) ** 2 > at.limit,
         lambda at: f"the squares of values up to {_size(at):.6g} overflow {at.dtype}, so the variance is inf",
-        lambda at: f"Find out why the values grew to {_size(at):.6g} before this normalisation.",
+        lambda at: f"Find out why the values grew{_to(at, _size(at))} before this normalisation.",
     ),
     Pattern("overflow", frozenset(), lambda at: _overflows(at) and at.half, _overflow_reason, say(_WIDE)),
     Pattern("overflow", frozenset(), _diverges, _overflow_reason, say(_CLIP)),
     Pattern(
         "overflow", frozenset(), _overflows, _overflow_reason,
-        lambda at: f"Scale the inputs down, or find out why they grew to {_size(at):.6g}.",
+        lambda at: f"Scale the inputs down, or find out why they grew{_to(at, _size(at))}.",
     ),
     Pattern(
         "undefined-operation", frozenset(), always,

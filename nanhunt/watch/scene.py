@@ -75,6 +75,11 @@ class Scene:
         return self.dtype in _HALF
 
     @property
+    def seen(self) -> bool:
+        """Whether there are finite inputs to tell extremes of."""
+        return any(one.max is not None for one in self.item.inputs)
+
+    @property
     def smallest(self) -> float:
         """Over all inputs."""
         return min((one.min for one in self.item.inputs if one.min is not None), default=0.0)

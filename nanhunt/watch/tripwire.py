@@ -331,7 +331,9 @@ class TripWire:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer not in self.bad_before and not self.recorder.paused:
-            self.bad_before[optimizer] = self._count_bad(_parameters(optimizer))
+            self.bad_before[optimizer] = count = self._count_bad(_parameters(optimizer))
+            if count:
+                self.recorder.unlooked.began_bad(count, caller(sys._getframe()))
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is not None or self.recorder.paused:
             return  # the closure holds the user's forward and backward: those are to be seen
@@ -371,7 +373,8 @@ class TripWire:
     def check_update(self) -> None:
         """Look at the parameters that the last update has written, and nothing since."""
         if self.last_update is not None:
-            bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
+            with self.recorder.pause():  # a number that we read is none that the script has read
+                bad = [leaf for leaf in self.last_update.untouched() if _bad(leaf)]
             if bad and self._count_bad(bad) > self.bad_before.get(self.last_update.optimizer, 0):
                 self.judge.bad_parameters(self.last_update, bad)
 

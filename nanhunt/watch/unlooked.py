@@ -45,6 +45,13 @@ class Unlooked:
             site = resolve(*line)
             self.values[line] = f"{value:g} was read at {site.short}" + (site.source and f" | {site.source}")
 
+    def began_bad(self, count: int, line: Line) -> None:
+        """Parameters held so many values that are not finite before their first update, here."""
+        site = resolve(*line)
+        self.values[line] = (
+            f"{_number(count, 'value')} of the parameters not finite before the first update at {site.short}"
+        )
+
     def forget(self) -> None:
         """In a forked child: what was counted before is the parent's."""
         self.no_grad = self.transforms = self.scripted = self.functions = 0

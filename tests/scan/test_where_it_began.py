@@ -153,3 +153,15 @@ def test_what_stays_bad_is_named_once_and_what_paths_have_in_common_too(run: Pat
     assert "  ERROR model.safetensors:model.layers.1.mlp.weight" in lines
     lines = rendered(nanhunt.check(run / "checkpoint-30"), "text", width=60).splitlines()
     assert not any("more step" in line for line in lines)
+
+
+def test_what_lies_beside_weights_is_no_layer_that_never_changes(tmp_path: Path) -> None:
+    """Lightning keeps the score of its callbacks, accelerate the states of its generators."""
+    for step in range(1, 6):
+        content = {
+            "state_dict": {f"layers.{n}.weight": torch.full((2, 2), 1.0 + step * (n > 0)) for n in range(3)},
+            "callbacks": {"ModelCheckpoint": {"kth_value": torch.tensor(0.5)}},
+        }
+        torch.save(content, tmp_path / f"epoch=0-step={step}.ckpt")
+    text = printed(str(tmp_path))
+    assert "never changes: 1 of 3 layers (layer 0)" in text

@@ -170,3 +170,17 @@ def test_the_step_is_sound_without_the_bad_weight(tmp_path: Path) -> None:
     assert said.startswith("with 0 for 1 bad value of 1 parameter the repeated step is finite (loss -")
     assert said.endswith(", 4 of 4 gradients): the numbers it began with are the cause")
     assert hunt.found[0].patch is None
+
+
+def test_a_bad_row_that_nothing_reads_is_a_note(tmp_path: Path) -> None:
+    with Hunt(tmp_path) as hunt:
+        words = torch.nn.Embedding(3, 1)
+        words.weight.data[2] = float("nan")
+        optimizer = torch.optim.Adam(words.parameters())
+        for word in (0, 1, 0):
+            optimizer.zero_grad()
+            words(torch.tensor([word])).square().sum().backward()
+            optimizer.step()
+    assert hunt.found == []
+    [note] = hunt.session.unlooked.values.values()
+    assert note.startswith("1 value of the parameters not finite before the first update at ")

@@ -32,6 +32,8 @@ _FLOATS = re.compile("float|double")
 """In the spelling of a type: of what is packed in ways that a few bytes can mean terabytes, and not read here."""
 _BATCH_BYTES = 1 << 24
 """Of one column, in memory at once."""
+_FEW = 256
+"""Rows."""
 _DEEPEST = 20
 _WHAT = "a Parquet or Arrow file"
 
@@ -76,15 +78,10 @@ def _parquet(source: Source) -> tuple[Any, Batches]:
     def batches(name: str) -> Iterator[Any]:
         with source.open() as stream:
             file = parquet.ParquetFile(stream)
-            metadata = file.metadata
-            parts = [
-                metadata.row_group(group).column(index)
-                for group in range(metadata.num_row_groups)
-                for index in range(metadata.num_columns)
-                if metadata.row_group(group).column(index).path_in_schema.partition(".")[0] == name
-            ]
-            size = sum(part.num_values for part in parts) * 8 // max(1, metadata.num_rows)
-            for batch in file.iter_batches(max(1, _BATCH_BYTES // max(1, size)), columns=[name]):
+            # How large rows are is seen from a few: the metadata of columns, where they are damaged, end the process.
+            few = next(file.iter_batches(_FEW, columns=[name]), None)
+            size = max(1, few.nbytes // max(1, len(few))) if few is not None else 1
+            for batch in file.iter_batches(max(1, _BATCH_BYTES // size), columns=[name]):
                 yield batch.column(0)
 
     with source.open() as stream:

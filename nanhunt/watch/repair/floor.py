@@ -62,6 +62,8 @@ def argument_floor(spot: Spot) -> Iterator[Proposal]:
         floors = [f"{_ROOT_FLOORS[value.dtype]:g}"]
     elif name in ("sqrt", "rsqrt", "pow"):
         floors = [f"{_ROOT_FLOORS[value.dtype]:g}", f"{_FLOORS[value.dtype]:g}"]
+    elif name in ("lgamma", "digamma"):
+        floors = [f"{_FLOORS[value.dtype]:g}"]
     elif name == "log1p":
         floors = [f"-1 + {_INSIDE[value.dtype]:g}"]
     for floor in floors:
