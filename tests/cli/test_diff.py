@@ -11,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nanhunt.cli.app import app
-from nanhunt.render.difference import DIFFERENCE_FORMATS
+from nanhunt.render.difference import DIFFERENCE_FORMATS, render_difference
+from nanhunt.results.difference import Difference
+from nanhunt.results.exit_code import INTERRUPTED
+from nanhunt.results.report import ReadError
 
 
 @pytest.fixture
@@ -160,3 +163,9 @@ def test_a_nan_is_not_hidden_by_tensors_that_only_differ(tmp_path: Path, format:
     assert told in " ".join(said.split()).replace("\\", "")
     if format == "text":
         assert said.index("\nlayers.6.w  (8, 8)") < said.index("\nlayers.0.w  (8, 8)")
+
+
+def test_what_was_interrupted_at_once_is_not_said_to_be_impossible() -> None:
+    rest = ReadError("the rest", "interrupted after 0 of 5 pairs of tensors.", "Run it again to compare it.")
+    stopped = Difference("a", "b", errors=(rest,), exit_code=INTERRUPTED)
+    assert render_difference(stopped, "text").startswith("NOT COMPARED nothing was compared yet")

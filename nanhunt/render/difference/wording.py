@@ -17,6 +17,7 @@ from nanhunt.results.difference import (
     TensorDifference,
     Unpaired,
 )
+from nanhunt.results.exit_code import INTERRUPTED
 from nanhunt.results.finding import Finding, Severity
 
 GRADES = {
@@ -46,7 +47,7 @@ def severity(found: Difference) -> Severity | None:
 def headline(found: Difference) -> str:
     """The verdict on the whole in a sentence."""
     if found.errors and not found.tensors and not found.identical:
-        return "nothing could be compared"
+        return "nothing was compared yet" if found.exit_code == INTERRUPTED else "nothing could be compared"
     grades = grade_counts(found)
     total = sum(grades.values())
     apart = grades["different"] + grades["isolated"]
