@@ -132,20 +132,22 @@ def _best(a: Sequence[_Kind], b: Sequence[_Kind]) -> Iterator[tuple[str, str]]:
 
 
 def _likeness(a: Doubles | None, b: Doubles | None) -> int:
-    """2: the first values are the same but for rounding; 1: nothing is known, as of all ones; 0: they are not."""
-    if a is None or b is None:
+    """2: the first values are the same but for rounding; 1: nothing is known, as of norms near 1; 0: they are not."""
+    if a is None or b is None or not (_tells(a) or _tells(b)):
         return 1
-    if not np.allclose(a, b, rtol=ALIKE, atol=0.0, equal_nan=True):
-        return 0
-    return 2 if a.size and (a != a[0]).any() else 1
+    return 2 if np.allclose(a, b, rtol=ALIKE, atol=0.0, equal_nan=True) else 0
+
+
+def _tells(values: Doubles) -> bool:
+    """Whether they are far enough apart to be told from those of another tensor."""
+    return bool(values.size and (np.abs(values - values[0]) > 10 * ALIKE * np.abs(values[0])).any())
 
 
 def _spelling(a: str, b: str) -> float:
-    """How alike two names are in what is not the same: the words that they share, then the letters."""
-    old, new = (".".join(parts) for parts in _apart(a.split("."), b.split("."))[:2])
-    words = [Counter(re.split(r"[._]", name)) for name in (old, new)]
+    """How alike two names are: the share of words that both have, then the letters."""
+    words = [Counter(re.split(r"[._]", name)) for name in (a, b)]
     shared = (words[0] & words[1]).total() / max(1, min(each.total() for each in words))
-    return shared + SequenceMatcher(None, old, new, autojunk=False).ratio()
+    return 2 * shared + SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
 # ---------------------------------------------------------------------------------------------- rules
@@ -155,7 +157,7 @@ def _readable(matches: Sequence[tuple[str, str]]) -> list[str]:
     """Few short rules: one for what stands before all layer numbers, then one for each word that is another."""
     before, after = _before_numbers(matches)
     if before:
-        matches = [(re.sub(rf"^{re.escape(before)}(?=\.#)", after, old), new) for old, new in matches]
+        matches = [(re.sub(rf"^{re.escape(before)}(?=\.)", after, old), new) for old, new in matches]
     rules = Counter(_rule(old, new) for old, new in matches if old != new)
     # Longest first: "ffn" is to change what "ffn_norm" leaves.
     ordered = sorted(_merged(rules), key=lambda rule: -len(rule.partition("=")[0]))
@@ -173,8 +175,12 @@ def _before_numbers(matches: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if ".#" in old and ".#" in new
     )
     (old, new), count = heads.most_common(1)[0] if heads else (("", ""), 0)
+    ours, theirs = old.split("."), new.split(".")
+    while len(ours) > 1 and len(theirs) > 1 and ours[-1] == theirs[-1]:
+        del ours[-1], theirs[-1]
     nested = f".{old}".endswith(f".{new}") or f".{new}".endswith(f".{old}")
-    return ("", "") if nested or count < 2 or "#" in old + new else (old, new)
+    told = not nested and count > 1 and "#" not in old + new
+    return (".".join(ours), ".".join(theirs)) if told else ("", "")
 
 
 def _apart(a: list[str], b: list[str]) -> tuple[list[str], list[str], bool]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -132,11 +133,28 @@ def slices(shape: tuple[int, ...], chunk: int, itemsize: int) -> Iterator[tuple[
         yield (slice(first, min(first + step, shape[0])),)
 
 
+SHARED = 1 << 28
+"""Bytes of a file that small tensors share one mapping of: each mapping holds a descriptor, and processes have few."""
+_mappings: WeakValueDictionary[tuple[int, ...], mmap.mmap] = WeakValueDictionary()
+"""By file (device, number, time, size) and first byte; gone with the last array in them."""
+
+
 def _map(stream: IO[bytes], dtype: np.dtype[Any], count: int, offset: int) -> npt.NDArray[Any]:
-    start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    length = offset - start + count * dtype.itemsize
-    # mmap itself and not np.memmap: that one resolves paths and keeps a subclass with slow slices.
-    pages = mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+    """``count`` values from ``offset`` bytes on. Raises ValueError where the file ends before."""
+    file, size = os.fstat(stream.fileno()), count * dtype.itemsize
+    if offset + size > file.st_size:
+        raise ValueError("the file ends before")
+    large = size > SHARED
+    start = offset - offset % (mmap.ALLOCATIONGRANULARITY if large else SHARED)
+    end = (
+        offset + size if large else min(file.st_size, start + 2 * SHARED)
+    )  # across the border of the next one
+    key = file.st_dev, file.st_ino, file.st_mtime_ns, file.st_size, start, end
+    pages = _mappings.get(key)
+    if pages is None:
+        # mmap itself and not np.memmap: that one resolves paths and keeps a subclass with slow slices.
+        pages = mmap.mmap(stream.fileno(), end - start, access=mmap.ACCESS_COPY, offset=start)
+        _mappings[key] = pages
     return np.ndarray((count,), dtype, pages, offset - start)
 
 

@@ -144,3 +144,19 @@ def test_what_was_saved_is_alone_whole_and_no_report(files, tmp_path: Path) -> N
 def report(*arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "80", "NO_COLOR": "1"})
     return done.exit_code, done.output
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "html"])
+def test_a_nan_is_not_hidden_by_tensors_that_only_differ(tmp_path: Path, format: str) -> None:
+    """Two steps of one run: every weight has moved, and one of them is broken."""
+    rng = np.random.default_rng(0)
+    before = {f"layers.{n}.w": rng.standard_normal((8, 8)).astype(np.float32) for n in range(9)}
+    after = {name: values + np.float32(1e-3) for name, values in before.items()}
+    after["layers.6.w"][3, 4] = np.nan
+    np.savez(tmp_path / "a.npz", **before)
+    np.savez(tmp_path / "b.npz", **after)
+    said = run(str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--format", format)[1]
+    told = "NaN or infinite in B: layers.6.w: 1 finite to NaN, of 64 values, the first at "
+    assert told in " ".join(said.split()).replace("\\", "")
+    if format == "text":
+        assert said.index("\nlayers.6.w  (8, 8)") < said.index("\nlayers.0.w  (8, 8)")

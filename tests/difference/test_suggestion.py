@@ -103,6 +103,28 @@ def test_another_model_and_equals_as_far_as_anyone_can_tell_propose_nothing() ->
     assert nanhunt.diff(one, {"c.w": np.ones((3, 2))}).renames == ()
 
 
+def test_two_runs_of_one_model_under_two_prefixes() -> None:
+    """No value is the same, norms are all near 1, and both programs put a prefix of their own before all names."""
+    rng = np.random.default_rng(0)
+
+    def saved(prefix: str) -> dict[str, np.ndarray]:
+        names = [
+            f"layers.{n}.{word}.weight" for n in range(3) for word in ("norm1", "norm2", "linear1", "linear2")
+        ]
+        values = {
+            name: rng.normal(1 if "norm" in name else 0, 0.01, 8) for name in (*names, "embed.w", "head.w")
+        }
+        return {f"{prefix}.{name}": value for name, value in values.items()}
+
+    one, other = saved("state_dict.net"), saved("model")
+    found = nanhunt.diff(one, other)
+    assert found.renames == (r"^state_dict\.net\b=model",)
+    again = nanhunt.diff(one, other, rename=found.renames)
+    assert {(each.a.split(".", 2)[2], each.b.split(".", 1)[1]) for each in again.tensors} == {
+        (name.split(".", 2)[2], name.split(".", 2)[2]) for name in one
+    }
+
+
 def test_names_with_what_rules_are_written_in() -> None:
     rng = np.random.default_rng(0)
     values = {word: rng.standard_normal(5) for word in "xyz"}

@@ -16,7 +16,7 @@ import torch
 import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.load import NotNumbers, open_path
-from nanhunt.load.readers import objects
+from nanhunt.load.readers import objects, pt
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
 
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -386,3 +386,19 @@ def test_a_pickle_that_claims_more_than_the_file(tmp_path, refusal):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"K\x04", b"J\xff\xff\xff\x7f"))
     assert "damaged" in refusal(path).message
+
+
+def test_few_bytes_that_are_shown_again_and_again_are_not_read_as_many(tmp_path):
+    container = open_path(
+        save(tmp_path / "x.pt", {"x": torch.zeros(1).expand(1 << 20, 1 << 20), "y": torch.ones(2)})
+    )
+    assert list(container.tensors) == ["y"]
+    assert "again and again" in container.refused["x"].message
+
+
+def test_a_view_lies_inside_of_its_storage_to_its_last_value():
+    storage = pt.Storage(16, lambda offset, dtype, count: np.zeros(count, dtype))
+    pt._View(storage, "float32", 2, (2,), (1,), False, False).check()
+    for offset, stride in ((3, 1), (1, 3), (4, 1)):
+        with pytest.raises(pt.Damaged):
+            pt._View(storage, "float32", offset, (2,), (stride,), False, False).check()

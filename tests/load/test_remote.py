@@ -158,6 +158,18 @@ def test_an_array_in_column_order_is_read_as_it_lies(tmp_path, server):
     np.testing.assert_array_equal(tensor.rows(-1).take(np.array([19, 2])), values[[19, 2]])
 
 
+def test_views_of_a_checkpoint_are_read_as_they_lie(tmp_path, server):
+    url, _ = server
+    whole = torch.arange(600.0).reshape(20, 30)
+    spun = torch.complex(whole[0], whole[1]).clone().conj()
+    views = {"t": whole.t(), "part": whole[1:, ::2], "conj": spun, "neg": torch._neg_view(torch.arange(6.0))}
+    torch.save(views, tmp_path / "x.pt")
+    tensors = open_path(f"{url}/x.pt").tensors
+    for name, view in views.items():
+        read = tensors[name].flat(0, view.numel())
+        np.testing.assert_array_equal(read, view.resolve_conj().resolve_neg().numpy().reshape(-1))
+
+
 @pytest.mark.parametrize("name", sorted(SMALL.keys() - {"index"}))
 def test_every_format_says_the_same_from_afar(tmp_path, server, name):
     url, _ = server

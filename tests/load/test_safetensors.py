@@ -109,3 +109,26 @@ def test_dtypes_without_a_judgement_are_refused_one_by_one(tmp_path):
     container = open_path(str(written(tmp_path / "x.safetensors", header, bytes(12))))
     assert list(container.tensors) == ["w"]
     assert "F8_E8M0" in container.refused["scale"].message
+
+
+def test_a_file_may_have_more_tensors_than_files_may_be_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    save_file(
+        {f"l.{number}": torch.full((3,), float(number)) for number in range(600)}, tmp_path / "x.safetensors"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(300, soft), hard))
+    try:
+        tensors = open_path(str(tmp_path / "x.safetensors")).tensors
+        values = [float(tensor.data[0]) for tensor in tensors.values()]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sorted(values) == list(range(600))
+
+
+def test_what_is_written_anew_is_mapped_anew(tmp_path):
+    kept = []
+    for value in (1.0, 2.0):
+        save_file({"a": torch.full((3,), value)}, tmp_path / "x.safetensors")
+        kept.append(open_path(str(tmp_path / "x.safetensors")).tensors["a"].data)
+        assert kept[-1][0] == value

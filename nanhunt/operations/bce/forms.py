@@ -92,12 +92,15 @@ def bce_of_sigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
     valid = (
         (y >= 0) & (y <= 1) & ~x.isnan()
     )  # for a single other one PyTorch raises, and there is no loss at all
-    losses = F.binary_cross_entropy(torch.sigmoid(x.where(valid, 0.0)), y.where(valid, 0.0), reduction="none")
+    all_valid = bool(valid.all())  # nearly always, and what is left out then is a third of the time
+    if not all_valid:
+        x, y = x.where(valid, 0.0), y.where(valid, 0.0)
+    losses = F.binary_cross_entropy(torch.sigmoid(x), y, reduction="none")
     if options.pos_weight != 1.0:
         losses = losses * (1 + (options.pos_weight - 1) * y)
     if options.gamma:
         losses = losses * _modulation(x, y, options)
-    return losses.where(valid, math.nan)
+    return losses if all_valid else losses.where(valid, math.nan)
 
 
 def logsigmoid(t: Tensors, options: BceOptions) -> torch.Tensor:
@@ -166,7 +169,9 @@ def truth(t: Tensors, options: BceOptions) -> torch.Tensor:
     up, down = torch.logaddexp(zero, -x), torch.logaddexp(zero, x)
     if options.gamma and "logits" in t:
         up, down = up * (-options.gamma * down).exp(), down * (-options.gamma * up).exp()
-    if "logits" in t:
+    if "logits" in t and options.pos_weight != 1.0:
         up = up * options.pos_weight
+    if bool(x.abs().amax().isfinite() if x.numel() else True):
+        return y * up + (1 - y) * down
     positive = torch.where(y == 0, 0.0, y * up)  # 0 * inf is 0 in truth
     return positive + torch.where(y == 1, 0.0, (1 - y) * down)

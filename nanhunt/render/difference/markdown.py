@@ -21,7 +21,11 @@ def render(found: Difference) -> str:
     blocks = [
         f"## nanhunt diff: {sign} {plain(wording.headline(found))}",
         f"A: {code(found.a)}  \nB: {code(found.b)}",
-        *(plain(line) for line in (wording.first(found), wording.tally(found), *found.pairing) if line),
+        *(
+            plain(line)
+            for line in (wording.first(found), wording.turned(found), wording.tally(found), *found.pairing)
+            if line
+        ),
         *_tensors(found),
         *_alone(found),
         *_suggestion(found),

@@ -22,6 +22,9 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
     worst = wording.severity(found)
     apart = [tensor for tensor in found.tensors if wording.worst(tensor) not in (None, Severity.NOTE)]
     told = apart or [tensor for tensor in found.tensors if tensor.findings]
+    told = sorted(
+        told, key=lambda tensor: not wording.is_turned(tensor)
+    )  # a NaN among rounding is what is looked for
     if verbosity >= 0 or told or found.only_a or found.only_b:
         _headline(page, found, worst)
     shown = found.tensors if verbosity > 0 else told[:IN_FULL]
@@ -52,9 +55,10 @@ def _headline(page: Page, found: Difference, worst: Severity | None) -> None:
     page.line((word, f"{style} bold"), (f" {wording.headline(found)}", style))
     page.line((f"A: {found.a}", ""), indent=2)
     page.line((f"B: {found.b}", ""), indent=2)
-    for line in (wording.first(found), wording.tally(found), *found.pairing):
-        if line:
-            page.line((line, "bold" if line.startswith("First") else ""), indent=2)
+    for line in filter(None, (wording.first(found), wording.turned(found))):
+        page.line((line, "bold"), indent=2)
+    for line in filter(None, (wording.tally(found), *found.pairing)):
+        page.line((line, ""), indent=2)
     page.gap()
 
 

@@ -88,6 +88,25 @@ def first(found: Difference) -> str:
     return f"First divergence: {name(where)}{stands}: {where.verdict}; in the order of A: {found.order}"
 
 
+def turned(found: Difference) -> str:
+    """Which tensors became NaN or infinite, where others that differ would hide them; "" where none did."""
+    bad = [tensor for tensor in found.tensors if is_turned(tensor)]
+    if not bad or bad[0] is found.first:
+        return ""
+    number = f"{plural(len(bad), 'tensor')}, the first " if len(bad) > 1 else ""
+    message = next(each.message for each in bad[0].findings if each.code in TURNED)
+    return f"NaN or infinite in B: {number}{name(bad[0])}: {message}"
+
+
+def is_turned(tensor: TensorDifference) -> bool:
+    """Whether a value of it is NaN or infinite in B, and was not so in A."""
+    return any(each.code in TURNED for each in tensor.findings)
+
+
+TURNED = ("NHD101", "NHD103")
+"""Rules on values that ceased to be numbers."""
+
+
 def name(tensor: TensorDifference) -> str:
     """The pair by the name in A, and by that in B where more than a prefix is another."""
     own, other = tensor.a or tensor.file_a, tensor.b or tensor.file_b

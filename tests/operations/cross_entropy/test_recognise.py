@@ -47,6 +47,11 @@ PADDED = np.where(np.arange(64)[:, None] % 5 == 0, 0.0, SOFT).astype(np.float32)
         (LOGITS, MULTI_HOT.astype(bool), "rows that add up to"),
         (LOGITS, MULTI_HOT * 0, "rows that add up to 0,"),
         (LOGITS, np.where(np.arange(64)[:, None] % 9, ONE_HOT, 0), "rows that add up to 0 to 1,"),
+        (
+            LOGITS,
+            np.where(np.arange(64)[:, None] % 9, ONE_HOT, 0).astype(np.int64),
+            "rows that add up to 0 to 1,",
+        ),
         (LOGITS, RNG.standard_normal((64, 10)), "negative numbers"),
         (LOGITS, SOFT * np.linspace(0.9, 1.1, 64)[:, None], "rows that add up to 0.9 to 1.1,"),
         (LOGITS[:, 0], MULTI_HOT[:, 0], "has the logits' shape"),
@@ -73,6 +78,24 @@ def test_what_is_judged_as_numbers_is_not_said_to_be_taken_for_logits(tmp_path: 
     tensor = checked(tmp_path, **({"column": column} if labels is None else {"column": column, "y": labels}))
     assert tensor.role == "values"
     assert "assumed to be logits" not in said(tensor)
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_there_is_one_class_weight_a_class(count: int) -> None:
+    with pytest.raises(nanhunt.NanhuntError, match="for 10 classes"):
+        nanhunt.check(LOGITS, LABELS, class_weights=np.ones(count))
+
+
+@pytest.mark.parametrize("label", [-101, 10, 11, -1])
+def test_a_label_that_is_neither_a_class_nor_ignored_has_no_loss(label: int) -> None:
+    labels = LABELS.copy()
+    labels[3], labels[5] = label, -100
+    report = nanhunt.compare(LOGITS, labels)
+    assert [(finding.code, finding.rows) for finding in report.findings] == [("NH005", (3,))]
+    kept = np.delete(np.arange(64), [3, 5])
+    mean = F.cross_entropy(torch.from_numpy(LOGITS[kept]), torch.from_numpy(LABELS[kept]))
+    assert report.tensors[0].implementations["fused"].loss == pytest.approx(float(mean), rel=1e-5)
+    assert report.tensors[0].targets.ignored == 1
 
 
 def raise_first(report: nanhunt.Report) -> None:
