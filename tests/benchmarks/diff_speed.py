@@ -5,7 +5,11 @@ cache, and read from the disk. The bare read maps both files and compares them w
 
 ``diff_speed.py --larger-than-memory [GiB]`` compares two sparse files of that size (8), which differ in a NaN and in
 every value of a tensor of 1/64, and prints the most memory that any process of it held, mapped pages included:
-150 MiB, where the files are 8 GiB each.
+180 MiB, where the files are 8 GiB each.
+
+Measured on two cores, 2 x 1 GiB from disk: equal 2.3 s where the bare read takes 2.0, every value rounded 2.6 to 3.3
+where it takes 2.1 to 2.6. From the page cache the latter takes 2.7 s where the bare read takes 0.5: 10 to 15 ns a value
+and core are arithmetic, most of it exponents, dot products and the largest differences.
 """
 
 from __future__ import annotations
