@@ -68,7 +68,8 @@ def to_torch(block: Array, dtype: str) -> torch.Tensor:
     import torch
 
     block = native(block)
-    if not block.flags.writeable or not block.flags.c_contiguous:
+    turned = min(block.strides, default=0) < 0  # also of an axis of one row, which NumPy calls contiguous
+    if not block.flags.writeable or not block.flags.c_contiguous or turned:
         block = block.copy()  # from_numpy warns about read-only memory, and refuses negative strides
     tensor = torch.from_numpy(block)
     wanted = torch_dtype(dtype)

@@ -47,13 +47,14 @@ class Filing:
 
     def _mended(self, incident: Incident, failing: Failing | None) -> Incident:
         """With the patch; or, where code is not the cause, with what shows that."""
+        given = any(culprit.phase is Phase.INPUT for culprit in incident.culprits)
+        if given and failing is not None:
+            return replace(incident, not_code=without_bad_samples(failing, self.indices()))
         blown_up = self.blown_up()
         if blown_up:
             return replace(incident, not_code=blown_up)
         if failing is None:
             return incident
-        if any(culprit.phase is Phase.INPUT for culprit in incident.culprits):
-            return replace(incident, not_code=without_bad_samples(failing, self.indices()))
         if any(culprit.phase is Phase.PARAMETER for culprit in incident.culprits):
             return replace(incident, not_code=without_bad_weights(failing))
         mended = mend(failing)

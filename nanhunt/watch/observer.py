@@ -240,12 +240,18 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def given(self, tensor: torch.Tensor, kind: str) -> Observation:
         """Note a tensor that was bad before the first operation; ``kind`` is "input" or "parameter"."""
         signs = Signs.of(tensor)
-        legal = kind == "input" and signs.one_infinity
+        legal = kind == "input" and signs.one_infinity and (signs.neginf or _is_flat(tensor))
         return self._keep(Observation(self.count, kind, None, None, tensor, signs, legal, tensors=(tensor,)))
 
     def of(self, tensor: torch.Tensor) -> Observation | None:
         """The observation that left NaN or an infinity in this tensor's memory."""
         return self.by_memory.get(address(tensor))
+
+
+def _is_flat(tensor: torch.Tensor) -> bool:
+    """Whether all that is finite is one number: inf among other numbers is data, no mask."""
+    good = tensor[tensor.isfinite()]
+    return not good.numel() or bool((good == good[0]).all())
 
 
 def _unshared(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -76,6 +76,13 @@ def test_read_only_and_reversed_blocks_are_copied_without_a_warning() -> None:
     assert to_torch(block[:, ::-1], "float32").tolist() == [[2, 1, 0], [5, 4, 3]]
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_reversed_array_of_one_row_or_none_is_contiguous_and_copied_all_the_same(rows: int) -> None:
+    block = np.arange(10, dtype=np.float32).reshape(2, 5)[::-1][:rows]
+    assert block.flags.c_contiguous
+    assert to_torch(block, "float32").tolist() == block.tolist()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_torch_dtype_has_that_name(dtype: str) -> None:
     assert str(torch_dtype(dtype)) == f"torch.{dtype}"
