@@ -19,7 +19,7 @@ class HealthCheck(Described):
     """Every number is looked at for itself: there are neither rows nor ways of writing anything."""
 
     def judge(self, container: Container, given: Mapping[str, Tensor], run: Run) -> Iterator[Outcome]:
-        """All numbers of the container. Raises NanhuntError for compare: there is nothing to compare."""
+        """All numbers of the container. Raises NanhuntError for compare, and where nothing of it can be read."""
         from nanhunt.load.numbers import values_beside
         from nanhunt.load.reference import contents
         from nanhunt.operations.values.judge import judge_values
@@ -28,6 +28,8 @@ class HealthCheck(Described):
             raise NanhuntError("--op values has nothing to compare.", "Use `nanhunt check`.")
         floating = [tensor for tensor in container.tensors.values() if tensor.dtype in FLOATING]
         tensors = [*given.values(), *floating, *values_beside(container)]
+        if not tensors and container.refused:
+            raise next(iter(container.refused.values()))
         if not tensors:
             raise NothingToCheck(
                 f"{printable(container.file)} holds no numbers to check.", contents(container)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +220,13 @@ def test_chunks_threads_and_layout_change_nothing(
     monkeypatch.setattr("nanhunt.operations.values.check.BATCH_BYTES", chunk)
     monkeypatch.setattr("nanhunt.operations.values.check.SMALL_VALUES", chunk)
     assert judged(data, "float32", "float16", max_rows=7) == whole
+
+
+def test_a_file_of_nothing_but_refused_tensors_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"w": torch.zeros(1).expand(1 << 20, 1 << 20)}, path)
+    for op in (None, "values"):
+        report = nanhunt.check(path, op=op)
+        assert not report.tensors
+        (error,) = report.errors
+        assert "again and again" in error.message
