@@ -116,6 +116,13 @@ def _location(file: str) -> dict[str, Any]:
 
 def location(file: str, region: Mapping[str, int]) -> dict[str, Any]:
     """A place in a file."""
-    # A name that is no UTF-8 keeps its bytes.
-    uri = quote(PurePath(file).as_posix().encode("utf-8", "surrogateescape")) if file else "-"
+    uri = quote(_encoded(PurePath(file).as_posix())) if file else "-"
     return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": dict(region)}}
+
+
+def _encoded(path: str) -> bytes:
+    """A name that is no UTF-8 keeps its bytes; one that only an edited report can have, its surrogates."""
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogatepass")
