@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 from nanhunt import __version__
-from nanhunt.cli import judge
 from nanhunt.cli.options import (
     AnswerOptions,
     Given,
@@ -63,6 +62,8 @@ def check(
     ],
 ) -> None:
     """Look for trouble in dumped logits, checkpoints or folders of them."""
+    from nanhunt.cli import judge  # readers and operations: nothing that --help needs
+
     judge.judge(given, paths, compares=False)
 
 
@@ -74,6 +75,8 @@ def compare(
     ] = None,
 ) -> None:
     """Run every way of writing the loss, or of another --op, over every row; without PATH, on a batch of 3 x 3."""
+    from nanhunt.cli import judge
+
     judge.judge(given, judge.only_one(paths or []), compares=True)
 
 
@@ -98,7 +101,7 @@ def report(
     ],
 ) -> None:
     """Merge saved JSON reports and render them again, without the tensors."""
-    from nanhunt.cli import difference
+    from nanhunt.cli import difference, judge
 
     compared = difference.saved(reports)
     if compared is None:

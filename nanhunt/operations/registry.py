@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nanhunt.operations.attention.options import AttentionOptions
 from nanhunt.operations.bce.options import BceOptions
@@ -15,9 +16,11 @@ from nanhunt.operations.gumbel_options import GumbelOptions
 from nanhunt.operations.kl_options import KlOptions
 from nanhunt.operations.masked_mean_options import MaskedMeanOptions
 from nanhunt.operations.norm_options import NormOptions
-from nanhunt.operations.operation import Described
 from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.options import one_of
+
+if TYPE_CHECKING:
+    from nanhunt.operations.operation import Described
 
 _HOMES = {
     "cross-entropy": "nanhunt.operations.cross_entropy.operation:CROSS_ENTROPY",
@@ -66,7 +69,7 @@ class OperationOptions(
     """
 
 
-class _Operations(MutableMapping[str, Described]):
+class _Operations(MutableMapping[str, "Described"]):
     """All operations by name, loaded one by one; one that is put in (by a test, by a notebook) is like the others."""
 
     def __init__(self) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
 from nanhunt.literal import literal_lines
 from nanhunt.options import one_of
-from nanhunt.results.report import Report
+
+if TYPE_CHECKING:
+    from nanhunt.results.report import Report
 
 REPORT_FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "github", "junit", "sarif", "markdown", "html")
 SUFFIXES = {

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.literal import literal
 from nanhunt.render import (
+    curves_svg,
     growing,
     overview,
     phrases,
@@ -114,8 +115,8 @@ def _story(report: Report, run: Run) -> Story:
         where.understood(run),
         where.sentences(run),
         growing.sentences(found, run.unit),
-        growing.grid(found) if worth else Markup(""),
-        [growing.chart(curve) for curve in growing.growing(found)[: growing.DRAWN]],
+        curves_svg.grid(found) if worth else Markup(""),
+        [curves_svg.chart(curve) for curve in growing.growing(found)[: growing.DRAWN]],
     )
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from nanhunt.render.growing import chart, grid, growing, sentences, sparkline
+from nanhunt.render.curves_svg import chart, grid
+from nanhunt.render.growing import growing, sentences, sparkline
 from nanhunt.results.finding import Finding, Severity
 from nanhunt.results.report import Report
 from nanhunt.results.runup import Curve, curves
