@@ -3,12 +3,13 @@
     python tests/benchmarks/series.py [--checkpoints 200] [--tensors 300] [--values 4096]
 
 A NaN is planted three quarters in. Prints one line a command: seconds, peak memory, characters, what it found.
-Table of 2026-11-28, 60,000 tensors of 4,096 float32 (0.9 GiB), two cores shared with four other programs:
+Table of 2026-11-28, 60,000 tensors of 4,096 float32 (0.9 GiB), two idle cores:
 
-  check                  55.35 s    157 MiB       1,768 characters
-  check --first           5.47 s     48 MiB       1,570 characters
-  last-good               8.03 s     42 MiB          32 characters (50 of 200 are refused first)
-  check --format html    76.16 s    154 MiB   1,046,057 characters
+  check                  18.54 s    158 MiB       1,036 characters
+  check --first           1.37 s     47 MiB         564 characters
+  last-good               2.54 s     42 MiB          32 characters (50 of 200 are refused first)
+  check --format html    19.29 s    154 MiB   1,046,239 characters
+  check --format json    17.71 s    152 MiB   2,759,603 characters
 
 Of check, 0.3 s is the time it takes to say where it began.
 """
