@@ -10,7 +10,9 @@ from nanhunt.load.tensor import Tensor
 LISTED = 12
 """How many tensors a message lists before it says "and N more"."""
 printable = literal
-READABLE = ".npy, .npz, .pt/.pth/.bin/.ckpt, .safetensors, .gguf, .onnx, .h5, .parquet and more (README)"
+READABLE = (
+    ".npy, .npz, .pt/.pth/.bin/.ckpt, .safetensors, .gguf, .onnx, .h5, .parquet and more (.github/GUIDE.md)"
+)
 
 
 def described(tensor: Tensor) -> str:
