@@ -51,7 +51,16 @@ def backward(value: torch.Tensor, upstream: float) -> None:
     torch.autograd.backward((value * torch.tensor(upstream, dtype=torch.float64).to(value.dtype)).sum())
 
 
-class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Uncompiled(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode for code that runs as it is written."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and to see to that PyTorch would import its compiler, for seconds."""
+        return False
+
+
+class Watcher(Uncompiled):
     """Looks at what every dispatched operation was given and what it returned, up to the first that made a bad number.
 
     That one is told to ``tell`` in the words of ``explained``, while the frames that called it are still there.
@@ -60,11 +69,6 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tell: Callable[[str], None] | None = tell
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and to see to that PyTorch would import its compiler, for seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

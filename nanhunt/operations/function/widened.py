@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from nanhunt.operations.trace import Uncompiled
 
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2})
 
@@ -27,12 +28,7 @@ def widened() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and to see to that PyTorch would import its compiler, for seconds."""
-        return False
-
+class _Widening(Uncompiled):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
