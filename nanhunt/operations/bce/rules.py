@@ -24,7 +24,9 @@ def facts(block: Block) -> dict[str, Bools]:
     import torch
 
     stored = _finite(block.stored)
-    same = all(block.cast[name] is each for name, each in block.stored.items())  # there is nothing to overflow
+    same = all(
+        block.cast[name] is each for name, each in block.stored.items()
+    )  # there is nothing to overflow
     y = forms.targets(block.cast, block.options)
     found = {
         "not_finite": ~stored,
