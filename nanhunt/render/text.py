@@ -42,7 +42,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     return f"{text}\n" if text else ""
 
 
-# What follows imports where it is needed: most reports are of healthy tensors in no run, and start as fast as they are read.
+# What follows imports where it is needed: most reports are of healthy tensors in no run, and should start at once.
 
 
 def _is_answer(report: Report) -> bool:

@@ -11,6 +11,7 @@ from nanhunt.results.tensor import TensorReport
 
 
 def in_full(page: Page, groups: Sequence[Sequence[TensorReport]], verbosity: int) -> None:
+    """Each tensor in all its dtypes; with a negative ``verbosity`` those with new findings only."""
     snippets: set[str] = set()
     for group in groups:
         new = [finding for tensor in group for finding in tensor.findings if not finding.known]
