@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -215,16 +215,18 @@ class Recorder(TorchFunctionMode):
     def site_of(self, frame: FrameType) -> Site:
         """The place of a call: the innermost frame that is not torch's, from ``frame`` outwards.
 
-        The walk ends at the call of the running module, whose place is known.
+        The walk ends at the running module, if it is one of torch's, or at its call: that place is known.
         """
-        file = frame.f_code.co_filename
-        while (where := places[file]) is FOREIGN and frame.f_back is not None:
-            if file == _MODULE_CALLS and self.site is not None:
-                return self.site
+        known = self.site
+        inside = _forward(self.module[0]) if known is not None and self.module is not None else None
+        code = frame.f_code
+        while (where := places[code.co_filename]) is FOREIGN and frame.f_back is not None:
+            if known is not None and (code is inside or code.co_filename == _MODULE_CALLS):
+                return known
             frame = frame.f_back
-            file = frame.f_code.co_filename
+            code = frame.f_code
         own = own_line(frame, self.line, _MODULE_CALLS) if where is not OWN else None
-        return frame.f_code, frame.f_lasti, own
+        return code, frame.f_lasti, own
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
@@ -310,6 +312,11 @@ def transforming() -> bool:
 def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
     """Whether a view takes bytes for numbers, as safetensors does: they are an input of the step."""
     return out.dtype is not given.dtype and not given.is_floating_point()
+
+
+def _forward(module: torch.nn.Module) -> CodeType | None:
+    """What runs in a module, unless somebody has put something else before it."""
+    return getattr(type(module).forward, "__code__", None) if "forward" not in module.__dict__ else None
 
 
 class _Kinds(dict[Callable[..., Any], int]):

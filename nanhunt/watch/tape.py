@@ -277,7 +277,9 @@ class Tape:
                 given.append(slot if slot is not None and slot() is arg else self.slot(arg))
             else:
                 given.append(arg if kind in _ATOMS else self.symbols(arg))
-        named = self.symbols(kwargs) if kwargs else _NO_KWARGS
+        named = _NO_KWARGS
+        if kwargs:
+            named = {key: one if type(one) in _ATOMS else self.symbols(one) for key, one in kwargs.items()}
         if type(out) is _Tensor and ((slot := slots.get(id(out))) is None or slot() is not out):
             made = slots[id(out)] = slot_of(out)
         else:
