@@ -143,11 +143,11 @@ def _worst(page: Page, tensors: Sequence[TensorReport]) -> None:
 
 
 def _common_folder(page: Page, places: Sequence[str]) -> str:
-    """The folder or file that all of them lie in, if some are too long for a line with it; else ""."""
+    """The folder, file or module that all of them lie in, if some are too long for a line with it; else ""."""
     if max(map(len, places), default=0) + len("  WARNING ") <= page.width:
         return ""
     common = os.path.commonprefix(list(places))  # noqa: RUF071 - cut at a separator below
-    return common[: max(common.rfind("/"), common.rfind(":")) + 1]
+    return common[: max(map(common.rfind, "/:.")) + 1]
 
 
 def _named(page: Page, each: overview.Seen, folder: str) -> None:
