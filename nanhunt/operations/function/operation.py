@@ -163,8 +163,8 @@ def _lone(code: Code, container: Container, given: Mapping[str, Tensor]) -> dict
     named = (absent or open_ones)[0]
     raise NanhuntError(
         f"{code.name} needs {', '.join(absent or open_ones)}: {said}.",
-        f"{did_you_mean(named, (*container.tensors, *container.settings))}Say which: --role {named}=NAME (a number may stand "
-        f"beside the tensors: {named!r}: 2.0). {contents(container)}",
+        f"{did_you_mean(named, (*container.tensors, *container.settings))}Say which: --role {named}=NAME (a number "
+        f"may stand beside the tensors: {named!r}: 2.0). {contents(container)}",
     )
 
 
