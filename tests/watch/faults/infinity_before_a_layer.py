@@ -1,7 +1,7 @@
 """A row of -inf that goes into a layer is no mask: the report says which line wrote it."""
 
 # cause: data
-# says: infinity_before_a_layer.py:16 met an operation that cannot digest it
+# says: infinity_before_a_layer.py:15 met an operation that cannot digest it
 # says: Find out why index_put
 # never: intended
 import torch
