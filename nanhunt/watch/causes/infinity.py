@@ -1,4 +1,4 @@
-"""What an infinity makes that the user's code wrote."""
+"""What becomes of an infinity that the user wrote, or handed over."""
 
 from __future__ import annotations
 
