@@ -211,7 +211,10 @@ def test_it_works_where_ended_processes_vanish_at_once(tmp_path: Path) -> None:
     np.save(tmp_path / "weights.npy", np.ones((5, 1 << 20), np.float32))
     # By Python's own hand: a shell may pass on that a signal is ignored or not.
     arguments = [sys.executable, "-m", "nanhunt", "check", "weights.npy", "--isolated", "--format", "json"]
-    ignoring = f"import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv({arguments[0]!r}, {arguments})"
+    ignoring = (
+        "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        f"os.execv({sys.executable!r}, {arguments})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", ignoring], cwd=tmp_path, capture_output=True, text=True, check=False
     )
