@@ -291,14 +291,16 @@ class Call:
     @property
     def is_method(self) -> bool:
         """Whether it is written x.exp(), rather than torch.exp(x) or self.softmax(x)."""
-        func = self.node.func if isinstance(self.node, ast.Call) else None
-        if not isinstance(func, ast.Attribute) or func.attr != operation(self.entry.func):
+        node = self.node
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            return False
+        func = node.func
+        if func.attr != operation(self.entry.func):
             return False
         if self.entry.module is not None and _is_module(self.entry.module, func.attr):
             return False
-        given = len(self.node.args) + len(self.node.keywords)  # type: ignore[attr-defined]
-        if given == len(self.entry.args) + len(self.entry.kwargs):  # nothing is left that a receiver could be
-            return False
+        if len(node.args) + len(node.keywords) == len(self.entry.args) + len(self.entry.kwargs):
+            return False  # nothing is left that a receiver could be
         root: ast.expr = func.value
         while isinstance(root, ast.Attribute):
             root = root.value
