@@ -165,3 +165,15 @@ def test_what_lies_beside_weights_is_no_layer_that_never_changes(tmp_path: Path)
         torch.save(content, tmp_path / f"epoch=0-step={step}.ckpt")
     text = printed(str(tmp_path))
     assert "never changes: 1 of 3 layers (layer 0)" in text
+
+
+def test_a_layer_whose_extremes_stay_while_its_weights_move_is_not_one_that_never_changes(
+    tmp_path: Path,
+) -> None:
+    """In bfloat16 the largest weights often round to what they were; weight 0 of both layers is the largest."""
+    for step in range(1, 7):
+        weights = {n: torch.tensor([1.0, 0.5, 0.25], dtype=torch.bfloat16) for n in range(2)}
+        weights[1][2] += step / 128
+        file = tmp_path / f"step-{step}.safetensors"
+        save_file({f"layers.{n}.weight": value for n, value in weights.items()}, file)
+    assert "never changes: 1 of 2 layers (layer 0)" in printed(str(tmp_path))
