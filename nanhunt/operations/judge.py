@@ -30,6 +30,9 @@ NAME = "<U48"
 LOSS_BOUND = 64.0
 """A value is right while its error is below LOSS_BOUND u times its scale: six bits more than one rounding, room for
 the order of a sum (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021)."""
+VISIBLE = 1 / 32
+"""A value is wrong where its error is more than this times its own size, though it is made of far larger numbers, whose
+rounding that is: LOSS_BOUND's share in float16. Nobody who looks at the value can know of them."""
 USELESS = 0.25
 """A value is useless where its error is more than this times its scale, in every dtype: twice bfloat16's own bound."""
 
@@ -187,11 +190,22 @@ def doubled(tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name: each.double() if each.is_floating_point() else each for name, each in tensors.items()}
 
 
-def scale_of(operation: Operation, block: Block, truth: Ran) -> torch.Tensor:
-    """What errors of the values are measured by, of their shape."""
+@dataclass(frozen=True)
+class Scale:
+    """What errors are measured by, each of the values' shape."""
+
+    rounding: torch.Tensor
+    """The size of what is rounded on the way to a value."""
+    size: torch.Tensor | None
+    """The size of a value itself, where the operation tells the two apart."""
+
+
+def scale_of(operation: Operation, block: Block, truth: Ran) -> Scale:
+    """What errors of the values are measured by."""
     if operation.scale is None:
-        return truth.value.abs().clamp_min(1.0)
-    return operation.scale(doubled(block.cast), truth.value, block.options)
+        return Scale(truth.value.abs().clamp_min(1.0), None)
+    given = (doubled(block.cast), truth.value, block.options)
+    return Scale(operation.scale(*given), operation.size(*given) if operation.size else None)
 
 
 @dataclass(frozen=True)
@@ -223,7 +237,7 @@ def behaviour(
     ran: Ran,
     truth: Ran,
     upstream: float,
-    scale: torch.Tensor,
+    scale: Scale,
     measured: Measured,
 ) -> Behaviour:
     """What a form did with each unit of the block; ``upstream`` is what the reduction handed back to each value."""
@@ -236,8 +250,8 @@ def behaviour(
     return Behaviour(
         bad_value=bad_value,
         bad_gradient=bad_gradient,
-        wrong=_beyond(measured.error, LOSS_BOUND * form.unit_roundoff, scale, block),
-        useless=_beyond(measured.error, USELESS, scale, block),
+        wrong=_wrong(measured.error, LOSS_BOUND * form.unit_roundoff, scale, block),
+        useless=_beyond(measured.error, USELESS, scale.rounding if scale.size is None else scale.size, block),
         silent=is_zero & ~bad_gradient,
         faint=np.zeros(block.count, bool),
     )
@@ -270,6 +284,12 @@ def _beyond(error: torch.Tensor, bound: float, scale: torch.Tensor, block: Block
     if not error.numel() or not bool((torch.sub(error, scale, alpha=bound)).max() > 0):
         return np.zeros(block.count, bool)
     return ~_all(error <= bound * scale, block)
+
+
+def _wrong(error: torch.Tensor, bound: float, scale: Scale, block: Block) -> Bools:
+    """Units with an error beyond the rounding of what they are made of, or one that shows beside their own size."""
+    found = _beyond(error, bound, scale.rounding, block)
+    return found if scale.size is None else found | _beyond(error, max(bound, VISIBLE), scale.size, block)
 
 
 def _all(holds: torch.Tensor, block: Block) -> Bools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 import nanhunt
 from nanhunt.difference.comparison import Comparison
 from nanhunt.difference.options import DiffOptions
+from nanhunt.options import declared
 from nanhunt.render.difference import render_difference
 from nanhunt.results.difference import Difference
 
@@ -265,3 +267,15 @@ def test_a_difference_that_is_ignored_is_not_called_the_same() -> None:
     found = nanhunt.diff(np.zeros(4), np.zeros(5), ignore=["NHD2"])
     assert found.ok
     assert render_difference(found, "text", width=80, color=False).startswith("DIFFERENT ")
+
+
+def test_an_editor_completes_every_option_and_help_says_what_it_means() -> None:
+    parameters = inspect.signature(nanhunt.diff).parameters
+    options = declared(DiffOptions)
+    assert [*parameters] == ["a", "b", *options, "executor"]
+    assert all(parameters[name].default == each.default for name, each in options.items())
+    assert all(f"{name}: " in str(nanhunt.diff.__doc__) for name in options)
+    with pytest.raises(nanhunt.NanhuntError, match="The keyword rtl is not known"):
+        nanhunt.diff(np.zeros(3), np.zeros(3), rtl=0.1)
+    with pytest.raises(nanhunt.NanhuntError, match="rtol = 'x' is not a number"):
+        nanhunt.diff(np.zeros(3), np.zeros(3), rtol="x")
