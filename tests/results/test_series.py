@@ -184,7 +184,7 @@ def test_backward_runs_from_the_last_layer_on_and_after_forward() -> None:
 
 def test_the_number_of_the_call_goes_before_the_layer() -> None:
     calls = [tensor(f"{order}", f"call{order}", ERROR, order=order, layer=9 - order) for order in (3, 1, 2)]
-    assert told(Report(tensors=tuple(calls)))[0] == "first bad: call1: 1 NaN of 8 values"
+    assert told(Report(tensors=tuple(calls)))[0] == "first bad: layer 8 call1: 1 NaN of 8 values"
 
 
 def test_notes_and_known_findings_are_no_beginning() -> None:
