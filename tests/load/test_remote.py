@@ -138,8 +138,8 @@ def test_what_was_fetched_is_given_up_and_fetched_again(tmp_path, server, monkey
 
 def test_headers_are_kept_until_their_files_had_their_turn(tmp_path, server, monkeypatch):
     """All files of a folder are opened before the first is judged, and more is read than is kept at once."""
-    monkeypatch.setattr(fetched, "BUDGET", 1 << 20)
-    monkeypatch.setattr(remote, "BUDGET", 1 << 20)
+    monkeypatch.setattr(fetched, "BUDGET", 3 << 19)
+    monkeypatch.setattr(remote, "BUDGET", 3 << 19)
     monkeypatch.setattr(remote, "AT_ONCE", 2)
     url, asked = server
     (tmp_path / "run").mkdir()
