@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ Named: TypeAlias = "Mapping[str, Any] | torch.nn.Module"
 Input: TypeAlias = "Path_ | Sequence[Path_] | Values | Named"
 Dtype: TypeAlias = "str | torch.dtype | np.dtype[Any] | type[np.generic]"
 P = ParamSpec("P")
+K = TypeVar("K")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -68,33 +70,65 @@ MEANT = {
 """What people call some of the keywords, torch's own names among them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiffKeywords(DiffOptions):
+    """The keywords of diff."""
+
+    executor: Executor | None = again(Keywords, "executor")
+
+
 def _with_keywords(
-    keywords: Callable[P, Keywords],
-) -> Callable[[Callable[[Input, Keywords], Report]], Callable[Concatenate[Input, P], Report]]:
+    keywords: Callable[P, K],
+) -> Callable[[Callable[[Input, K], R]], Callable[Concatenate[Input, P], R]]:
     """Turns ``f(x, keywords)`` into ``f(x, /, targets=None, ..., fail_on="warning")``.
 
-    Type checkers and editors read the keywords from the constructor of ``Keywords``; help() shows them with
+    Type checkers and editors read the keywords from the constructor of their class; help() shows them with
     what they mean.
     """
-    known = declared(keywords)
 
-    def decorate(function: Callable[[Input, Keywords], Report]) -> Callable[Concatenate[Input, P], Report]:
+    def decorate(function: Callable[[Input, K], R]) -> Callable[Concatenate[Input, P], R]:
         @functools.wraps(function)
-        def judge(x: Input, /, *args: P.args, **kwargs: P.kwargs) -> Report:
-            for name in kwargs:
-                one_of("The keyword", name, tuple(known), MEANT)
+        def judge(x: Input, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            _check_keywords(keywords, kwargs)
             return function(x, keywords(*args, **kwargs))
 
-        first, _ = inspect.signature(function).parameters.values()
-        rest = inspect.signature(keywords).parameters.values()
-        judge.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [first.replace(kind=first.POSITIONAL_ONLY), *rest], return_annotation="Report"
-        )
-        judge.__annotations__ = {each.name: each.annotation for each in (first, *rest)} | {"return": "Report"}
-        judge.__doc__ = f"{function.__doc__}\n    Keywords:\n{explained(keywords)}"
+        _tell(judge, function, keywords)
         return judge
 
     return decorate
+
+
+def _of_two_with_keywords(
+    keywords: Callable[P, K],
+) -> Callable[[Callable[[Input, Input, K], R]], Callable[Concatenate[Input, Input, P], R]]:
+    """As ``_with_keywords``, of a function that takes two inputs."""
+
+    def decorate(function: Callable[[Input, Input, K], R]) -> Callable[Concatenate[Input, Input, P], R]:
+        @functools.wraps(function)
+        def judge(a: Input, b: Input, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            _check_keywords(keywords, kwargs)
+            return function(a, b, keywords(*args, **kwargs))
+
+        _tell(judge, function, keywords)
+        return judge
+
+    return decorate
+
+
+def _check_keywords(keywords: Any, given: Mapping[str, Any]) -> None:
+    for name in given:
+        one_of("The keyword", name, tuple(declared(keywords)), MEANT)
+
+
+def _tell(judge: Any, function: Callable[..., Any], keywords: Any) -> None:
+    """What help() and editors show of ``judge``: the inputs of ``function``, then every keyword with its meaning."""
+    *inputs, _ = inspect.signature(function).parameters.values()
+    first = [each.replace(kind=each.POSITIONAL_ONLY) for each in inputs]
+    rest = inspect.signature(keywords).parameters.values()
+    answer = inspect.signature(function).return_annotation
+    judge.__signature__ = inspect.Signature([*first, *rest], return_annotation=answer)
+    judge.__annotations__ = {each.name: each.annotation for each in (*first, *rest)} | {"return": answer}
+    judge.__doc__ = f"{function.__doc__}\n    Keywords:\n{explained(keywords)}"
 
 
 @_with_keywords(Keywords)
@@ -115,18 +149,17 @@ def compare(x: Input, keywords: Keywords) -> Report:
     return _in_default_state(x, keywords, compares=True)
 
 
-def diff(a: Input, b: Input, /, *, executor: Executor | None = None, **options: Any) -> Difference:
+@_of_two_with_keywords(DiffKeywords)
+def diff(a: Input, b: Input, keywords: DiffKeywords) -> Difference:
     """What differs between two dumps; ``assert nanhunt.diff(a, b).ok`` fails where it is more than rounding.
 
-    ``a``, ``b``: each a path, values, or a dict of tensors, a state_dict or a module. Options are those of
-    ``nanhunt diff``: rtol, atol, max_ulp, rename, logits, targets, select, ignore, exclude, max_rows, fail_on.
-    Tensors are paired by name and compared value by value. Raises NanhuntError for an unknown keyword and for
-    values that are no tensors; for paths that cannot be read the errors are in ``Difference.errors``.
+    ``a``, ``b``: each a path, values, or a dict of tensors, a state_dict or a module. Tensors are paired by name and
+    compared value by value. Raises NanhuntError for an unknown keyword and for values that are no tensors; for paths
+    that cannot be read the errors are in ``Difference.errors``.
     """
-    for name in options:
-        one_of("The keyword", name, (*declared(DiffOptions), "executor"))
-    chosen = make(DiffOptions, options, lambda option: f"{option.name} =")
-    comparison = Comparison(chosen, executor or Fastest())
+    given = {name: getattr(keywords, name) for name in declared(DiffOptions)}
+    chosen = make(DiffOptions, given, lambda option: f"{option.name} =")
+    comparison = Comparison(chosen, keywords.executor or Fastest())
     (one, name), (other, name_b) = _contents(a, "a"), _contents(b, "b")
     return comparison.sides(
         comparison.side(one, name, renaming(chosen.rename)), comparison.side(other, name_b, str)

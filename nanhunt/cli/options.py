@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -133,8 +134,13 @@ def _parameter(part: type, option: Option) -> inspect.Parameter:
 
 def _title(part: type, name: str) -> str:
     """Over which options of a kind stand in --help: what the class that declares them says of itself."""
-    owner = next(each for each in part.__mro__ if name in inspect.get_annotations(each))
-    return (owner.__doc__ or "Options").split(".")[0]
+    return (_owners(part)[name].__doc__ or "Options").split(".")[0]
+
+
+@functools.cache
+def _owners(part: type) -> dict[str, type]:
+    """The class that declares each option."""
+    return {name: each for each in reversed(part.__mro__) for name in inspect.get_annotations(each)}
 
 
 def starting(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:

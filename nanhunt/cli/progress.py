@@ -11,8 +11,6 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nanhunt.load import remote
-
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -45,7 +43,12 @@ class Progress:
 
     def __enter__(self) -> Progress:
         """Nothing is shown yet."""
-        remote.arrived.append(self.fetched)
+        if self._wanted:
+            from nanhunt.load.remote import (
+                arrived,  # threads, and more that a check of files in a pipe does not need
+            )
+
+            arrived.append(self.fetched)
         return self
 
     def advance(self, size: int) -> None:
@@ -86,7 +89,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The bar disappears."""
-        remote.arrived.remove(self.fetched)
+        if self._wanted:
+            from nanhunt.load.remote import arrived
+
+            arrived.remove(self.fetched)
         with self._lock:
             self._wanted = False  # what is still under way comes to nobody
             if self._bar is not None:

@@ -21,7 +21,7 @@ from nanhunt.difference.rules import EXTRA, MISSING
 from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
-from nanhunt.load.remote import is_url
+from nanhunt.load.listing import is_url
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.load.tree import coordinates

@@ -18,7 +18,7 @@ from nanhunt.difference.measure import to_doubles
 from nanhunt.difference.measured import Doubles
 from nanhunt.difference.pairing import Item, Paired, pair, renaming
 from nanhunt.errors import NanhuntError
-from nanhunt.load.remote import is_url
+from nanhunt.load.listing import is_url
 
 NUMBER = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])")
 """The number of a layer or an expert: "layers.3.w1" has one, "w1" is a name."""

@@ -10,8 +10,17 @@ from functools import cached_property
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load.listing import bytes_at, entries, exists, files_below, inside, is_folder, text
-from nanhunt.load.remote import is_url, look_anew
+from nanhunt.load.listing import (
+    bytes_at,
+    entries,
+    exists,
+    files_below,
+    inside,
+    is_folder,
+    is_url,
+    look_anew,
+    text,
+)
 from nanhunt.load.source import cannot_read
 from nanhunt.load.tree import RANKS, Coordinates, coordinates, fits_layout
 from nanhunt.load.wording import listed, printable
@@ -72,8 +81,7 @@ def checkpoints(run: str, layout: str | None = None) -> list[Checkpoint]:
     Where several runs lie in it, the outermost is meant. Raises NanhuntError for what is no folder, and where
     several runs lie side by side.
     """
-    if is_url(run):
-        look_anew(run)
+    look_anew(run)
     if not is_folder(run):
         if not exists(run):
             raise cannot_read(run, FileNotFoundError(2, ""))

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanhunt.errors import NanhuntError
-from nanhunt.load import remote
-from nanhunt.load.remote import Entry, is_url
 from nanhunt.results.order import natural_key
 
 STDIN = "-"
+
+
+def is_url(path: str) -> bool:
+    """Whether it names a place that fsspec opens: "s3://bucket/key"."""
+    scheme, colon, _ = path.partition("://")
+    return bool(colon) and scheme.isalnum()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in a folder."""
+
+    name: str
+    path: str
+    """As the user would write it."""
+    is_folder: bool
+    size: int | None
+    """In bytes, where the listing tells."""
 
 
 def entries(folder: str) -> list[Entry]:
@@ -20,6 +37,10 @@ def entries(folder: str) -> list[Entry]:
     Raises OSError, or NanhuntError behind a URL.
     """
     if is_url(folder):
+        from nanhunt.load import (
+            remote,  # here and below: threads, and what else files of this machine do not need
+        )
+
         return list(remote.entries(folder) or ())
     with os.scandir(folder) as found:
         each = [Entry(item.name, item.path, item.is_dir(follow_symlinks=False), None) for item in found]
@@ -30,6 +51,8 @@ def is_folder(path: str) -> bool:
     """Whether there is a folder that may be read."""
     try:
         if is_url(path):
+            from nanhunt.load import remote
+
             return remote.entries(path) is not None
         return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
     except (OSError, ValueError, NanhuntError):
@@ -40,7 +63,7 @@ def exists(path: str) -> bool:
     """Whether there is anything of that name."""
     try:
         if is_url(path):
-            return is_folder(path) or remote.open_url(path).size >= 0
+            return is_folder(path) or _url_size(path) >= 0
         return Path(path).exists()
     except (OSError, ValueError, NanhuntError):
         return False
@@ -65,9 +88,15 @@ def bytes_at(path: str) -> int | None:
     try:
         if is_folder(path):
             return sum(size or 0 for _, size in files_below(path))
-        return remote.open_url(path).size if is_url(path) else Path(path).stat().st_size
+        return _url_size(path) if is_url(path) else Path(path).stat().st_size
     except (OSError, ValueError, NanhuntError):
         return 0  # opening it says why
+
+
+def _url_size(url: str) -> int:
+    from nanhunt.load import remote
+
+    return remote.open_url(url).size
 
 
 def beside(file: str, name: str) -> str:
@@ -84,5 +113,28 @@ def text(file: str) -> str:
     """A small file as UTF-8. Raises OSError, ValueError, or NanhuntError behind a URL."""
     if not is_url(file):
         return Path(file).read_text(encoding="utf-8")
+    from nanhunt.load import remote
+
     there = remote.open_url(file)
     return there.read(0, there.size).decode()
+
+
+def look_anew(path: str) -> None:
+    """Forgets what was listed of a URL: a run that goes on writes more. Of this machine nothing is remembered."""
+    if is_url(path):
+        from nanhunt.load import remote
+
+        remote.look_anew(path)
+
+
+def ahead(paths: Sequence[str], most: int | None = None) -> Iterator[str]:
+    """The paths in their order; the objects behind URLs are on their way before their turn comes.
+
+    ``most``: bytes up to which all of an object is fetched, as many as a small one has unless it is given; of larger
+    ones and of none it is the header.
+    """
+    if not any(map(is_url, paths)):
+        return iter(paths)
+    from nanhunt.load import remote
+
+    return remote.ahead(paths, most)

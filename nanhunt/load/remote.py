@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.fetched import BUDGET, Fetched
+from nanhunt.load.listing import Entry, is_url
 from nanhunt.load.wording import printable
 from nanhunt.results.order import natural_key
 
@@ -42,12 +43,6 @@ PAUSES = (0.2, 1.0)
 _fetched = Fetched()
 arrived: list[Callable[[int], None]] = []
 """Told of the bytes of every part that has come, in a thread of its own: whoever shows that something goes on."""
-
-
-def is_url(path: str) -> bool:
-    """Whether it names a place that fsspec opens: "s3://bucket/key"."""
-    scheme, colon, _ = path.partition("://")
-    return bool(colon) and scheme.isalnum()
 
 
 @dataclass(frozen=True)
@@ -307,14 +302,9 @@ AT_ONCE = 16
 """Objects on their way at once."""
 
 
-def ahead(paths: Sequence[str], most: int) -> Iterator[str]:
-    """The paths in their order; the objects behind URLs are on their way before their turn comes.
-
-    ``most``: bytes up to which all of an object is fetched; of larger ones and of none it is the header.
-    """
-    if not any(map(is_url, paths)):
-        yield from paths
-        return
+def ahead(paths: Sequence[str], most: int | None) -> Iterator[str]:
+    """As ``listing.ahead``, where some of the paths are URLs."""
+    most = SMALL if most is None else most
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
         begun = [pool.submit(_begin, path, most) for path in paths[:AT_ONCE]]
@@ -332,18 +322,6 @@ def _begin(path: str, most: int) -> None:
     with contextlib.suppress(NanhuntError):  # opening it says why
         if is_url(path) and (there := open_url(path)).by_ranges:
             there.fetch(0, there.size if there.size <= most else min(there.size, HEADER))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Something in a folder."""
-
-    name: str
-    path: str
-    """As the user would write it."""
-    is_folder: bool
-    size: int | None
-    """In bytes, where the listing tells."""
 
 
 _listed: dict[str, dict[str, Any]] = {}

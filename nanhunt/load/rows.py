@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from nanhunt.dtypes.convert import Array
-from nanhunt.load.spool import Portable
+
+if TYPE_CHECKING:
+    from nanhunt.load.spool import Portable
 
 
 class RowSource(Protocol):
@@ -52,6 +54,8 @@ class Rows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes map the values."""
+        from nanhunt.load.spool import Portable  # only what goes to other processes
+
         return _rows_of, (Portable(self._view),)
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Array]]:

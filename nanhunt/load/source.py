@@ -15,14 +15,15 @@ from typing import IO, TYPE_CHECKING
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load import listing
-from nanhunt.load.listing import STDIN, is_folder
-from nanhunt.load.remote import Remote, is_url, open_url
+from nanhunt.load.listing import STDIN, is_folder, is_url
 from nanhunt.load.wording import READABLE, did_you_mean, printable
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
 
     from _typeshed import WriteableBuffer as Buffer
+
+    from nanhunt.load.remote import Remote
 
 HEAD = 4096
 """Bytes by which formats are told."""
@@ -180,6 +181,8 @@ def open_source(path: str) -> Source:
     if not path:
         raise NanhuntError("A path is empty.", "Name a file, or - for standard input.")
     if is_url(path):
+        from nanhunt.load.remote import open_url
+
         remote = open_url(path)
         whole = None if remote.by_ranges or not remote.size else remote.copy
         source = Source(path, remote.size, whole, None if whole else remote)

@@ -119,11 +119,12 @@ class Tensor:
     def rows(self, class_axis: int) -> RowSource:
         """The tensor as rows of classes; in pieces, only the rows asked for are put together."""
         from nanhunt.load.rows import RangeRows, Rows
-        from nanhunt.load.shards import ShardRows
 
         if self.ranges is not None and self.shape and class_axis in (-1, len(self.shape) - 1):
             return RangeRows(self.ranges, self.shape)
         if self.shards:
+            from nanhunt.load.shards import ShardRows
+
             return ShardRows(self.shards, self.shape, class_axis)
         return Rows(self.data, class_axis)
 

@@ -5,6 +5,7 @@ What a form does to a unit is observed, never predicted. A unit of work is a pro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,9 @@ NAME = "<U48"
 LOSS_BOUND = 64.0
 """A value is right while its error is below LOSS_BOUND u times its scale: six bits more than one rounding, room for
 the order of a sum (Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021)."""
+VISIBLE = 1 / 32
+"""A value is wrong where its error is more than this times its own size, though it is made of far larger numbers, whose
+rounding that is: LOSS_BOUND's share in float16. Nobody who looks at the value can know of them."""
 USELESS = 0.25
 """A value is useless where its error is more than this times its scale, in every dtype: twice bfloat16's own bound."""
 
@@ -80,12 +84,12 @@ def observe(problem: Problem, block: Block) -> Observed:
         form,
     ) in problem.forms.items():  # one after the other: what a form leaves in memory is reused by the next
         ran = run_form(operation, form, block.cast, block, upstream)
-        error = error_of(ran, truth)
-        by[name] = behaviour(operation, block, ran, truth, upstream, scale, error)
-        sizes[name] = _gradient_size(operation, ran, block)
+        measured = measure(operation, block, ran, truth)
+        by[name] = behaviour(operation, block, ran, truth, upstream, scale, measured)
+        sizes[name] = measured.gradient
         sums[name] = float(ran.value.sum(dtype=torch.float64))
-        if error.comparable:
-            errors[name] = float(error.size.max())
+        if measured.comparable:
+            errors[name] = float(measured.error.max())
     told = {
         name: replace(item, faint=_faint(sizes[name], sizes.get("fused", sizes[name]), truth, problem, block))
         for name, item in by.items()
@@ -94,11 +98,9 @@ def observe(problem: Problem, block: Block) -> Observed:
 
 
 def _gradient_size(operation: Operation, ran: Ran, block: Block) -> npt.NDArray[Any]:
-    """The size of the largest entry of each unit's own gradient, (units,)."""
-    sizes = np.zeros(block.count)
-    for each in _gradients(operation, ran, "unit"):
-        sizes = np.maximum(sizes, _largest(each, block.count))
-    return sizes
+    """The size of the largest entry of each unit's own gradient, (units,); NaN where there is one."""
+    sizes = [_largest(each, block.count) for each in _gradients(operation, ran, "unit")]
+    return functools.reduce(np.maximum, sizes) if sizes else np.zeros(block.count)
 
 
 def _faint(
@@ -188,31 +190,45 @@ def doubled(tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name: each.double() if each.is_floating_point() else each for name, each in tensors.items()}
 
 
-def scale_of(operation: Operation, block: Block, truth: Ran) -> torch.Tensor:
-    """What errors of the values are measured by, of their shape."""
+@dataclass(frozen=True)
+class Scale:
+    """What errors are measured by, each of the values' shape."""
+
+    rounding: torch.Tensor
+    """The size of what is rounded on the way to a value."""
+    size: torch.Tensor | None
+    """The size of a value itself, where the operation tells the two apart."""
+
+
+def scale_of(operation: Operation, block: Block, truth: Ran) -> Scale:
+    """What errors of the values are measured by."""
     if operation.scale is None:
-        return truth.value.abs().clamp_min(1.0)
-    return operation.scale(doubled(block.cast), truth.value, block.options)
+        return Scale(truth.value.abs().clamp_min(1.0), None)
+    given = (doubled(block.cast), truth.value, block.options)
+    return Scale(operation.scale(*given), operation.size(*given) if operation.size else None)
 
 
 @dataclass(frozen=True)
-class Errors:
-    """How far values are from their truth."""
+class Measured:
+    """How far values are from their truth, and how large their gradients are."""
 
-    size: torch.Tensor
+    error: torch.Tensor
     """Absolute, float64, of the values' shape; 0 where a value or its truth is not finite."""
     comparable: bool
     """Whether both are finite anywhere."""
+    gradient: npt.NDArray[Any]
+    """The size of the largest entry of each unit's own gradient, (units,)."""
 
 
-def error_of(ran: Ran, truth: Ran) -> Errors:
-    """The errors of what a form gave."""
-    size = ran.value.double() - truth.value  # not of mixed dtypes: that is slow
-    size.abs_()
-    if not size.numel() or bool(size.max().isfinite()):
-        return Errors(size, size.numel() > 0)
+def measure(operation: Operation, block: Block, ran: Ran, truth: Ran) -> Measured:
+    """The errors and gradients of what a form gave."""
+    error = ran.value.double() - truth.value  # not of mixed dtypes: that is slow
+    error.abs_()
+    gradient = _gradient_size(operation, ran, block)
+    if not error.numel() or bool(error.max().isfinite()):
+        return Measured(error, error.numel() > 0, gradient)
     both = ran.is_finite & truth.is_finite
-    return Errors(torch.where(both, size, 0.0), bool(both.any()))
+    return Measured(torch.where(both, error, 0.0), bool(both.any()), gradient)
 
 
 def behaviour(
@@ -221,21 +237,21 @@ def behaviour(
     ran: Ran,
     truth: Ran,
     upstream: float,
-    scale: torch.Tensor,
-    error: Errors,
+    scale: Scale,
+    measured: Measured,
 ) -> Behaviour:
     """What a form did with each unit of the block; ``upstream`` is what the reduction handed back to each value."""
     form = FORMATS[str(ran.value.dtype).removeprefix("torch.")]
-    bad_gradient, is_zero = _of_gradients(operation, ran, block)
+    bad_gradient, is_zero = ~np.isfinite(measured.gradient), measured.gradient == 0
     bad_value = _bad_value(ran, truth, block)
     if is_zero.any():
-        is_zero &= ~_all_below(operation, truth, form.unit_roundoff * upstream, block)
+        is_zero &= ~(_gradient_size(operation, truth, block) <= form.unit_roundoff * upstream)
     bad_gradient = _with_shared(operation, ran, bad_gradient, bad_value, block)
     return Behaviour(
         bad_value=bad_value,
         bad_gradient=bad_gradient,
-        wrong=_beyond(error.size, LOSS_BOUND * form.unit_roundoff, scale, block),
-        useless=_beyond(error.size, USELESS, scale, block),
+        wrong=_wrong(measured.error, LOSS_BOUND * form.unit_roundoff, scale, block),
+        useless=_beyond(measured.error, USELESS, scale.rounding if scale.size is None else scale.size, block),
         silent=is_zero & ~bad_gradient,
         faint=np.zeros(block.count, bool),
     )
@@ -270,6 +286,12 @@ def _beyond(error: torch.Tensor, bound: float, scale: torch.Tensor, block: Block
     return ~_all(error <= bound * scale, block)
 
 
+def _wrong(error: torch.Tensor, bound: float, scale: Scale, block: Block) -> Bools:
+    """Units with an error beyond the rounding of what they are made of, or one that shows beside their own size."""
+    found = _beyond(error, bound, scale.rounding, block)
+    return found if scale.size is None else found | _beyond(error, max(bound, VISIBLE), scale.size, block)
+
+
 def _all(holds: torch.Tensor, block: Block) -> Bools:
     """Whether it holds everywhere in a unit's part, bool (units,)."""
     found: Bools = holds.reshape(block.count, -1).all(-1).numpy()
@@ -279,24 +301,6 @@ def _all(holds: torch.Tensor, block: Block) -> Bools:
 def _gradients(operation: Operation, ran: Ran, kind: str) -> Iterator[torch.Tensor]:
     """Those that belong to single units ("unit"), or to all units of a group ("group")."""
     yield from (each for name, each in ran.gradients.items() if operation.role(name).gradient == kind)
-
-
-def _all_below(operation: Operation, ran: Ran, limit: float, block: Block) -> Bools:
-    """Whether no entry of a unit's own gradient is larger than that, bool (units,)."""
-    small = np.ones(block.count, bool)
-    for each in _gradients(operation, ran, "unit"):
-        small &= _largest(each, block.count) <= limit
-    return small
-
-
-def _of_gradients(operation: Operation, ran: Ran, block: Block) -> tuple[Bools, Bools]:
-    """Units whose own gradient is not finite, and those where it is 0 throughout."""
-    bad, zero = np.zeros(block.count, bool), np.ones(block.count, bool)
-    for each in _gradients(operation, ran, "unit"):
-        largest = _largest(each, block.count)
-        bad |= ~np.isfinite(largest)
-        zero &= largest == 0
-    return bad, zero
 
 
 def _with_shared(operation: Operation, ran: Ran, bad: Bools, bad_value: Bools, block: Block) -> Bools:

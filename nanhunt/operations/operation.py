@@ -81,7 +81,7 @@ class Behaviour:
     bad_gradient: Bools
     """Some entry of the gradient that belongs to the unit is NaN or infinite."""
     wrong: Bools
-    """Finite, and further from a finite truth than LOSS_BOUND allows."""
+    """Finite, and further from a finite truth than LOSS_BOUND or VISIBLE allows."""
     useless: Bools
     """Finite, and further from a finite truth than USELESS allows: its first digit is wrong."""
     silent: Bools
@@ -232,6 +232,9 @@ class Operation(Described):
     """(Problem) -> what the slots of the fixes' templates hold for the user's shapes and options."""
     scale: Callable[[Tensors, torch.Tensor, Any], torch.Tensor] | None = None
     """(float64 tensors, true values, options) -> what errors are measured by, of that shape; None: max(1, |truth|)."""
+    size: Callable[[Tensors, torch.Tensor, Any], torch.Tensor] | None = None
+    """(as for ``scale``) -> what a value's own size is, where ``scale`` is that of numbers it is made of: an error of
+    VISIBLE times that is wrong, whatever these were rounded to. None: ``scale``."""
     screen: Callable[[Mapping[str, npt.NDArray[Any]], Any], bool] | None = None
     """(a block's tensors as stored, float32 or float64 and judged in that; options) -> whether a bound proves that no
     rule holds for any of its units, so that no form need be run. Numpy only."""

@@ -16,7 +16,7 @@ from nanhunt.dtypes.convert import to_torch
 from nanhunt.load.tensor import Tensor
 from nanhunt.operations import fix as fixes
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.judge import Bools, Ran, behaviour, error_of, run_truth, scale_of
+from nanhunt.operations.judge import Bools, Ran, behaviour, measure, run_truth, scale_of
 from nanhunt.operations.operation import Behaviour, Block, Facts, Unit
 from nanhunt.operations.problem import Problem, cast_of, groups_of, picked_of, read_block, upcast
 from nanhunt.operations.rule import Rule
@@ -279,4 +279,6 @@ def _observed(problem: Problem, block: Block, ran: fixes.Ran, truth: Ran) -> Beh
         value = ran.result.reshape(value.shape)
     seen = Ran(value, lambda: cut)
     scale = scale_of(operation, block, truth)
-    return behaviour(operation, block, seen, truth, problem.upstream, scale, error_of(seen, truth))
+    return behaviour(
+        operation, block, seen, truth, problem.upstream, scale, measure(operation, block, seen, truth)
+    )

@@ -6,7 +6,8 @@ rich does the wrapping and the colours. Everything is a ``Text``: nothing is rea
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,6 +19,9 @@ from nanhunt.results.finding import Severity
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 HEALTHY = "green"
+_WORD = re.compile(r"\S+")
+_PART = re.compile(r"[^./:]*[./:]+|[^./:]+")
+"""What a name is made of, each part with the separator behind it."""
 
 
 class Page:
@@ -51,7 +55,7 @@ class Page:
         """One paragraph of (text, style) parts, wrapped, its further lines indented like the first."""
         text = Text(overflow="fold")
         for part, style in parts:
-            text.append(self.encodable(part), style)
+            text.append(_breakable(self.encodable(part), self.width - indent), style)
         self._console.print(Padding(text, (0, 0, 0, indent), expand=False), soft_wrap=False)
 
     def code(self, text: str, indent: int) -> None:
@@ -97,6 +101,25 @@ class Page:
     def text(self) -> str:
         """Everything written so far, without the blanks with which rich fills lines."""
         return "".join(line.rstrip() + "\n" for line in self._file.getvalue().splitlines())
+
+
+def _breakable(text: str, room: int) -> str:
+    """``text`` with a space where a name too long for a line of ``room`` columns is best broken: behind a ``.``.
+
+    Two pieces never fit into one line, so what rich makes of such a space is the end of a line.
+    """
+    return _WORD.sub(lambda word: " ".join(_pieces(word[0], room)), text)
+
+
+def _pieces(word: str, room: int) -> Iterator[str]:
+    """As much of ``word`` at a time as fits ``room``; from a part on that does not fit, the rest is left to rich."""
+    piece = ""
+    for part in _PART.findall(word):
+        if piece and cell_len(piece) <= room < cell_len(piece + part):
+            yield piece
+            piece = ""
+        piece += part
+    yield piece
 
 
 def _loud(cell: str) -> str:

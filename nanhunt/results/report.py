@@ -90,6 +90,11 @@ class Report:
         """Whether nothing reached ``fail_on`` and everything could be read."""
         return self.exit_code == ExitCode.CLEAN
 
+    @property
+    def has_runs(self) -> bool:
+        """Whether any tensor's path or name says where in a run it stands; ``results.series`` tells more."""
+        return bool(self.cells) or any("run" in tensor.coordinates for tensor in self.tensors)
+
     as_html: ClassVar[Callable[[Report], str] | None] = None
     """How Jupyter shows it; set by the interface above, since results know no renderer."""
 

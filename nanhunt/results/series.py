@@ -196,11 +196,6 @@ def runs(report: Report) -> list[Run]:
     return [run for run in made if len(run.moments) > 1 or len(run.ranks) > 1 or run.called]
 
 
-def is_answer(report: Report) -> bool:
-    """Whether it was asked only where it began (--first), and that is known."""
-    return bool(report.assumed) and any(run.began for run in runs(report))
-
-
 @dataclass
 class _Parts:
     """One run while it is put together."""

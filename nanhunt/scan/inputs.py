@@ -12,8 +12,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.folder import Found
-from nanhunt.load.listing import bytes_at
-from nanhunt.load.remote import SMALL, ahead
+from nanhunt.load.listing import ahead, bytes_at
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
@@ -25,7 +24,6 @@ from nanhunt.results.exit_code import ExitCode
 from nanhunt.results.report import NotLookedAt, ReadError, Report, merge
 from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import decided
-from nanhunt.scan.first import first_bad
 from nanhunt.scan.options import Options
 from nanhunt.scan.work import Part
 
@@ -70,6 +68,8 @@ class Scan:
         """One report per input, as soon as it is known."""
         paths = list(paths)
         if self.options.first:
+            from nanhunt.scan.first import first_bad
+
             yield from first_bad(paths, self.options, self._together)
             return
         try:
@@ -121,7 +121,7 @@ class Scan:
                 yield report
             done = set(together)
             files = [file for file in files if file not in done]
-        for file in ahead(files, most=SMALL):
+        for file in ahead(files):
             yield self.path(file)
 
     def _options_of(self, file: str) -> Options:

@@ -57,9 +57,12 @@ def _module_call(
             return original(self, *args, **kwargs)
         outer, line, site = recorder.module, recorder.line, recorder.site
         here = sys._getframe(1)
-        if places[here.f_code.co_filename] is OWN:
-            recorder.line = here.f_code, here.f_lasti
-        recorder.site = recorder.site_of(here)
+        code = here.f_code
+        if places[code.co_filename] is OWN:
+            instruction = here.f_lasti
+            recorder.line, recorder.site = (code, instruction), (code, instruction, None)
+        else:
+            recorder.site = recorder.site_of(here)
         if outer is None:
             if recorder.last_root() is not self:
                 recorder.roots[id(self)] = self

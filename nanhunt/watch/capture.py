@@ -97,7 +97,9 @@ def _is_made(incident: Incident) -> bool:
     """Whether an operation computed the bad numbers: they were not given, not written and not an optimizer's."""
     culprit = incident.culprits[0] if incident.culprits else None
     return (
-        culprit is not None and culprit.phase in (Phase.FORWARD, Phase.BACKWARD) and culprit.name != "written"
+        culprit is not None
+        and culprit.phase in (Phase.FORWARD, Phase.BACKWARD)
+        and culprit.name not in ("written", "masked-value-in-the-loss")
     )
 
 

@@ -349,13 +349,24 @@ _PRODUCT = (
     "Multiply .float() inputs (they are half already: under autocast inside torch.autocast(device, enabled=False) as "
     "well), or scale a factor down before the product."
 )
+_LAYERS = named("linear conv1d conv2d conv3d embedding layer_norm batch_norm group_norm rms_norm gru lstm")
 _CLIP = "Lower the learning rate (or warm it up), or clip the gradients: training had diverged before it overflowed."
+
+
+def _infinity_fix(scene: Scene) -> str:
+    if scene.source == "the input" or scene.called in _LAYERS:
+        return f"Find out why {scene.source} brings an infinity, or leave such samples out: no mask goes into a layer."
+    return (
+        f"If it is a mask: mask after this operation, or with a large finite value. If not: why does {scene.source} "
+        "write an infinity?"
+    )
+
 
 FORWARD: tuple[Pattern, ...] = (
     Pattern(
         "masked-value-in-the-loss", frozenset(), lambda at: at.item.legal,
-        say("an infinity that was written on purpose reaches the loss"),
-        say("Leave masked elements out of the loss, or mask with a large finite value instead of an infinity."),
+        say("the infinity that this line writes reaches the loss"),
+        say("Leave masked elements out of the loss, or mask with a large finite value; if it is no mask: why inf?"),
     ),
     Pattern(
         "exp-overflow", _EXPS, lambda at: _exp_overflow(at) and at.handwritten and at.op == "exp", _exp_reason,
@@ -483,8 +494,8 @@ FORWARD: tuple[Pattern, ...] = (
     ),
     Pattern(
         "infinity-consumed", frozenset(), lambda at: bool(at.item.parents),
-        say("an intended infinity met an operation that cannot digest it"),
-        say("Mask after this operation, or mask with a large finite value instead of an infinity."),
+        lambda at: f"the infinity of {at.source} met an operation that cannot digest it",
+        _infinity_fix,
     ),
     Pattern(
         "norm-overflow", named("layer_norm batch_norm group_norm rms_norm"),

@@ -130,7 +130,9 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         updated = _updated_statistics(func, args)
         given = [item for item in tensors_in([args, kwargs]) if checkable(item)]
         given = [item for item in given if not any(item is one for one in updated)]
+        written = [item for item in given if _name(func) in _WRITES and self._is_constant(item)]
         scalars = tuple(item for item in (*args, *kwargs.values()) if isinstance(item, int | float))
+        scalars += tuple(item.item() for item in written)
         if signs.one_infinity and any(map(math.isinf, scalars)):
             self._remember(func, out, signs, scalars=scalars, legal=True)
             return
@@ -138,14 +140,13 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known and all(item.legal for item in known) and _handed_on(_name(func), known, signs):
             self._remember(func, out, signs, parents=known, legal=True)
             return
-        written = [item for item in given if _name(func) in _WRITES and self._is_constant(item)]
         given = [item for item in given if not any(item is one for one in written)]
         call = func, before, kwargs
-        self._note(call, given, (*scalars, *(item.item() for item in written)), out, signs)
+        self._note(call, given, scalars, out, signs)
 
     def _is_constant(self, tensor: torch.Tensor) -> bool:
-        """Whether it is the NaN of ``x[i] = nan``: a number that torch has wrapped, which no operation made."""
-        return tensor.dim() == 0 and self.of(tensor) is None and bool(tensor.isnan())
+        """Whether it is the NaN of ``x[i] = nan``, or an inf: a number torch has wrapped, which no operation made."""
+        return tensor.dim() == 0 and self.of(tensor) is None and not bool(tensor.isfinite())
 
     def _note(
         self,

@@ -17,8 +17,7 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import FOREIGN, OWN, Line, caller, own_line, places
-from .tape import Module, RandomState, Tape
-from .tape import sequence_number as _sequence_number
+from .tape import Module, RandomState, Site, Tape
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -72,20 +71,12 @@ _DRAWS, _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(6))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
 _Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
-_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _depth: Callable[[], int] = torch._C._len_torch_function_stack
 _top: Callable[[int], Any] = torch._C._get_function_stack_at
 _pop: Callable[[], Any] = torch._C._pop_torch_function_stack
 _push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
-_new_tuple = tuple.__new__
 _transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
 _FORWARD_MODE = torch._C._functorch.TransformType.Jvp
-_NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
-_NO_KWARGS: dict[str, Any] = {}
-
-
-Site = tuple[CodeType, int, Line | None]
-"""Where a call is: code, instruction, and the user's own line where that is in an installed package."""
 
 
 class Opaque:
@@ -154,8 +145,9 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the call, then note it if it made or changed a tensor."""
-        if self.tape.random_state is None and not self.paused:
-            self.tape.random_state = RandomState()
+        tape = self.tape
+        if tape.random_state is None and not self.paused:
+            tape.random_state = RandomState()
         try:
             out = func(*args, **kwargs) if kwargs else func(*args)
         except BaseException as error:
@@ -176,11 +168,15 @@ class Recorder(TorchFunctionMode):
             return out
         if is_ & _SPECIAL and self._is_told_otherwise(is_, args, out):
             return out
+        self.refused = None
+        frame = sys._getframe(1)
+        code = frame.f_code
         try:
-            self._note(func, args, kwargs or _NO_KWARGS, out, sys._getframe(1), is_)
+            site = (code, frame.f_lasti, None) if places[code.co_filename] is OWN else self.site_of(frame)
+            tape.note(func, args, kwargs, out, site, self.module, is_ & _DRAWS)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
-            self.tape.unnoted = True
+            tape.unnoted = True
         return out
 
     def _is_told_otherwise(self, kind: int, args: tuple[Any, ...], out: Any) -> bool:
@@ -216,52 +212,21 @@ class Recorder(TorchFunctionMode):
             bad = [item for item in given if not finite(item)]
             self.refused = Refused(id(error), operation(func), bad) if bad else None
 
-    def _note(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: dict[str, Any],
-        out: Any,
-        frame: FrameType,
-        kind: int,
-    ) -> None:
-        self.refused = None
-        tape = self.tape
-        code, instruction, own = self.site_of(frame)
-        tape.note(
-            (
-                func,
-                tape.given(args),
-                {key: tape.symbols(value) for key, value in kwargs.items()} if kwargs else kwargs,
-                tape.made(out) if type(out) is _Tensor or isinstance(out, _Tensor) else _made_all(tape, out),
-                code,
-                instruction,
-                self.module,
-                _grad_enabled(),
-                _autocast_state() if _any_autocast() else _NO_AUTOCAST,
-                _sequence_number(),
-                tape.count,
-                bool(kind & _DRAWS),
-                own,
-                False,
-            )
-        )
-        if out is None and args and isinstance(args[0], torch.Tensor):
-            tape.made(args[0])  # an assignment: its numbers are new
-
     def site_of(self, frame: FrameType) -> Site:
         """The place of a call: the innermost frame that is not torch's, from ``frame`` outwards.
 
-        The walk ends at the call of the running module, whose place is known.
+        The walk ends at the running module, if it is one of torch's, or at its call: that place is known.
         """
-        file = frame.f_code.co_filename
-        while (where := places[file]) is FOREIGN and frame.f_back is not None:
-            if file == _MODULE_CALLS and self.site is not None:
-                return self.site
+        known = self.site
+        inside = _forward(self.module[0]) if known is not None and self.module is not None else None
+        code = frame.f_code
+        while (where := places[code.co_filename]) is FOREIGN and frame.f_back is not None:
+            if known is not None and (code is inside or code.co_filename == _MODULE_CALLS):
+                return known
             frame = frame.f_back
-            file = frame.f_code.co_filename
+            code = frame.f_code
         own = own_line(frame, self.line, _MODULE_CALLS) if where is not OWN else None
-        return frame.f_code, frame.f_lasti, own
+        return code, frame.f_lasti, own
 
     def opaque(self, func: Opaque, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call that the mode cannot see into, and note it as one entry."""
@@ -278,7 +243,9 @@ class Recorder(TorchFunctionMode):
             try:
                 out = func(*args, **kwargs)
                 # Past the wrapper of such calls; still aside, or what noting asks of a tensor is an entry of its own.
-                self._note(func, args, kwargs, out, sys._getframe(2), _DRAWS)
+                self.refused = None
+                site = self.site_of(sys._getframe(2))
+                self.tape.note(func, args, kwargs, out, site, self.module, _DRAWS)
             finally:
                 self.step_back()
         return out
@@ -347,6 +314,11 @@ def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
     return out.dtype is not given.dtype and not given.is_floating_point()
 
 
+def _forward(module: torch.nn.Module) -> CodeType | None:
+    """What runs in a module, unless somebody has put something else before it."""
+    return getattr(type(module).forward, "__code__", None) if "forward" not in module.__dict__ else None
+
+
 class _Kinds(dict[Callable[..., Any], int]):
     """What there is to know of a torch function, as flags. A dict, since it is asked per call."""
 
@@ -367,15 +339,3 @@ class _Kinds(dict[Callable[..., Any], int]):
 
 
 _kinds = _Kinds()
-
-
-def _made_all(tape: Tape, out: Any) -> Any:
-    if isinstance(out, tuple | list):
-        return tuple(_made_all(tape, item) for item in out)
-    return tape.made(out) if isinstance(out, torch.Tensor) else None
-
-
-def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
-    return tuple(
-        (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
-    )

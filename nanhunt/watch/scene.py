@@ -14,7 +14,8 @@ from nanhunt.dtypes.formats import FORMATS
 
 from .names import operation, plain
 from .numbers import Numbers
-from .observer import Observation
+from .observer import Observation, ancestors
+from .site import resolve
 from .softmax import Softmax, softmax_of
 from .step_graph import VIEWS, StepGraph, argument, slot_argument
 from .tape import Entry, Slot, slots_in
@@ -93,6 +94,17 @@ class Scene:
     def from_finite(self) -> bool:
         """Whether everything that went in was finite."""
         return not self.item.parents
+
+    @cached_property
+    def source(self) -> str:
+        """Where the infinity came from that the operation was given: ``masked_fill at train.py:8``."""
+        first = min((one for one in ancestors(self.item) if not one.parents), key=lambda one: one.order)
+        place = first.where
+        if place is None:
+            return f"the {first.op}"
+        if isinstance(place, Entry):
+            return f"{operation(place.func)} at {resolve(place.code, place.instruction).short}"
+        return f"{plain(first.op)} at {resolve(place[0], place[1]).short}"
 
     @cached_property
     def softmax(self) -> Softmax | None:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .site import Line
+
 MAX_ENTRIES = 20_000
 """A loop that never calls backward (inference) must not grow: what feeds no living tensor is dropped there."""
 MAX_STATES = 32
@@ -26,6 +28,8 @@ MAX_HELD_BYTES = 8 * 2**20
 sequence_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
 """Of the next autograd node on this thread. It tells which call made which node without touching the node."""
 
+Site = tuple[CodeType, int, Line | None]
+"""Where a call is: code, instruction, and the user's own line where that is in an installed package."""
 Module = tuple[torch.nn.Module, Any]
 """A running module and the one that called it, outwards to None."""
 
@@ -33,6 +37,11 @@ Module = tuple[torch.nn.Module, Any]
 # The names below are looked up in every call that is recorded: a global is found faster than an attribute.
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
+_grad_enabled = torch.is_grad_enabled
+_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+_storage: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
+_NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
+_NO_KWARGS: dict[str, Any] = {}
 _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
@@ -66,7 +75,7 @@ def slot_of(tensor: torch.Tensor) -> Slot:
     slot.held = None
     try:
         slot.version = tensor._version
-        slot.memory = tensor.untyped_storage()._cdata
+        slot.memory = _storage(tensor)
     except Exception:
         slot.version = version_of(tensor)
         slot.memory = _memory(tensor)
@@ -125,13 +134,48 @@ class Entry(NamedTuple):
         return set(slots_in((self.args[1:3], named))) if training else set()
 
 
+Note = tuple[
+    Callable[..., Any],
+    list[Any],
+    dict[str, Any],
+    Any,
+    Site,
+    Module | None,
+    bool,
+    tuple[tuple[str, torch.dtype], ...],
+    int,
+    int,
+]
+"""What is written of a call while it runs: an ``Entry`` up to ``number``, with its place as one, then ``draws``."""
+
+
+def _entry(note: Note, order: int) -> Entry:
+    func, given, kwargs, out, (code, instruction, own), module, grad, autocast, number, draws = note
+    args = tuple(given)
+    return Entry(
+        func,
+        args,
+        kwargs,
+        out,
+        code,
+        instruction,
+        module,
+        grad,
+        autocast,
+        number,
+        order,
+        bool(draws),
+        own,
+    )
+
+
 class Tape:
     """The entries since the last cut, and the slots their tensors are known by."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self._notes: list[tuple[Any, ...]] = []
-        """Entries that nobody has asked for yet, as plain tuples of their fields: in most steps nobody does."""
+        self._notes: list[Note] = []
+        """Entries that nobody has asked for yet, as ``Note`` has them: in most steps nobody does."""
         self.slots: dict[int, Slot] = {}
         self.inputs: list[Slot] = []
         """Slots no entry made, in order of first use."""
@@ -160,7 +204,8 @@ class Tape:
     def entries(self) -> list[Entry]:
         """The calls since the last cut, in order."""
         if self._notes:
-            self._entries += map(Entry._make, self._notes)
+            first = self.count - len(self._notes)
+            self._entries += map(_entry, self._notes, range(first, self.count))
             self._notes.clear()
         return self._entries
 
@@ -203,17 +248,53 @@ class Tape:
         return entry if known else None
 
     def append(self, entry: Entry) -> None:
-        """Add a call; where there are too many, drop those that feed no living tensor, else all of them."""
-        self.note(entry)
-
-    def note(self, fields: tuple[Any, ...]) -> None:
-        """The same, of the fields of an entry."""
-        if len(self._notes) + len(self._entries) >= MAX_ENTRIES:
-            self._drop_dead(slots_in(fields[1:4]))
-        self._notes.append(fields)
+        """Add a call that was an entry already."""
+        self.entries.append(entry)
         self.count += 1
-        if fields[11]:
+        self.drawn |= entry.draws
+
+    def note(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        out: Any,
+        site: Site,
+        module: Module | None,
+        draws: int,
+    ) -> None:
+        """Add a call that has run.
+
+        Written out instead of calling ``slot``, ``made`` and ``symbols`` for what is usual: it is asked for in every
+        call of a torch function, and a call of Python costs as much as what these do.
+        """
+        slots, given = self.slots, []
+        made: Any
+        for arg in args:
+            kind = type(arg)
+            if kind is _Tensor or kind is _Parameter:
+                slot = slots.get(id(arg))
+                given.append(slot if slot is not None and slot() is arg else self.slot(arg))
+            else:
+                given.append(arg if kind in _ATOMS else self.symbols(arg))
+        named = _NO_KWARGS
+        if kwargs:
+            named = {key: one if type(one) in _ATOMS else self.symbols(one) for key, one in kwargs.items()}
+        if type(out) is _Tensor and ((slot := slots.get(id(out))) is None or slot() is not out):
+            made = slots[id(out)] = slot_of(out)
+        else:
+            made = self._made_all(out)
+        notes = self._notes
+        if len(notes) + len(self._entries) >= MAX_ENTRIES:
+            self._drop_dead(slots_in((given, named, made)))
+        autocast = _autocast_state() if _any_autocast() else _NO_AUTOCAST
+        number = sequence_number()
+        notes.append((func, given, named, made, site, module, _grad_enabled(), autocast, number, draws))
+        self.count += 1
+        if draws:
             self.drawn = True
+        if out is None and args and isinstance(args[0], _Tensor):
+            self.made(args[0])  # an assignment: its numbers are new
 
     def _drop_dead(self, wanted: Iterable[Slot]) -> None:
         alive = {slot for slot in self.slots.values() if slot() is not None} | set(wanted)
@@ -278,18 +359,6 @@ class Tape:
                 slots |= given
         return kept[::-1]
 
-    def given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """``symbols`` of each argument, the usual kinds first: it is asked for in every call."""
-        get, found = self.slots.get, []
-        for arg in args:
-            kind = type(arg)
-            if kind is _Tensor or kind is _Parameter:
-                slot = get(id(arg))
-                found.append(slot if slot is not None and slot() is arg else self.slot(arg))
-            else:
-                found.append(arg if kind in _ATOMS else self.symbols(arg))
-        return tuple(found)
-
     def slot(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor passed to a call; a new input if no entry made it."""
         slot = self.slots.get(id(tensor))
@@ -319,6 +388,11 @@ class Tape:
         else:
             slot.version = version_of(tensor)
         return slot
+
+    def _made_all(self, out: Any) -> Any:
+        if isinstance(out, tuple | list):
+            return tuple(self._made_all(item) for item in out)
+        return self.made(out) if isinstance(out, torch.Tensor) else None
 
     def symbols(self, value: Any) -> Any:
         """The argument with slots in place of tensors, inside lists, tuples and dicts too."""
@@ -382,3 +456,9 @@ def slots_in(value: Any) -> Iterator[Slot]:
             yield from slots_in(item)
     elif isinstance(value, dict):
         yield from slots_in(tuple(value.values()))
+
+
+def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    return tuple(
+        (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 import nanhunt
 from nanhunt.difference.comparison import Comparison
 from nanhunt.difference.options import DiffOptions
+from nanhunt.options import declared
 from nanhunt.render.difference import render_difference
 from nanhunt.results.difference import Difference
 
@@ -249,3 +251,15 @@ def test_ctrl_c_leaves_what_was_known(tmp_path: Path, kept: bool) -> None:
     assert (found.exit_code, [each.a for each in found.tensors]) == (130, ["a"])
     assert [error.message for error in found.errors] == ["interrupted after 1 of 3 pairs of tensors."]
     assert render_difference(found, "text", width=80, color=False).startswith("SAME AS FAR AS READ ")
+
+
+def test_an_editor_completes_every_option_and_help_says_what_it_means() -> None:
+    parameters = inspect.signature(nanhunt.diff).parameters
+    options = declared(DiffOptions)
+    assert [*parameters] == ["a", "b", *options, "executor"]
+    assert all(parameters[name].default == each.default for name, each in options.items())
+    assert all(f"{name}: " in str(nanhunt.diff.__doc__) for name in options)
+    with pytest.raises(nanhunt.NanhuntError, match="The keyword rtl is not known"):
+        nanhunt.diff(np.zeros(3), np.zeros(3), rtl=0.1)
+    with pytest.raises(nanhunt.NanhuntError, match="rtol = 'x' is not a number"):
+        nanhunt.diff(np.zeros(3), np.zeros(3), rtol="x")

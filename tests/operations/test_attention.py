@@ -291,3 +291,47 @@ def test_where_a_keys_gradient_overflows_by_its_sum_alone_every_query_is_to_blam
     assert [bool(leaf.grad.isfinite().all()) for leaf in leaves] == [True, False, True]
     report = nanhunt.check({"query": query, "key": key, "value": value}, op="attention")
     assert [finding.count for finding in report.findings if finding.severity.value == "error"] == [64]
+
+
+def nearly_tied(gap: float) -> dict[str, torch.Tensor]:
+    """One query whose scores 2,048 and 2,048 + gap / 2 float16 rounds to one: their products are 4 apart there."""
+    query = torch.tensor([128.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
+    key = torch.tensor([[32.0, 0.0, 0.0, 0.0], [32.0, gap, 0.0, 0.0]]).reshape(1, 1, 2, 4)
+    return {"query": query, "key": key, "value": torch.tensor([[-1.0], [1.0]]).reshape(1, 1, 2, 1)}
+
+
+@pytest.mark.parametrize(("gap", "name"), [(1.9, "attention-silently-wrong"), (0.5, "attention-imprecise")])
+def test_scores_rounded_to_one_give_an_output_that_is_told_wrong_by_how_much(judged, gap, name):
+    tensors = {each: one.half() for each, one in nearly_tied(gap).items()}
+    q, k, v = (tensors[each].double() for each in ("query", "key", "value"))
+    true = float(F.scaled_dot_product_attention(q, k, v))
+    naive = float((tensors["query"] @ tensors["key"].mT * 0.5).softmax(-1).double() @ v)
+    assert abs(naive - true) > (0.25 if gap > 1 else 1 / 32)
+    report = judged(ATTENTION, AttentionOptions(), "float16", **tensors)
+    finding = next(each for each in report.findings if each.name == name)
+    assert finding.severity == (Severity.WARNING if gap > 1 else Severity.NOTE)
+    assert f"naive gives {naive:.6g}, the truth is {true:.6g}" in finding.message
+    assert "where float16 goes in steps of 2" in finding.message
+    assert finding.remedies[0].works
+    assert report.implementations["naive"].wrong_rows == 1
+    assert report.implementations["fused"].wrong_rows == 0
+
+
+def test_scores_of_a_trained_size_are_no_finding_in_any_dtype(judged):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, 4, 32, 16, generator=generator) for _ in range(3))
+    q *= 25 / float((q @ k.mT / 4).abs().max())
+    for dtype in ("float32", "bfloat16", "float16"):
+        found = judged(ATTENTION, AttentionOptions(), dtype, query=q, key=k, value=v).findings
+        assert {each.name for each in found} <= {"exp-of-scores-overflow"}
+
+
+def test_scores_that_even_sdpa_rounds_away_are_told(judged):
+    tensors = nearly_tied(1.9)
+    tensors["query"][..., 0] = 2.0**24
+    true = float(F.scaled_dot_product_attention(*(each.double() for each in tensors.values())))
+    fused = float(F.scaled_dot_product_attention(*tensors.values()))
+    assert abs(fused - true) > 0.25
+    found = judged(ATTENTION, AttentionOptions(), "float32", **tensors).findings
+    assert [each.severity for each in found if each.name == "fused-attention-wrong"] == [Severity.WARNING]
+    assert not any(each.name == "attention-silently-wrong" for each in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_bce(y, gamma, weight):
         return [weighted(one, two, mpf(gamma), mpf(weight)) for one, two in zip(*t.values(), strict=True)]
 
     compare("bce", {"logits": x, "targets": [y] * len(x)}, {"gamma": gamma, "pos_weight": weight}, exact)
+
+
+@pytest.mark.parametrize("last", [0.0, 0.3])
+def test_bce_of_infinite_logits_is_the_same_beside_hard_and_soft_labels(last):
+    x = [math.inf, -math.inf, math.inf, -math.inf, 2.0]
+    numbers = {"logits": x, "targets": [1.0, 0.0, 0.0, 1.0, last]}
+    values, gradients = truth_of("bce", numbers, {})
+    assert values[:4] == [0.0, 0.0, math.inf, math.inf]
+    assert gradients["logits"][:4] == [0.0, 0.0, 1.0, -1.0]
 
 
 def test_a_preference():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 
 import pytest
@@ -181,3 +182,34 @@ def test_quiet_leaves_out_what_is_known(golden):
     shown = render(Report(tensors=(known,)), "text")
     assert "exp-overflow (NH101), warning, known: 1 of 3 rows" in shown
     assert "Fix:" not in shown
+
+
+NAME = "model.vision_backbone.transformer_blocks.13.attention.query_projection.weight"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_long_name_is_broken_behind_a_separator(golden, width):
+    tensor = dataclasses.replace(golden.ARTICLES, file="checkpoint-1000.safetensors", tensor=NAME)
+    lines = render(golden.Report(golden.OPTIONS, (tensor,)), "text", width=width).splitlines()
+    place = f"checkpoint-1000.safetensors:{NAME}"
+    broken = list(itertools.takewhile(lambda line: line[-1] in ".:/", lines))
+    assert broken
+    assert "".join(lines).startswith(place)
+    assert place.startswith("".join(broken))
+    assert place.removeprefix("".join(broken)) == lines[len(broken)].split()[0]
+
+
+def test_a_part_of_a_name_longer_than_the_line_is_broken_all_the_same(golden):
+    tensor = dataclasses.replace(golden.ARTICLES, file="f.npz", tensor="x" * 70 + ".weight")
+    text = render(golden.Report(golden.OPTIONS, (tensor,)), "text", width=40)
+    assert text.splitlines()[:3] == ["f.npz:", "x" * 40, "x" * 30 + ".weight"]
+
+
+def test_the_module_that_all_the_worst_lie_in_is_named_once(golden):
+    tensors = [
+        dataclasses.replace(golden.ARTICLES, file="c.npz", tensor=NAME.replace("13", str(layer)))
+        for layer in range(5)
+    ]
+    lines = render(golden.Report(golden.OPTIONS, tuple(tensors)), "text", width=80).splitlines()
+    assert "The worst 5, in c.npz:model.vision_backbone.transformer_blocks:" in lines
+    assert any(line.startswith("  WARNING 0.attention.query_projection.weight  ") for line in lines)

@@ -17,12 +17,12 @@ from typing import Any
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.foreign import refusal
+from nanhunt.load.listing import ahead, is_url
 from nanhunt.load.reader import FolderReader, Reading, reader_of
 from nanhunt.load.readers import pickled, pt, safetensors
 from nanhunt.load.readers.optimizer import owned
 from nanhunt.load.readers.pickled import Instance
 from nanhunt.load.readers.sharded_safetensors import saved_offsets
-from nanhunt.load.remote import ahead, is_url, joined
 from nanhunt.load.shards import Shard, box_of, sharded
 from nanhunt.load.source import Folder, Source, open_source
 from nanhunt.load.tensor import Tensor
@@ -93,6 +93,8 @@ def _fetch_edges(folder: Folder, places: dict[str, dict[Any, _Chunk]]) -> None:
         inside = chunks[path.rpartition("/")[2]]
         edges = [(at, at + EDGE) for each in inside for at in (each.offset, each.offset + each.length - EDGE)]
         if remote is not None:
+            from nanhunt.load.remote import joined
+
             remote.read_ahead(joined(edges))
 
 

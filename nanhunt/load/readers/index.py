@@ -9,9 +9,8 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, RefusedTensor
-from nanhunt.load.listing import STDIN, beside
+from nanhunt.load.listing import STDIN, beside, is_url
 from nanhunt.load.reader import FileReader, Reading
-from nanhunt.load.remote import is_url
 from nanhunt.load.source import Source
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import did_you_mean, printable

@@ -199,3 +199,10 @@ def scale(t: Tensors, true: torch.Tensor, options: AttentionOptions) -> torch.Te
     terms = t["query"].abs().amax(-1, keepdim=True) * t["key"].abs().amax((-1, -2))[..., None, None]
     largest = _values(t).abs().amax((-1, -2))[..., None, None]
     return largest * (1 + terms * math.sqrt(t["query"].shape[-1]))
+
+
+def size(t: Tensors, true: torch.Tensor, options: AttentionOptions) -> torch.Tensor:
+    """An output is a mean of values: it is measured by the largest of its head, 1 where weights are the output."""
+    if by_scores(t) and "value" not in t:
+        return true.new_ones(()).expand(true.shape)
+    return _values(t).abs().amax((-1, -2))[..., None, None].expand(true.shape)

@@ -50,6 +50,7 @@ ATTENTION = Operation(
     rules=RULES,
     slots=slots,
     scale=forms.scale,
+    size=forms.size,
     isolate=plan.isolate,
     assumes=plan.assumes,
     shapes={"query": (8, 128, 64), "key": (8, 128, 64), "value": (8, 128, 64), "attn_mask": (128, 128)},

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.operations.attention.fixes import FLOAT32, NAN_TO_NUM, OVERFLOWS, SDPA
-from nanhunt.operations.attention.forms import additive, bad, inputs, lengths
+from nanhunt.operations.attention.forms import additive, bad, inputs, lengths, scaled
 from nanhunt.operations.operation import Facts, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.results.finding import Severity
 
 if TYPE_CHECKING:
-    from nanhunt.operations.operation import Behaviour, Bools
+    from nanhunt.operations.operation import Behaviour, Bools, Tensors
 
 
 def _says(form: str) -> Callable[[Unit], str]:
@@ -70,6 +71,26 @@ def _overflows_in_cast(unit: Unit) -> str:
     return ""
 
 
+def _furthest(form: str) -> Callable[[Unit], str]:
+    """The entry of the output that is furthest from its truth, and how coarse the scores are."""
+
+    def text(unit: Unit) -> str:
+        given = unit.operation.forms[form](unit.cast, unit.options).double().reshape(-1)
+        wide = {name: each.double() if each.is_floating_point() else each for name, each in unit.cast.items()}
+        true = unit.operation.truth(wide, unit.options).reshape(-1)
+        at = int((given - true).abs().argmax())
+        return f"{_coarseness(wide, unit)}{form} gives {given[at]:.6g}, the truth is {true[at]:.6g}"
+
+    return text
+
+
+def _coarseness(wide: Tensors, unit: Unit) -> str:
+    dtype = str(next(iter(unit.cast.values())).dtype).removeprefix("torch.")
+    largest = float(scaled(wide, unit.options).abs().nan_to_num(0.0, 0.0).max())
+    step = 2 * FORMATS[dtype].unit_roundoff * 2.0 ** math.floor(math.log2(max(largest, 1.0)))
+    return f"scores reach {largest:.6g}, where {dtype} goes in steps of {step:.3g}: "
+
+
 def _fails(behaviour: Behaviour) -> Bools:
     return behaviour.bad_value | behaviour.bad_gradient
 
@@ -79,11 +100,19 @@ def _input(f: Facts) -> Bools:
     return f.own["not_finite"] | f.own["cast_overflow"]
 
 
+def _told(f: Facts) -> Bools:
+    """Rows whose input is at fault, or whose scores a mask of large numbers has rounded away."""
+    return _input(f) | f.own["drowned"]
+
+
 def _naive_fails_otherwise(f: Facts) -> Bools:
     """What no more telling rule explains."""
     return _fails(f.naive) & ~f.own["empty"] & ~f.own["product_overflow"] & ~_input(f)
 
 
+_ROUNDED = (
+    "Scores of large magnitude are rounded before their differences are taken, which decide the softmax."
+)
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _OP = "attention"
 RULES: tuple[Rule[Facts, Unit, Any], ...] = (
@@ -157,12 +186,26 @@ RULES: tuple[Rule[Facts, Unit, Any], ...] = (
         fixes=(SDPA,),
     ),
     Rule(
+        "NH60C", "attention-silently-wrong", _W,
+        "The handwritten output is finite, and off by more than a quarter of the largest value.",
+        _ROUNDED, "Call F.scaled_dot_product_attention, or compute the scores in float32.",
+        operation=_OP, holds=lambda f: f.naive.useless & ~f.fused.useless & ~_fails(f.fused) & ~_told(f),
+        arithmetic=_furthest("naive"), fixes=(SDPA, FLOAT32),
+    ),
+    Rule(
+        "NH60D", "fused-attention-wrong", _W,
+        "Even F.scaled_dot_product_attention is finite, and off by more than a quarter of the largest value.",
+        _ROUNDED, "Normalise query and key, or compute the attention in a wider dtype.",
+        operation=_OP, holds=lambda f: f.fused.useless & ~_fails(f.fused) & ~_told(f),
+        arithmetic=_furthest("fused"), fixes=(FLOAT32,),
+    ),
+    Rule(
         "NH610", "attention-imprecise", _N,
-        "The handwritten output is finite, and off by more than the rounding of its scores.",
-        "Scores of large magnitude are rounded before their differences are taken.",
-        "Call F.scaled_dot_product_attention, or compute the scores in float32.",
-        operation=_OP, holds=lambda f: f.naive.wrong & ~f.fused.wrong, arithmetic=_says("naive"),
-        fixes=(SDPA, FLOAT32),
+        "The handwritten output is finite, and off by more than the rounding of its scores, or by 3 % of the largest "
+        "value.",
+        _ROUNDED, "Call F.scaled_dot_product_attention, or compute the scores in float32.",
+        operation=_OP, holds=lambda f: f.naive.wrong & ~f.naive.useless & ~f.fused.wrong & ~_told(f),
+        arithmetic=_furthest("naive"), fixes=(SDPA, FLOAT32),
     ),
     Rule(
         "NH60A", "softcap-by-exp-overflow", _N,

@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 def facts(block: Block) -> dict[str, Bools]:
     """not_finite, cast_overflow, bad_target: each bool (units,)."""
+    import torch
+
     stored = _finite(block.stored)
+    same = all(
+        block.cast[name] is each for name, each in block.stored.items()
+    )  # there is nothing to overflow
     y = forms.targets(block.cast, block.options)
     found = {
         "not_finite": ~stored,
-        "cast_overflow": stored & ~_finite(block.cast),
+        "cast_overflow": torch.zeros_like(stored) if same else stored & ~_finite(block.cast),
         "bad_target": ~((y >= 0) & (y <= 1)),
     }
     return {name: each.reshape(-1).numpy() for name, each in found.items()}

@@ -109,7 +109,7 @@ class Batch:
 
     def _question(self, x: torch.Tensor) -> Question:
         job, given = self.job, self.job.options
-        labels, _ = labels_of(x, self.targets)
+        labels, _ = labels_of(x, self.targets, job.options.temperature)
         if labels.probabilities is not None and self.given is not None:
             labels = replace(labels, probabilities=self.given.double())
         weights = None if job.weights is None else torch.from_numpy(job.weights.copy())

@@ -83,7 +83,7 @@ def confirm(block: Array, targets: RowTargets, batch: Batch) -> Confirmed:
     """Runs everything on stored values ``block``, (rows, classes) or (N, classes, d); rows are numbered N first."""
     stored = to_torch(block, batch.stored)
     x = cast(stored, batch.dtype)
-    labels, bad = labels_of(x, targets)
+    labels, bad = labels_of(x, targets, batch.options.temperature)
     given = targets.labels is not None or targets.probabilities is not None
     facts = _input_facts(by_row(_base(stored)), by_row(x), labels.by_row(), bad, targets, batch)
     _naive_facts(facts, x, batch, given)
@@ -138,8 +138,11 @@ def _base(stored: torch.Tensor) -> torch.Tensor:
     return stored.float() if stored.dtype.itemsize == 1 else stored
 
 
-def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
-    """(what the losses of logits x are given, which rows have an unusable label)."""
+def labels_of(x: torch.Tensor, targets: RowTargets, temperature: float) -> tuple[Labels, Bools]:
+    """(what the losses of logits x are given, which rows have an unusable label).
+
+    Without targets each row's label is its least likely unmasked class at that temperature.
+    """
     shape = (*x.shape[:1], *x.shape[2:])
     rows = math.prod(shape)
     nothing, everything = np.zeros(rows, bool), torch.ones(shape, dtype=torch.bool)
@@ -147,13 +150,19 @@ def labels_of(x: torch.Tensor, targets: RowTargets) -> tuple[Labels, Bools]:
         return Labels(None, everything, _laid_out(targets.probabilities, x).to(x.dtype)), nothing
     if targets.labels is None:
         # A logit of +inf must still rank before the masked ones.
-        worst = x.clamp(max=torch.finfo(x.dtype).max).masked_fill(x == -math.inf, math.inf).argmin(1)
+        z = _rising(x, temperature)
+        worst = z.clamp(max=torch.finfo(x.dtype).max).masked_fill(z == -math.inf, math.inf).argmin(1)
         return Labels(worst, everything), nothing
     bad = nothing if targets.bad is None else targets.bad
     ignored = nothing if targets.ignored is None else targets.ignored
     kept = ~(bad | ignored)
     classes = torch.from_numpy(np.where(kept, targets.labels, 0)).reshape(shape)
     return Labels(classes, torch.from_numpy(kept).reshape(shape)), bad
+
+
+def _rising(x: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Values that rise with the probability: those of x, which a temperature below 0 turns round."""
+    return -x if temperature < 0 else x
 
 
 def _laid_out(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -362,7 +371,7 @@ def _options_at_fault(facts: RowFacts, x: torch.Tensor, labels: Labels, batch: B
     nothing = np.zeros_like(facts.bad_label)
     if not now.fails.any() or not (asked or labels.probabilities is not None):
         return nothing
-    likeliest = Labels(x.argmax(1), labels.kept)
+    likeliest = Labels(_rising(x, options.temperature).argmax(1), labels.kept)
     if not given:  # the label we chose is the least likely: what fails with the likeliest fails with any
         now = _behaviour(run(fused, x, likeliest, batch), likeliest.by_row(), nothing)
     plain = replace(

@@ -16,7 +16,6 @@ from nanhunt.operations.assignment import parted
 from nanhunt.operations.cross_entropy.diagnose import diagnose
 from nanhunt.operations.cross_entropy.job import Job
 from nanhunt.operations.cross_entropy.options import CrossEntropyOptions
-from nanhunt.operations.cross_entropy.quantised import moved
 from nanhunt.operations.cross_entropy.recognise import Recognised, recognise
 from nanhunt.operations.cross_entropy.roles import Chosen, Pairing, choose
 from nanhunt.operations.cross_entropy.rules import OF_CERTAIN_LOGITS, RULES
@@ -136,7 +135,7 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
                 table = run.table(tensor, cast.name)
                 every_row = run.compares or table is not None
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
-                change = moved(job, tensor) if cast.scaling != "none" else ""
+                change = _moved(job, tensor) if cast.scaling != "none" else ""
                 notes = (*filter(None, [change]), *seen.notes, *found.notes)
                 yield cast.told(replace(found, notes=notes), tensor)
         elif run.compares:
@@ -145,6 +144,12 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
             yield from judge_values((tensor,), {tensor.label: seen.notes}, run)
     except (NanhuntError, OSError, MemoryError) as error:
         yield Failed(tensor.label, error)
+
+
+def _moved(job: Job, stored: Tensor) -> str:
+    from nanhunt.operations.cross_entropy.quantised import moved  # few formats are scaled
+
+    return moved(job, stored)
 
 
 def _job(tensor: Tensor, dtype: str, seen: Recognised, weights: Tensor | None, codes: frozenset[str]) -> Job:

@@ -168,7 +168,7 @@ def judge(fix: Fix[Spelling], rule: Rule[Any, Any, Tried], batch: Batch, code: s
     gradient = batch.as_rows(ran.gradients["logits"]).double()
     tried = Tried(ran.result, gradient, question.gradient * (fix.scale * upstream), question.labels.classes)
     faults = [
-        *_loss_faults(ran, wanted, batch),
+        *_loss_faults(ran, wanted, fix.scale, batch),
         *_gradient_faults(tried, question.scale * (fix.scale * upstream), tensors["logits"].dtype),
     ]
     if rule.mended is not None:
@@ -199,11 +199,12 @@ def _verdict(faults: Sequence[Fault], batch: Batch, error: float | None) -> Verd
     return Verdict(bad or int(batch.failing.sum()), present[0], error)
 
 
-def _loss_faults(ran: Ran, wanted: float, batch: Batch) -> list[Fault]:
+def _loss_faults(ran: Ran, wanted: float, scale: float, batch: Batch) -> list[Fault]:
+    """What is wrong with the loss; ``wanted`` is ``scale`` times the true one, so ``scale`` stands for a loss of 1."""
     assert ran.result is not None
     loss = ran.result.double()
     slack = max(WRONG_LOSS, WRONG_ROUNDINGS * torch.finfo(ran.result.dtype).eps / 2)
-    wrong = not math.isfinite(wanted) or abs(float(loss) - wanted) > slack * max(1.0, abs(wanted))
+    wrong = not math.isfinite(wanted) or abs(float(loss) - wanted) > slack * max(scale, abs(wanted))
     computed = compute_format(batch.job.dtype).name
     overflows = str(ran.result.dtype) == f"torch.{computed}" and _overflows_over_all_rows(batch)
     return [

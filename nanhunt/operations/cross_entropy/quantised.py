@@ -56,5 +56,5 @@ def _true(job: Job, first: int, last: int) -> Floats:
     from nanhunt.operations.cross_entropy.confirm import labels_of, true_losses
 
     logits = to_torch(job.block(first, last), job.tensor.dtype)
-    labels, bad = labels_of(logits, job.row_targets(np.arange(first, last)))
+    labels, bad = labels_of(logits, job.row_targets(np.arange(first, last)), job.options.temperature)
     return true_losses(logits, labels, bad, job.batch.options)

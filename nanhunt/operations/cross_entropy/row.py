@@ -107,7 +107,7 @@ def numbers_of(job: Job, number: int) -> Row:
     numbers, at = np.arange(first, first + block.size // job.rows.classes), number - first
     stored = to_torch(block, job.tensor.dtype)
     laid_out = cast(stored, job.dtype)
-    labels, _ = labels_of(laid_out, job.row_targets(numbers))
+    labels, _ = labels_of(laid_out, job.row_targets(numbers), job.options.temperature)
     x = by_row(laid_out)[at]
     given = job.targets is not None and job.targets.labels is not None
     return Row(

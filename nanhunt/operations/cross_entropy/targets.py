@@ -14,7 +14,6 @@ from nanhunt.dtypes.errstate import ignoring
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
 from nanhunt.load.rows import RowSource
-from nanhunt.load.spool import Portable
 from nanhunt.load.tensor import FLOATING, Tensor
 
 Bools = npt.NDArray[np.bool_]
@@ -57,6 +56,8 @@ class Targets:
 
     def __getstate__(self) -> dict[str, Any]:
         """Other processes map what is large."""
+        from nanhunt.load.spool import Portable  # only what goes to other processes
+
         return {
             name: Portable(value) if isinstance(value, np.ndarray) else value
             for name, value in self.__dict__.items()
@@ -64,6 +65,8 @@ class Targets:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As __getstate__ left it."""
+        from nanhunt.load.spool import Portable
+
         self.__dict__.update(
             {name: each.array if isinstance(each, Portable) else each for name, each in state.items()}
         )

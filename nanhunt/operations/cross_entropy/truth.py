@@ -52,7 +52,8 @@ def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: Loss) -> torch.Tensor
     y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
     if options.weights is not None:
         y = y * by_class(options.weights.double(), y)
-    return torch.where(y == 0, 0.0, y * neg_log).sum(1)  # 0 * -inf is 0 in truth
+    # 0 * inf is 0 in truth; a row that has no softmax has no loss either, whatever the weight.
+    return torch.where((y == 0) & ~neg_log.isnan(), 0.0, y * neg_log).sum(1)
 
 
 def _hard(neg_log: NegLog, labels: Labels, options: Loss) -> torch.Tensor:

@@ -36,7 +36,7 @@ def _look(job: Job, row: int, code: str) -> WorstRow:
     first, block = job.around(row)
     numbers, at = np.arange(first, first + block.size // job.rows.classes), row - first
     x = cast(to_torch(block, job.tensor.dtype), job.dtype)
-    labels, bad = labels_of(x, job.row_targets(numbers))
+    labels, bad = labels_of(x, job.row_targets(numbers), job.options.temperature)
     mine = labels.by_row().only(at)
     given = None if job.targets is None or job.targets.labels is None else int(job.targets.labels[row])
     values = by_row(x)[at]

@@ -114,13 +114,15 @@ def isolate(t: Tensors, options: PpoOptions, unit: int) -> tuple[Tensors, PpoOpt
 
 def facts(block: Block) -> dict[str, Bools]:
     """not_finite, cast_overflow, impossible, dropped: each bool (units,), "dropped" for bad numbers under the mask."""
+    import torch
+
     stored, cast, options = block.stored, block.cast, block.options
     count = forms.kept(cast, options)
     found = {
         "not_finite": _not_finite(stored) & count,
         "cast_overflow": _cast_overflow(stored, cast) & count,
         "impossible": (stored["old_log_probs"] == -math.inf) & count,
-        "dropped": _explodes(cast, options) & ~count,
+        "dropped": _explodes(cast, options) & ~count if "mask" in cast else torch.zeros_like(count),
     }
     if "ref_log_probs" in stored and options.kl != "none":
         found["impossible"] |= (stored["ref_log_probs"] == -math.inf) & count
@@ -134,15 +136,17 @@ def _not_finite(t: Tensors) -> torch.Tensor:
     bad = ~t["advantages"].isfinite()
     for name in LOG_PROBS:
         if name in t:
-            bad = bad | t[name].isnan() | (t[name] == math.inf)
+            bad = bad | ~(t[name] < math.inf)  # nor is NaN
     return bad
 
 
 def _cast_overflow(stored: Tensors, cast: Tensors) -> torch.Tensor:
-    lost = [stored[name].isfinite() & ~cast[name].isfinite() for name in FLOATS if name in stored]
-    bad = lost[0]
-    for each in lost[1:]:
-        bad = bad | each
+    import torch
+
+    bad = torch.zeros_like(cast["log_probs"], dtype=torch.bool)
+    for name in FLOATS:
+        if name in stored and cast[name] is not stored[name]:
+            bad = bad | (stored[name].isfinite() & ~cast[name].isfinite())
     return bad
 
 

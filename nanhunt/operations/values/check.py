@@ -17,7 +17,7 @@ import numpy as np
 from nanhunt.dtypes.bits import layout
 from nanhunt.dtypes.formats import FORMATS
 from nanhunt.errors import NanhuntError
-from nanhunt.load.remote import is_url
+from nanhunt.load.listing import is_url
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import printable
 from nanhunt.operations.options import JudgeOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,3 +90,13 @@ def test_without_targets_the_worst_label_is_the_least_likely_unmasked_class() ->
     confirmed = confirm(block, RowTargets(), batch())
     assert confirmed.losses["fused"][0] == pytest.approx(3 + math.log1p(math.exp(-3)))
     assert confirmed.facts.by["naive"].zero_target_probability.tolist() == [False, False]
+
+
+def test_a_negative_temperature_makes_the_largest_logit_the_least_likely() -> None:
+    block = np.array([[200.0, 0.0, 1.0], [math.inf, 3.0, 2.0]], np.float32)
+    turned = replace(batch(), options=Loss(temperature=-1.0))
+    confirmed = confirm(block, RowTargets(), turned)
+    assert confirmed.truth[0] == pytest.approx(200 + math.log(1 + math.exp(-1)))
+    assert confirmed.losses["naive"][0] == math.inf
+    # +inf / -1 is a masked class: the worst of the others is judged.
+    assert confirmed.truth[1] == pytest.approx(math.log(1 + math.exp(1)))

@@ -70,6 +70,18 @@ def test_the_mean_divides_by_the_users_rows_also_where_few_are_run() -> None:
     assert tried["compute the loss in float32"].outcome == "trains no better"
 
 
+def test_a_scaled_loss_is_wrong_from_as_many_roundings_on_as_one_that_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # float16 rounds the label's probability of 0.9996 by 3e-4, which 2**15 makes a loss of 10: that is not wrong.
+    monkeypatch.setattr(batch, "WHOLE_VALUES", 0)
+    logits = np.zeros((15_000, 3), np.float16)
+    logits[:4, 0] = 8.5
+    scaled = fixes("NH302", logits, np.zeros(15_000, int), "float16")
+    scaled_loss = next(remedy for title, remedy in scaled.items() if title.startswith("scale the loss"))
+    assert (scaled_loss.works, scaled_loss.outcome, scaled_loss.rows) == (True, "", 4)
+
+
 def test_a_sum_that_overflows_only_over_all_rows_is_not_forgotten() -> None:
     logits = np.zeros((100_000, 3), np.float16)
     logits[5] = 100.0, 0.0, 0.0

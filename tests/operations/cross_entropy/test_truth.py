@@ -94,3 +94,15 @@ def test_ignored_rows_have_loss_zero_whatever_they_hold() -> None:
 def test_a_masked_label_costs_infinitely_much() -> None:
     x = torch.tensor([[-math.inf, 1.0]])
     assert truth(x, Labels(torch.tensor([0]), torch.tensor([True])), Loss()).tolist() == [math.inf]
+
+
+@pytest.mark.parametrize("row", [[math.inf, 0.0], [math.nan, 0.0], [-math.inf, -math.inf]])
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_a_weight_of_0_gives_no_loss_to_a_row_that_has_no_softmax(row: list[float], kind: str) -> None:
+    kept = torch.tensor([True])
+    probabilities = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    labels = Labels(torch.tensor([1]), kept) if kind == "labels" else Labels(None, kept, probabilities)
+    x, weights = torch.tensor([row], dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    target = labels.classes if labels.classes is not None else probabilities
+    assert torch.nn.functional.cross_entropy(x, target, weights, reduction="sum").isnan()
+    assert truth(x, labels, Loss(weights=weights)).isnan()
