@@ -1,4 +1,7 @@
-"""What lies where: folders and files of this machine and behind URLs, by the same few questions."""
+"""What lies where: folders and files of this machine and behind URLs, by the same few questions.
+
+``remote`` is imported where a URL is met: files of this machine need no threads and no cache.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,7 @@ def entries(folder: str) -> list[Entry]:
     Raises OSError, or NanhuntError behind a URL.
     """
     if is_url(folder):
-        from nanhunt.load import (
-            remote,  # here and below: threads, and what else files of this machine do not need
-        )
+        from nanhunt.load import remote
 
         return list(remote.entries(folder) or ())
     with os.scandir(folder) as found:
