@@ -125,10 +125,8 @@ def _findings(
         yield finding(rule, beyond.count, _told_beyond(beyond, measured, tolerance, shape), beyond.first)
     elif finite.position >= 0:
         count = _finite_differing(measured)
-        largest = _step_text(measured.ulp, tolerance) or f"at most {finite.value:.4g}"
-        message = (
-            f"{count:,} of {measured.values:,} values differ, {largest} at {_at(finite.position, shape)}"
-        )
+        verb = "differs" if count == 1 else "differ"
+        message = f"{count:,} of {measured.values:,} values {verb}, {_most_told(measured, tolerance, shape)}"
         yield finding(rules.ROUNDING, count, message, measured.differing.first)
     if rows is not None and rows.top1.count:
         yield _other_class(rows, slight=not beyond.count)
@@ -188,10 +186,13 @@ def _told(tolerance: Tolerance) -> str:
     return " and ".join(parts) or "nothing"
 
 
-def _step_text(largest: Largest, tolerance: Tolerance) -> str:
-    if tolerance.form is None or largest.position < 0:
-        return ""
-    return f"by at most {largest.value:.3g} ULP of {tolerance.form.name}, the most"
+def _most_told(measured: Measured, tolerance: Tolerance, shape: tuple[int, ...]) -> str:
+    """The largest difference where none is beyond the tolerance, counted as that counts, and where it is."""
+    largest = measured.ulp
+    if tolerance.elementwise or tolerance.form is None or largest.position < 0:
+        largest = measured.absolute
+        return f"by at most {largest.value:.4g}, the most at {_at(largest.position, shape)}"
+    return f"by at most {largest.value:.3g} ULP of {tolerance.form.name}, the most at {_at(largest.position, shape)}"
 
 
 def _other_class(rows: RowsMeasured, *, slight: bool) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,14 +45,20 @@ class Checkpoint:
 
     @cached_property
     def names(self) -> Mapping[str, int]:
-        """Its files, hidden ones too, by path inside of it, the step in it replaced by "#": their sizes in bytes."""
+        """Its files, hidden ones too, by path inside of it: their sizes in bytes."""
         found = {}
         for path in self.paths:
             for file, size in files_below(path):
                 name = os.path.relpath(file, path) if file != path else ""
                 if name != MARK:  # no other one need have it
-                    found[self._without_step(name)] = bytes_at(file) or 0 if size is None else size
+                    found[name] = bytes_at(file) or 0 if size is None else size
         return found
+
+    @cached_property
+    def without_step(self) -> Mapping[str, str]:
+        """Its files, and how they would be called if "#" were its step; "2" is the number of a rank as well."""
+        step = re.compile(rf"(?<![0-9])0*{self.step}(?![0-9])")
+        return {name: step.sub("#", name) for name in self.names}
 
     @property
     def marked(self) -> str:
@@ -70,9 +76,6 @@ class Checkpoint:
         told = [coordinates(file, "") for file in files]
         calls = any({"side", "order"} & at.keys() for at in told) or all(map(_PASS.search, files))
         return calls and not any(at.get("phase") in ("model", "optimizer") for at in told)
-
-    def _without_step(self, name: str) -> str:
-        return re.sub(rf"(?<![0-9])0*{self.step}(?![0-9])", "#", name)
 
 
 def checkpoints(run: str, layout: str | None = None) -> list[Checkpoint]:
@@ -160,9 +163,7 @@ def missing(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> str:
     if checkpoint.marked:
         return f"marked as bad: {checkpoint.marked}"
     names = checkpoint.names
-    known = [set(other.names) for other in others]
-    expected = set.intersection(*known) if known else set()
-    lost = sorted(expected - names.keys(), key=natural_key)
+    lost = sorted(_lost(checkpoint, list(others)), key=natural_key)
     if lost:
         return f"{listed(map(printable, lost))} {'is' if len(lost) == 1 else 'are'} missing, and every other one has it"
     empty = [
@@ -173,6 +174,21 @@ def missing(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> str:
     if empty:
         return f"{printable(min(empty, key=natural_key))} is empty"
     return next(_gaps(names), "")
+
+
+def _lost(checkpoint: Checkpoint, others: Sequence[Checkpoint]) -> set[str]:
+    """Files that all the others have, under one name or under one with their step in it, and this one has not."""
+    if not others:
+        return set()
+    named = set.intersection(*(set(other.names) for other in others))
+    numbered = set.intersection(
+        *({after for name, after in each.without_step.items() if name not in named} for each in others)
+    )
+    own = set(checkpoint.without_step.values())
+    lost = named - checkpoint.names.keys()
+    return (numbered - own) | {
+        name for name in lost if any(other.without_step[name] not in own for other in others)
+    }
 
 
 _RANK = re.compile(

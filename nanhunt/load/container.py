@@ -29,6 +29,9 @@ class Container:
     """Parts that are not there or damaged, each once: the rest can be judged, and is not the whole."""
     told: Mapping[str, str] = field(default_factory=dict)
     """What nanhunt itself has written into the file beside the tensors: which operation they belong to."""
+    settings: Mapping[str, float] = field(default_factory=dict)
+    """Python's own bool, int and float under the names of the outermost dict: what a function may take beside tensors,
+    gamma=2.0. The floats are in ``tensors`` or ``numbers`` as well."""
 
 
 class NothingToCheck(NanhuntError):  # noqa: N818 - it is not a fault of the file: a search skips it

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.container import Container, NotNumbers, RefusedTensor
+from nanhunt.load.numbers import settings_of
 from nanhunt.load.tensor import BITS, Tensor
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def container_of(value: Any) -> Container:
         except NanhuntError as error:
             kind = RefusedTensor if _is_tensor(each) else NotNumbers
             refused[name] = kind(error.message, error.hint)
-    return Container(FILE, tensors, "memory", refused)
+    return Container(FILE, tensors, "memory", refused, settings=settings_of(value))
 
 
 def tensor_of(value: Any, name: str) -> Tensor:

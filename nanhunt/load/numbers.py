@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,16 @@ def plain_numbers(source: Source, found: Sequence[tuple[tuple[str, ...], list[fl
         ".".join(path): _tensor(source, ".".join(path), values, len(values) == 1) for path, values in bad
     }
     return tensors | ({PLAIN: _tensor(source, PLAIN, rest, single=False)} if rest else {})
+
+
+def settings_of(content: object) -> dict[str, float]:
+    """Python's own numbers under text keys of the outermost dict; {} of anything else.
+
+    Whole ones that no tensor holds are left out: nothing that counts or weighs is that large.
+    """
+    items = content.items() if isinstance(content, Mapping) else ()
+    numbers = {key: each for key, each in items if isinstance(key, str) and isinstance(each, int | float)}
+    return {key: each for key, each in numbers.items() if isinstance(each, float) or abs(each) < 1 << 63}
 
 
 def values_beside(container: Container) -> tuple[Tensor, ...]:

@@ -85,8 +85,8 @@ def _zeros(curves: Sequence[Curve]) -> Iterator[str]:
 
 def _still(curves: Sequence[Curve]) -> Iterator[str]:
     """What never changes, where other things do: it is frozen, or nothing reaches it."""
-    still = [curve for curve in curves if not curve.changes and len(curve.healthy) >= len(LEVELS) // 2]
-    if still and any(curve.changes for curve in curves):
+    still = [curve for curve in curves if curve.stays and len(curve.healthy) >= len(LEVELS) // 2]
+    if still and len(still) < len(curves):
         names = ", ".join(map(label, still[:3]))
         more = f" and {len(still) - 3} more" if len(still) > 3 else ""
         yield f"never changes: {len(still)} of {phrases.plural(len(curves), 'layer')} ({names}{more})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from nanhunt.render import phrases
 from nanhunt.results.finding import Severity
@@ -122,13 +123,21 @@ def _at(run: Run, moment: Moment) -> str:
 
 
 def _ranks(run: Run, began: Began) -> Iterator[str]:
-    """Each rank's own first, where they are not all alike."""
-    if len(began.own) < 2:
-        return
-    for first in began.own[:OWN]:
-        yield _told(run, first)
-    if len(began.own) > OWN:
-        yield f"and {phrases.plural(len(began.own) - OWN, 'more rank')} of their own"
+    """Each rank's own first, where they are not all alike and it is not the one that is told already."""
+    told = began.first
+    own = [
+        first
+        for first in began.own
+        if not ({*first.ranks} <= {*told.ranks} and _place(first) == _place(told))
+    ]
+    for first in own[:OWN]:
+        yield f"own first of {_who(first.ranks, tied=False)}: {_told(run, replace(first, ranks=()))}"
+    if len(own) > OWN:
+        yield f"and of {phrases.plural(len(own) - OWN, 'more rank')}"
+
+
+def _place(first: First) -> tuple[int | None, str]:
+    return first.step, where(first.tensor)
 
 
 def _log(run: Run) -> Iterator[str]:

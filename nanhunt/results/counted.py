@@ -49,6 +49,8 @@ class Cell:
     """As in ``TensorReport``: what its largest magnitude must not exceed depends on it."""
     origin: str = ""
     """As in ``TensorReport``."""
+    bits: int | None = None
+    """As in ``Health``, of all its tensors; None if it is not known of every one."""
 
 
 IN_CELLS = ("run", "path", "step", "epoch", "rank", "dp", "tp", "pp", "ep", "layer", "phase")
@@ -65,7 +67,7 @@ def _cell(tensor: TensorReport) -> Cell:
     ends = [abs(end) for end in (health.min, health.max) if end is not None]
     return Cell(
         at, tensor.stored_dtype, tensor.dtype, 1, max(ends, default=None), tensor.tensor or tensor.file,
-        health.zero or 0, math.prod(tensor.shape), tensor.role, tensor.origin,
+        health.zero or 0, math.prod(tensor.shape), tensor.role, tensor.origin, health.bits,
     )  # fmt: skip
 
 
@@ -97,7 +99,14 @@ def _sum(one: Cell, other: Cell) -> Cell:
         tensors=one.tensors + other.tensors,
         zeros=one.zeros + other.zeros,
         values=one.values + other.values,
+        bits=bits_of(one, other),
     )
+
+
+def bits_of(*cells: Cell) -> int | None:
+    """Of all of them: 32-bit words add up in any order."""
+    known = [cell.bits for cell in cells if cell.bits is not None]
+    return sum(known) % 2**32 if len(known) == len(cells) else None
 
 
 def counted(tensor: TensorReport) -> Healthy:

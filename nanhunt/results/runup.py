@@ -13,7 +13,7 @@ from functools import cached_property
 from statistics import fmean
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.results.counted import Cell, cells_of
+from nanhunt.results.counted import Cell, bits_of, cells_of
 from nanhunt.results.finding import Severity
 from nanhunt.results.order import natural_key
 from nanhunt.results.report import Report
@@ -40,6 +40,8 @@ class Point:
     """Share of all values."""
     bad: bool
     """Whether anything of it is an error at that step."""
+    bits: int | None = None
+    """As in ``Cell``."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class Curve:
         return found if found and found.crossing <= last + _AHEAD * (last - first) else None
 
     @property
-    def changes(self) -> bool:
-        """Whether its largest magnitude or its zeros differ between any two steps before it is bad."""
-        return len({(point.largest, point.zeros) for point in self.healthy}) > 1
+    def stays(self) -> bool:
+        """Whether it is known to be the same, bit for bit, at all steps before it is bad."""
+        seen = {point.bits for point in self.healthy}
+        return len(seen) == 1 and None not in seen
 
     @property
     def zeros_rise(self) -> float:
@@ -188,4 +191,5 @@ def _point(step: int, cells: Sequence[Cell], bad: bool) -> Point:
     top = min(cells, key=lambda cell: (-(cell.largest or 0), cell.largest_of))
     values = sum(cell.values for cell in cells)
     zeros = sum(cell.zeros for cell in cells)
-    return Point(step, top.largest or 0.0, top.largest_of, zeros / values if values else 0.0, bad)
+    share = zeros / values if values else 0.0
+    return Point(step, top.largest or 0.0, top.largest_of, share, bad, bits_of(*cells))

@@ -386,11 +386,13 @@ def call(tensor: TensorReport) -> Call:
 
 
 def where(tensor: TensorReport) -> str:
-    """What it is called: its name, the module that made it, or its file."""
+    """What it is called: its layer, where its name does not say it; its name, the module that made it, or its file."""
     module = str(tensor.coordinates.get("module", ""))
-    if not module:
-        return tensor.tensor or tensor.file
-    return " ".join(filter(None, (module, str(tensor.coordinates.get("side", "")))))
+    name = module or tensor.tensor or tensor.file
+    layer = tensor.coordinates.get("layer")
+    unsaid = layer is not None and not re.search(rf"(?<![0-9])0*{layer}(?![0-9])", name)
+    side = str(tensor.coordinates.get("side", "")) if module else ""
+    return " ".join(filter(None, (f"layer {layer}" * unsaid, name, side)))
 
 
 def _layer(tensor: TensorReport) -> int:

@@ -20,6 +20,8 @@ class Health:
     subnormal: int | None
     min: float | None
     max: float | None
+    bits: int | None = None
+    """Sum of the stored bits as 32-bit words, mod 2**32: the same for the same values, and hardly for any others."""
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,22 @@ def test_ctrl_c_leaves_what_was_known(tmp_path: Path, kept: bool) -> None:
     assert render_difference(found, "text", width=80, color=False).startswith("SAME AS FAR AS READ ")
 
 
+def test_what_is_told_of_rounding_is_at_the_value_that_has_it() -> None:
+    """The largest step counted in ULP is seldom the largest difference; --atol counts no ULP."""
+    a = np.array([1000.0, 1.0, 0.0], np.float32)
+    b = np.array([1000.0 + 2 * 2.0**-14, 1.0 + 3 * 2.0**-23, 0.0], np.float32)
+    (told,) = nanhunt.diff(a, b).findings
+    assert told.message == "2 of 3 values differ, by at most 3 ULP of float32, the most at [1]"
+    (told,) = nanhunt.diff(a, np.array([1000.0, 1.5, 0.0], np.float32), atol=1.0).findings
+    assert told.message == "1 of 3 values differs, by at most 0.5, the most at [1]"
+
+
+def test_a_difference_that_is_ignored_is_not_called_the_same() -> None:
+    found = nanhunt.diff(np.zeros(4), np.zeros(5), ignore=["NHD2"])
+    assert found.ok
+    assert render_difference(found, "text", width=80, color=False).startswith("DIFFERENT ")
+
+
 def test_an_editor_completes_every_option_and_help_says_what_it_means() -> None:
     parameters = inspect.signature(nanhunt.diff).parameters
     options = declared(DiffOptions)

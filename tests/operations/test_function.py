@@ -204,6 +204,33 @@ def test_stable_that_survives_is_the_fix_and_was_run(code):
     )
 
 
+@pytest.mark.parametrize("kept", ["pt", "memory"])
+def test_numbers_of_a_dump_are_given_as_numbers(tmp_path, kept):
+    """A default would hide that the dump says otherwise; topk takes no tensor, and half precision no eps of 1e-8."""
+    code = tmp_path / "taking.py"
+    code.write_text(
+        "import torch\n"
+        "def top(logits, k, eps=0.5, centred=False):\n"
+        "    assert type(k) is int and type(eps) is float and type(centred) is bool\n"
+        "    x = logits - logits.amax(-1, keepdim=True) if centred else logits\n"
+        "    return (x.topk(k).values.exp().sum(-1) + eps).log()\n"
+    )
+    dump = {"logits": torch.tensor([[1.0, 2.0], [100.0, 90.0]]), "k": 2, "eps": 1e-8, "centred": False}
+    torch.save(dump, tmp_path / "dump.pt")
+    given = str(tmp_path / "dump.pt") if kept == "pt" else dump
+    (tensor,) = nanhunt.compare(given, function=f"{code}:top").tensors
+    assert tensor.implementations["naive"].bad_value_rows == 1
+    assert "k = 2; eps = 1e-08; centred = False" in tensor.notes[0]
+    (calm,) = nanhunt.compare({**dump, "centred": True}, function=f"{code}:top").tensors
+    assert not calm.findings
+
+
+def test_whole_numbers_that_no_tensor_holds_are_left_to_the_default(code):
+    batch = {"logits": torch.tensor([[1.0, 2.0]]), "targets": torch.tensor([1]), "temperature": 1 << 70}
+    (tensor,) = nanhunt.compare(batch, function=f"{code}:loss").tensors
+    assert "temperature" not in tensor.notes[0]
+
+
 def test_many_rows_one_by_one_are_those_that_matter():
     calls = 0
 

@@ -21,14 +21,20 @@ FLOAT16_MAX = 65504.0
 
 
 def tensor(
-    step: int, layer: int, largest: float, bad: bool, zeros: int = 0, phase: str = "model"
+    step: int,
+    layer: int,
+    largest: float,
+    bad: bool,
+    zeros: int = 0,
+    phase: str = "model",
+    bits: int | None = None,
 ) -> TensorReport:
     found = (Finding("NH501", "non-finite-values", Severity.ERROR, 1, (0,), "1 NaN"),) if bad else ()
     path = f"run/checkpoint-{step}"
     return TensorReport(
         file=f"{path}/m.pt", tensor=f"layers.{layer}.w", role="values", operation="values",
         stored_dtype="float16", dtype="float16",
-        shape=(100,), rows=0, classes=0, targets=None, health=Health(0, 0, 0, zeros, 0, -largest, 0.0),
+        shape=(100,), rows=0, classes=0, targets=None, health=Health(0, 0, 0, zeros, 0, -largest, 0.0, bits),
         implementations={}, truth=None, findings=found,
         coordinates={"run": "run", "path": path, "step": step, "phase": phase, "layer": layer},
     )  # fmt: skip
@@ -40,7 +46,7 @@ def series(
     """Twenty steps of a layer that goes so, beside one that stays as it is."""
     steps = range(10, 210, 10)
     going = [tensor(step, 7, largest(step), step >= bad_from, zeros(step)) for step in steps]
-    still = [tensor(step, 0, 1.0, bad=False) for step in steps]
+    still = [tensor(step, 0, 1.0, bad=False, bits=7) for step in steps]
     return Report(tensors=(*going, *still))
 
 

@@ -251,3 +251,23 @@ def test_what_is_no_run_is_refused(tmp_path: Path, name: str, why: str) -> None:
     torch.save(weights(), tmp_path / "file.pt")
     with pytest.raises(NanhuntError, match=why):
         checkpoints(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("steps", [(1, 2), (1, 2, 3), (0, 1, 2, 3, 5)])
+def test_a_rank_whose_number_is_that_of_the_step_is_not_missing(
+    tmp_path: Path, steps: tuple[int, ...]
+) -> None:
+    """As "__2_0.distcp" of rank 2 at step 2; a step in a name is another in every checkpoint."""
+    for step in steps:
+        folder = tmp_path / f"step-{step}"
+        folder.mkdir()
+        for rank in range(3):
+            np.save(folder / f"__{rank}_0.npy", np.ones(4))
+        np.save(folder / f"model_at_{step}.npy", np.ones(4))
+    assert good(tmp_path) == f"step-{steps[-1]}"
+    assert found(tmp_path).refused == ()
+    for gone, told in (("__2_0.npy", "__2_0.npy is missing"), (f"model_at_{steps[-1]}.npy", "model_at_")):
+        kept = tmp_path / f"step-{steps[-1]}" / gone
+        kept.unlink()
+        assert told in found(tmp_path).refused[0].why
+        np.save(kept, np.ones(4))

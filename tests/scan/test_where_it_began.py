@@ -165,3 +165,34 @@ def test_what_lies_beside_weights_is_no_layer_that_never_changes(tmp_path: Path)
         torch.save(content, tmp_path / f"epoch=0-step={step}.ckpt")
     text = printed(str(tmp_path))
     assert "never changes: 1 of 3 layers (layer 0)" in text
+
+
+def test_a_layer_whose_extremes_stay_while_its_weights_move_is_not_one_that_never_changes(
+    tmp_path: Path,
+) -> None:
+    """In bfloat16 the largest weights often round to what they were; weight 0 of both layers is the largest."""
+    for step in range(1, 7):
+        weights = {n: torch.tensor([1.0, 0.5, 0.25], dtype=torch.bfloat16) for n in range(2)}
+        weights[1][2] += step / 128
+        file = tmp_path / f"step-{step}.safetensors"
+        save_file({f"layers.{n}.weight": value for n, value in weights.items()}, file)
+    assert "never changes: 1 of 2 layers (layer 0)" in printed(str(tmp_path))
+
+
+def test_the_layer_is_told_where_the_name_does_not_say_it(tmp_path: Path) -> None:
+    """SGLang's files say it beside the name, a --layout in front of it, DeepSpeed's of experts for all in them."""
+    for step in range(2):
+        for layer in range(3):
+            value = torch.full((2, 2), torch.nan if (step, layer) == (1, 2) else 1.0)
+            name = f"step={step}___rank=0___dump_index={layer}___name=attn_out___layer_id={layer}.pt"
+            torch.save({"value": value, "meta": {}}, tmp_path / name)
+    assert "first bad: step 1, rank 0, layer 2 attn_out: 4 NaN of 4 values" in printed(str(tmp_path))
+
+
+def test_an_activation_that_says_its_layer_is_no_logits_for_being_alone(tmp_path: Path) -> None:
+    for step in range(2):
+        torch.save(
+            {"layers.3.out": torch.full((4, 9), torch.nan if step else 1.0)}, tmp_path / f"step{step}.pt"
+        )
+    text = printed(str(tmp_path))
+    assert "first bad: step 1, layers.3.out: 36 NaN of 36 values" in text

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import byte_size, mapped
 from nanhunt.load.container import Container, RefusedTensor
-from nanhunt.load.numbers import plain_numbers
+from nanhunt.load.numbers import plain_numbers, settings_of
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers.cursor import Cursor, CutShort
 from nanhunt.load.shards import Shard, sharded
@@ -104,7 +104,8 @@ def _container(source: Source, content: object) -> Container:
             tensors[name] = _tensor(source, name, value)
         except RefusedTensor as error:
             refused[name] = error
-    return Container(source.file, tensors, "msgpack", refused, plain_numbers(source, numbers))
+    told = plain_numbers(source, numbers)
+    return Container(source.file, tensors, "msgpack", refused, told, settings=settings_of(content))
 
 
 def _leaves(path: Path, value: object) -> Iterator[tuple[Path, Any]]:

@@ -22,7 +22,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.arrays import CHUNK, Ranges, byte_size, mapped, ranges, unpacked
 from nanhunt.load.container import Container, RefusedTensor
 from nanhunt.load.extras import is_plausible
-from nanhunt.load.numbers import plain_numbers
+from nanhunt.load.numbers import plain_numbers, settings_of
 from nanhunt.load.reader import FileReader, Reading
 from nanhunt.load.readers import objects, pickled, zipped
 from nanhunt.load.readers.cursor import ByteOrder
@@ -211,7 +211,16 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
     for name in [name for name, tensor in tensors.items() if tensor.note]:
         numbers[name] = tensors.pop(name)  # whatever it is called, its values are no rows
     unread = {".".join(path): what for path, what in found.unread}
-    return Container(source.file, tensors, form, refused, numbers, unread, told=_told(content))
+    return Container(
+        source.file,
+        tensors,
+        form,
+        refused,
+        numbers,
+        unread,
+        told=_told(content),
+        settings=settings_of(content),
+    )
 
 
 def _told(content: object) -> dict[str, str]:

@@ -142,7 +142,7 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     arrays = [tensor for tensor in floating if tensor.shape]
     if len(arrays) > 1:
         arrays = [tensor for tensor in arrays if not TARGETS.suits(tensor)]
-    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name) or _is_of_the_run(container, options):
+    if len(arrays) != 1 or is_called(NOT_LOGITS, arrays[0].name) or _is_of_the_run(arrays[0], options):
         return {}
     stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     told = options.targets is not None
@@ -153,10 +153,10 @@ def _lone_logits(container: Container, floating: list[Tensor], options: ReadOpti
     return {arrays[0].name: "" if told else _ASSUMED_LONE}
 
 
-def _is_of_the_run(container: Container, options: ReadOptions) -> bool:
-    """Whether the path says that it is optimizer state, or which module or layer made it, and not that it is logits."""
-    made_by = coordinates(container.file, "", options.layout)
-    stem = container.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+def _is_of_the_run(tensor: Tensor, options: ReadOptions) -> bool:
+    """Whether path and name say that it is optimizer state, or which module or layer made it, and not of logits."""
+    made_by = coordinates(tensor.file, tensor.name, options.layout)
+    stem = tensor.file.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     if made_by.get("phase") == "optimizer" or re.fullmatch(_REGISTERED, stem):
         return True
     if not made_by.keys() & {"module", "side", "layer"}:

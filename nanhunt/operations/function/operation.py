@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DIFFERENCE = 1e-6
 """Relative: two ways of writing one function agree to this in float64, with room for cancelled digits."""
+SETTING = "a number, no tensor"
+"""The note of what a dump holds as Python's own number."""
 MOST_TOGETHER = 1 << 24
 """Values of a batch that is also run as a whole."""
 
@@ -119,6 +121,10 @@ def sets_of(
     roles = {name: _parameter(name, code) for name in code.parameters}
     given = {name: tensor_at(spec, roles[name], stored_dtype, container) for name, spec in said.items()}
     given |= known
+    settings = {
+        name: each for name, each in container.settings.items() if name in roles and name not in given
+    }
+    given |= {name: _setting(container.file, name, each) for name, each in settings.items()}
     exact = {name: each for name, each in container.tensors.items() if name in roles and name not in given}
     if not missing(roles.values(), {**given, **exact}):
         return [_checked(code, {**exact, **given}, container)]
@@ -126,6 +132,19 @@ def sets_of(
     if not found:
         found = [_lone(code, container, given)]
     return [_checked(code, {**one, **given}, container) for one in found]
+
+
+def _setting(file: str, name: str, value: float) -> Tensor:
+    """A number that is given to the function as it is, and not as a tensor."""
+    import numpy as np
+
+    array = np.array(value)
+    return Tensor(file, name, array.dtype.name, (), lambda: array, note=SETTING)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the function is given a number: one of Python's own, or a whole one that was saved as a tensor."""
+    return not tensor.shape and (tensor.note == SETTING or tensor.dtype not in FLOATING)
 
 
 def _parameter(name: str, code: Code) -> Role:
@@ -144,8 +163,8 @@ def _lone(code: Code, container: Container, given: Mapping[str, Tensor]) -> dict
     named = (absent or open_ones)[0]
     raise NanhuntError(
         f"{code.name} needs {', '.join(absent or open_ones)}: {said}.",
-        f"{did_you_mean(named, container.tensors)}Say which: --role {named}=NAME (a number is given as "
-        f"torch.tensor(2)). {contents(container)}",
+        f"{did_you_mean(named, (*container.tensors, *container.settings))}Say which: --role {named}=NAME (a number "
+        f"may stand beside the tensors: {named!r}: 2.0). {contents(container)}",
     )
 
 
@@ -173,7 +192,7 @@ def judged(
     from nanhunt.operations.tally import Tally
 
     with defaults_of_libraries(), aside(), uncompiled(), torch.random.fork_rng(devices=[]):
-        arrays = {name: each for name, each in tensors.items() if each.shape or each.dtype in FLOATING}
+        arrays = {name: each for name, each in tensors.items() if not _is_plain(each)}
         plain = {name: each.data.item() for name, each in tensors.items() if name not in arrays}
         way = _way(code, other, arrays, plain)
         operation = operation_of(way, arrays)
@@ -235,6 +254,7 @@ def _first_rows(tensors: Mapping[str, Tensor], rows: frozenset[str]) -> dict[str
 
 def _ran(way: Way) -> str:
     other = f"; stable is {way.stable.name}" if way.stable else ""
+    other += "".join(f"; {name} = {value!r}" for name, value in way.plain.items())
     if not way.rows:
         return (
             f"runs your code, nothing of the dump: naive is {way.code.name}{other}; as one batch: {way.why}"

@@ -108,7 +108,7 @@ def as_health(counts: health.Counts) -> Health:
     some = counts.min <= counts.max
     return Health(
         counts.nan, counts.posinf, counts.neginf, counts.zero, counts.subnormal,
-        counts.min if some else None, counts.max if some else None,
+        counts.min if some else None, counts.max if some else None, counts.bits,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ looked at closely.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,13 +38,15 @@ class Counts:
     min: float = float("inf")
     """Over the finite values; inf when there is none."""
     max: float = float("-inf")
+    bits: int = 0
+    """Sum of the bits as 32-bit words, mod 2**32; adds up where ranges begin with a whole word."""
 
     def __add__(self, other: Counts) -> Counts:
         """Counts over both ranges."""
         return Counts(
             self.nan + other.nan, self.posinf + other.posinf, self.neginf + other.neginf,
             self.zero + other.zero, self.subnormal + other.subnormal,
-            min(self.min, other.min), max(self.max, other.max),
+            min(self.min, other.min), max(self.max, other.max), (self.bits + other.bits) % 2**32,
         )  # fmt: skip
 
 
@@ -110,7 +113,7 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     if not bits.size:
         return Measured()
     near = _NearZero(limits, bits.size, most)
-    low, high = _scan(bits, form, near)
+    low, high, words = _scan(bits, form, near)
     largest = max(-low, high)
     counts, nonfinite, finite = Counts(), _NOWHERE, bits
     if largest > form.largest:
@@ -121,7 +124,7 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     overflowing = _overflowing(bits, limits) if largest >= limits.overflow_from else _NOWHERE
     flushed = np.sort(np.concatenate((_NOWHERE, *near.flushed_at)))
     return Measured(
-        replace(counts, zero=near.zero, subnormal=near.subnormal),
+        replace(counts, zero=near.zero, subnormal=near.subnormal, bits=words),
         Casting(
             overflowing.size,
             near.flushed,
@@ -132,8 +135,8 @@ def measure(flat: Array, stored: str, dtype: str, start: int = 0, most: int = 0)
     )
 
 
-def _scan(bits: Array, form: Layout, near: _NearZero) -> tuple[int, int]:
-    """The smallest and the largest value, as magnitudes with a sign; shows all values to ``near`` on the way.
+def _scan(bits: Array, form: Layout, near: _NearZero) -> tuple[int, int, int]:
+    """The smallest and the largest value, as magnitudes with a sign, and the sum of words; shows all to ``near``.
 
     There are few calls per part, each of them long: threads that hand the interpreter's lock to and fro more often
     than that wait for each other.
@@ -141,15 +144,25 @@ def _scan(bits: Array, form: Layout, near: _NearZero) -> tuple[int, int]:
     step = min(bits.size, PART_BYTES // bits.itemsize)
     doubled = np.empty(step, bits.dtype)
     low, high = _extremes(bits[:step], form)
+    words = 0
     for first in range(0, bits.size, step):
         part = bits[first : first + step]
+        words += _words(part)
         magnitudes = np.add(part, part, out=doubled[: part.size])  # faster than a shift
         if int(np.maximum.reduce(magnitudes)) // 2 > min(-low, high):  # else it holds neither extreme
             lowest, highest = _extremes(part, form)
             low, high = min(low, lowest), max(high, highest)
         near.look(first, magnitudes)
     near.settle()
-    return low, high
+    return low, high, words % 2**32
+
+
+def _words(part: Array) -> int:
+    """The sum of bits as 32-bit words, mod 2**32: as fast as a maximum, which a checksum is not."""
+    flat = np.ascontiguousarray(part).view(np.uint8)
+    whole = flat.size // 4 * 4
+    last = int.from_bytes(flat[whole:].tobytes(), sys.byteorder)
+    return int(np.add.reduce(flat[:whole].view(np.uint32), dtype=np.uint32)) + last
 
 
 def _extremes(bits: Array, form: Layout) -> tuple[int, int]:

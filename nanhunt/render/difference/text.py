@@ -48,6 +48,8 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
 
 def _headline(page: Page, found: Difference, worst: Severity | None) -> None:
     word, style = ("SAME", HEALTHY) if worst in (None, Severity.NOTE) else ("DIFFERENT", STYLES[worst])
+    if word == "SAME" and any(each.grade in ("isolated", "different") for each in found.tensors):
+        word, style = "DIFFERENT", ""  # --select or --ignore left out what says so
     if found.errors and not found.tensors and not found.identical:
         word, style = "NOT COMPARED", STYLES[Severity.ERROR]
     elif found.errors and word == "SAME":
