@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def test_targets_in_memory_do_not_go_with_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
     with pytest.raises(nanhunt.NanhuntError, match="memory"):
         nanhunt.check(tmp_path / "x.npy", np.array([0, 1]))
+
+
+def test_a_traceback_says_what_to_do() -> None:
+    with pytest.raises(nanhunt.NanhuntError) as raised:
+        nanhunt.check([[1.0, 2.0]], dtyp="float16")
+    assert raised.value.hint
+    assert traceback.format_exception_only(raised.value)[-1].strip() == raised.value.hint
 
 
 def test_select_takes_a_name_or_several() -> None:

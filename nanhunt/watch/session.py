@@ -390,7 +390,9 @@ def _here_in(error: BaseException, frame: FrameType | None) -> Site | None:
 
 def _gradient_sentence(evidence: Evidence, names: Names) -> str:
     first = evidence.gradients[0]
-    kind = "nan" if first.grad is None or bool(first.grad.isnan().any()) else "inf"
+    if first.grad is None:  # torch.autograd.grad has returned it
+        return f"the loss is finite, the gradient of {names.of(first)} is not"
+    kind = "nan" if bool(first.grad.isnan().any()) else "inf"
     if not evidence.roots:
         return (
             f"the gradient of {names.of(first)} has become {kind} between backward and the optimizer's step"

@@ -223,9 +223,12 @@ class TripWire:
         )
 
     def reached(self) -> list[torch.Tensor]:
-        """Inputs of the step so far that gradients would be accumulated in."""
+        """Leaves of the step so far that gradients would be accumulated in.
+
+        Of all it has seen, not of its inputs: in the first step ``torch.zeros(3, requires_grad=True)`` is a call.
+        """
         tape = self.recorder.tape
-        known = [slot.held if slot.held is not None else slot() for slot in tape.inputs]
+        known = [slot() for slot in tape.slots.values()]
         if tape.modules:
             known += [leaf for module in tape.modules.values() for leaf in module.parameters()]
             known = list({id(tensor): tensor for tensor in known}.values())

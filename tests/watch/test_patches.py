@@ -110,6 +110,29 @@ def test_the_edit_is_in_the_users_own_words(tmp_path: Path, monkeypatch: pytest.
     assert "-th.log_softmax(scores[:, :2] * 100, dim=1).gather(1, y[:, None]).mean()" in new
 
 
+@pytest.mark.parametrize(
+    "imported",
+    [
+        'import pytest\ntorch = pytest.importorskip("torch")',
+        'import importlib\ntorch = importlib.import_module("torch")',
+        'import sys\nimport torch as _\ntorch = sys.modules["torch"]',
+    ],
+)
+def test_torch_is_not_taken_for_a_receiver(
+    imported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        w = torch.full((4, 3), 60.0, requires_grad=True)
+        p = torch.exp(w * 2); p = p / p.sum(-1, keepdim=True)
+        loss = -torch.log(p[:, 0]).mean()
+        loss.backward()
+        """
+    mended = mended_text(imported + textwrap.dedent(text), tmp_path, monkeypatch)
+    assert "torch.exp(w * 2); p = torch.softmax(w * 2, dim=-1)" in mended.replace(
+        "_.softmax", "torch.softmax"
+    )
+
+
 def test_what_is_needed_twice_and_costs_gets_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
         import torch

@@ -176,6 +176,31 @@ def test_a_gradient_spoilt_after_backward_is_noticed_before_the_update(tmp_path:
     assert incident.found_by is FoundBy.NOTICED
 
 
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        lambda: torch.zeros(3, requires_grad=True),
+        lambda: torch.zeros(3).requires_grad_(),
+        lambda: torch.zeros(3).detach().requires_grad_(),
+    ],
+)
+def test_a_leaf_made_in_the_first_step_has_its_gradient_looked_at(leaf: Any, tmp_path: Path) -> None:
+    found: list[Incident] = []
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        x = leaf()
+        torch.sqrt(x).sum().backward()
+    assert [incident.what for incident in found] == ["the loss is finite, the gradient of x is inf"]
+
+
+def test_a_gradient_that_was_returned_is_not_said_to_be_nan(tmp_path: Path) -> None:
+    found: list[Incident] = []
+    with Session(Settings(keep_going=True, capture_dir=str(tmp_path)), found.append):
+        x = torch.zeros(3, requires_grad=True)
+        (slope,) = torch.autograd.grad(torch.sqrt(x).sum(), x)
+    assert slope.isinf().all()
+    assert [incident.what for incident in found] == ["the loss is finite, the gradient of x is not"]
+
+
 def test_parameters_that_a_fault_has_spoilt_are_said_once(tmp_path: Path) -> None:
     found: list[Incident] = []
     torch.manual_seed(0)

@@ -60,6 +60,10 @@ class Source:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:
                     yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                for target in node.targets:
+                    if isinstance(target, ast.Name) and _importing(node.value):
+                        yield target.id, _importing(node.value)
 
     def written_as(self, module: str) -> str | None:
         """How the file spells a module of torch: "F" or "torch.nn.functional"; None where it imports neither."""
@@ -153,6 +157,15 @@ class Source:
         assigned = self.parents[function]
         targets = assigned.targets if isinstance(assigned, ast.Assign) else []
         return any(isinstance(one, ast.Name) and one.id == named for one in targets)
+
+
+def _importing(call: ast.Call) -> str:
+    """The module that ``pytest.importorskip("torch")`` or ``importlib.import_module("torch")`` returns; else ""."""
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    first = call.args[0] if call.args else None
+    if called not in ("importorskip", "import_module") or not isinstance(first, ast.Constant):
+        return ""
+    return str(first.value)
 
 
 def lines_of(text: str) -> list[str]:
@@ -278,11 +291,16 @@ class Call:
     @property
     def is_method(self) -> bool:
         """Whether it is written x.exp(), rather than torch.exp(x) or self.softmax(x)."""
-        func = self.node.func if isinstance(self.node, ast.Call) else None
-        if not isinstance(func, ast.Attribute) or func.attr != operation(self.entry.func):
+        node = self.node
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            return False
+        func = node.func
+        if func.attr != operation(self.entry.func):
             return False
         if self.entry.module is not None and _is_module(self.entry.module, func.attr):
             return False
+        if len(node.args) + len(node.keywords) == len(self.entry.args) + len(self.entry.kwargs):
+            return False  # nothing is left that a receiver could be
         root: ast.expr = func.value
         while isinstance(root, ast.Attribute):
             root = root.value
