@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
@@ -85,6 +85,18 @@ def where_inside(t: Tensors, options: DistanceOptions) -> torch.Tensor:
 def with_eps(t: Tensors, options: DistanceOptions) -> torch.Tensor:
     """(s + 1e-12).sqrt()."""
     return _root(_sum(t, options) + 1e-12, options)
+
+
+def cdist(t: Tensors, options: DistanceOptions) -> torch.Tensor:
+    """torch.cdist(a, b, p), of which a row is the distance of two vectors."""
+    import torch
+
+    return torch.cdist(t["a"][:, None], t["b"][:, None], options.p)[:, 0, 0]
+
+
+def unused(problem: Any) -> Collection[str]:
+    """PyTorch's cdist takes two tensors, and neither half nor bfloat16 on a CPU."""
+    return ("cdist",) if problem.narrow or "b" not in problem.tensors else ()
 
 
 def fused(t: Tensors, options: DistanceOptions) -> torch.Tensor:
@@ -237,8 +249,9 @@ DISTANCE = Operation(
     plan=plan,
     forms={
         "naive": naive, "where-outside": where_outside, "where-inside": where_inside, "with-eps": with_eps,
-        "fused": fused,
+        "cdist": cdist, "fused": fused,
     },
+    unused=unused,
     truth=truth,
     facts=facts,
     rules=RULES,
