@@ -182,7 +182,7 @@ class ByName(Described):
         if given or run.options.logits or run.options.role:
             yield from judge(container, given, run)
             return
-        if "op" in container.told and not run.compares:
+        if "op" in container.told:
             yield from _as_told(container, run)
             return
         choices, notes = by_names(container)

@@ -53,7 +53,7 @@ def _unread(error: ReadError) -> Annotation:
 def _finding(finding: Finding, tensor: TensorReport) -> Annotation:
     fixes = [remedy for remedy in finding.remedies if remedy.works]
     advice = [f"Fix: {remedy.title}, {proofs.proof(remedy, tensor)}" for remedy in fixes[:1]]
-    advice = advice or [line for line in [proofs.explanation(finding)] if line]
+    advice = advice or [line for line in [proofs.explanation(finding, tensor)] if line]
     lines = [f"{phrases.place(tensor)} in {tensor.judged_in}", phrases.message(finding), *advice]
     return Annotation(tensor.file, f"nanhunt: {proofs.heading(finding, tensor)}", "\n".join(lines))
 

@@ -116,7 +116,7 @@ def _finding(case: ET.Element, finding: Finding, tensor: TensorReport) -> None:
     for remedy in working:
         lines += [f"Fix: {remedy.title}, {proofs.proof(remedy, tensor)}", *remedy.snippet.splitlines()]
     if not working:
-        lines.append(proofs.explanation(finding))
+        lines.append(proofs.explanation(finding, tensor))
     for proof, titles in proofs.failing(finding, tensor).items():
         lines.append(f"Does not help: {', '.join(titles)}: {proof}")
     text = literal_lines("\n".join(line for line in lines if line))

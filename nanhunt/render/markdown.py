@@ -191,7 +191,7 @@ def _finding(finding: Finding, tensor: TensorReport, shown: set[str]) -> Iterato
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         yield from _remedy(remedy, tensor, shown)
-    fix = "" if working else proofs.explanation(finding)
+    fix = "" if working else proofs.explanation(finding, tensor)
     if fix:
         yield f"What to do: {plain(fix)}"
     useless = proofs.failing(finding, tensor)

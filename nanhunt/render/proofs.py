@@ -69,19 +69,18 @@ def cause_name(row: WorstRow, tensor: TensorReport) -> str:
     return names.get(row.cause, row.cause)
 
 
-def explanation(finding: Finding) -> str:
+def explanation(finding: Finding, tensor: TensorReport) -> str:
     """What to do where no remedy works: the catalogue's own words, "" for a rule it does not know."""
     from nanhunt.operations.rules import RULES
 
     rule = RULES.get(finding.code)
     if rule is None:
         return ""
-    if rule.fixes and not rule.input_at_fault:
-        # Its fixes are run on rows with sound input only; perhaps there was no such row. The catalogue's words
-        # would praise what has just been seen to fail.
-        return (
-            "None of these ways mends all of these rows; each was run."
-            if finding.remedies
-            else "Mend the input of these rows first: each has a graver finding."
-        )
+    if finding.remedies and not rule.input_at_fault:
+        # The catalogue's words would praise what has just been seen to fail.
+        return "None of these ways mends all of these rows; each was run."
+    others = (RULES.get(each.code) for each in tensor.findings)
+    bad_input = any(other is not None and other.input_at_fault for other in others)
+    if rule.fixes and not rule.input_at_fault and bad_input:  # fixes are run on rows with sound input only
+        return "Mend the input of these rows first: each has a graver finding."
     return rule.fix

@@ -96,7 +96,7 @@ def _finding(page: Page, finding: Finding, tensor: TensorReport, several: bool, 
     working = [remedy for remedy in finding.remedies if remedy.works]
     for remedy in working:
         _remedy(page, remedy, tensor, shown)
-    fix = "" if working else proofs.explanation(finding)
+    fix = "" if working else proofs.explanation(finding, tensor)
     if fix:
         page.line(("What to do: ", "bold"), (fix, ""), indent=4)
     for proof, titles in proofs.failing(finding, tensor).items():

@@ -85,7 +85,7 @@ def _rule(page: Page, rule: overview.RuleGroup) -> None:
         indent=2,
     )
     working = next((remedy for remedy in finding.remedies if remedy.works), None)
-    fix = "" if working else proofs.explanation(finding)
+    fix = "" if working else proofs.explanation(finding, tensor)
     if working:
         page.line(
             ("Fix: ", "bold green"), (f"{working.title}, {proofs.proof(working, tensor)}", ""), indent=2

@@ -155,17 +155,18 @@ def test_a_recompressed_checkpoint_is_not_mapped_as_packed_bytes(tmp_path):
     np.testing.assert_array_equal(open_path(str(tmp_path / "y.pt")).tensors["w"].data, values.numpy())
 
 
-def rewritten(path, change):
+def rewritten(path, change, packed=zipfile.ZIP_STORED):
     """The checkpoint with some entries of its zip changed: ``change(name, content)``."""
     with zipfile.ZipFile(path) as whole:
         entries = {name: change(name, whole.read(name)) for name in whole.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", packed) as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
     return path
 
 
-def test_a_checkpoint_of_a_big_endian_machine(tmp_path):
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_checkpoint_of_a_big_endian_machine(tmp_path, packed):
     values = torch.arange(5.0)
 
     def swapped(name, content):
@@ -173,7 +174,7 @@ def test_a_checkpoint_of_a_big_endian_machine(tmp_path):
             return b"big"
         return values.numpy().astype(">f4").tobytes() if "/data/" in name else content
 
-    path = rewritten(save(tmp_path / "x.pt", {"w": values}), swapped)
+    path = rewritten(save(tmp_path / "x.pt", {"w": values}), swapped, packed)
     assert open_path(path).tensors["w"].data.tolist() == values.tolist()
 
 

@@ -265,3 +265,12 @@ def test_a_mean_over_many_rounds_every_gradient_to_0() -> None:
         for reduction in ("mean", "sum")
     }
     assert counts == {"mean": {"NH709": 100_000}, "sum": {}}
+
+
+def test_a_truth_that_is_infinite_is_no_error_to_measure() -> None:
+    """F.binary_cross_entropy stops at 100 where the loss is infinite: no number says how far that is off."""
+    logits, targets = torch.tensor([torch.inf, 1.0]), torch.zeros(2)
+    assert F.binary_cross_entropy(logits.sigmoid(), targets, reduction="none")[0] == 100
+    (tensor,) = nanhunt.compare(logits, targets, op="bce").tensors
+    assert tensor.implementations["fused"].loss == math.inf
+    assert 0 < tensor.implementations["bce-of-sigmoid"].max_error < 1e-6

@@ -148,3 +148,16 @@ def test_options_in_a_capture_count_unless_the_user_says_otherwise(tmp_path: Pat
     torch.save({"nanhunt": told, **rows}, path)
     assert nanhunt.check(path).tensors[0].targets.ignored == 2
     assert nanhunt.check(path, ignore_index=-5).tensors[0].targets.ignored == 0
+
+
+def test_a_capture_is_compared_as_the_operation_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "step-1.pt"
+    rows = {
+        "logits": torch.tensor([[1.0, 200.0], [0.0, 1.0]]),
+        "targets": torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
+    }
+    torch.save({"nanhunt": {"op": "bce", "options": "{}"}, **rows}, path)
+    (tensor,) = nanhunt.compare(path).tensors
+    true = torch.nn.functional.binary_cross_entropy_with_logits(rows["logits"], rows["targets"])
+    assert tensor.implementations["fused"].loss == pytest.approx(float(true))
+    assert tensor.implementations["bce-of-sigmoid"].loss == pytest.approx(float(true))

@@ -196,3 +196,16 @@ def test_an_option_of_a_configuration_file_is_for_the_operations_that_have_it(sa
     assert CliRunner().invoke(app, ["check", path, "--op", "bce"]).exit_code == 0
     refused = CliRunner().invoke(app, ["check", path, "--op", "bce", "--scale", "0.0"])
     assert isinstance(refused.exception, nanhunt.NanhuntError)
+
+
+def test_names_that_say_two_operations_alike_are_told_and_judged_as_numbers():
+    pairs = {
+        "mu": torch.ones(4, 3),
+        "logvar": torch.ones(4, 3),
+        "values": torch.ones(4, 5),
+        "mask": torch.ones(4, 5),
+    }
+    report = nanhunt.check(pairs)
+    assert {tensor.operation for tensor in report.tensors} == {"values"}
+    notes = {note for tensor in report.tensors for note in tensor.notes}
+    assert notes == {"by name this could be gaussian-kl or masked-mean: say --op"}

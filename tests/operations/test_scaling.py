@@ -152,3 +152,16 @@ def test_how_far_the_loss_moves_is_said(scaling: str) -> None:
 def test_without_labels_there_is_no_loss_to_move() -> None:
     (found,) = nanhunt.check(logits()[0], dtype="float8_e4m3fn").tensors
     assert not any("moves the true" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [("float8_e4m3fn", 3.4028234663852886e38), ("float8_e5m2", 3.4028230607370965e38)]
+)
+def test_the_scale_back_may_overflow(dtype: str, largest: float) -> None:
+    x = torch.full((2, 4), 1e38)
+    x[1, 2] = largest
+    assert scaled(x, dtype)[1, 2].isinf()
+    lost = [
+        each for each in nanhunt.check({"w": x}, op="values", dtype=dtype).findings if each.code == "NH504"
+    ]
+    assert [(each.count, each.rows) for each in lost] == [(1, (6,))]

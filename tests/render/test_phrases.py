@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanhunt.render import phrases, scales, severities, verdicts
+from nanhunt.render import phrases, proofs, scales, severities, verdicts
 from nanhunt.results.finding import Severity
 
 
@@ -94,3 +94,27 @@ def test_rows_are_not_listed_where_all_are_meant() -> None:
 
     (finding, *_), tensor = (report := nanhunt.check(np.full((3, 20, 4), np.nan))).findings, report.tensors[0]
     assert (finding.count, phrases.rows_named(finding, tensor)) == (60, "")
+
+
+def test_a_graver_finding_is_spoken_of_only_where_there_is_one() -> None:
+    import torch
+
+    import nanhunt
+
+    weights = torch.ones(400, 100)
+    weights[0, :2] = 1e-9  # two that float16 flushes to 0: a note, for which no fix is run
+    (slight,) = nanhunt.check({"w": weights}, op="values", dtype="float16").tensors
+    far = torch.tensor([[1e308, -1e308]], dtype=torch.float64)  # there is no wider dtype to fix this in
+    (overflow,) = nanhunt.check(far, torch.tensor([1])).tensors
+    (spoilt,) = nanhunt.check(
+        torch.tensor([[torch.nan, 1.0], [torch.inf, 200.0]]), torch.tensor([0, 1])
+    ).tensors
+    told = {
+        finding.code: proofs.explanation(finding, tensor)
+        for tensor in (slight, overflow, spoilt)
+        for finding in tensor.findings
+        if not finding.remedies
+    }
+    assert told["NH502"].startswith("Keep this tensor in float32")
+    assert told["NH011"].startswith("Compute the loss in a wider dtype")
+    assert told["NH101"] == "Mend the input of these rows first: each has a graver finding."

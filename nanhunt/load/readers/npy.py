@@ -140,7 +140,7 @@ def dtype_of(descr: object, name: str, stored_dtype: str | None) -> tuple[str, n
     if letter + width in _CODES:
         return _CODES[letter + width], np.dtype(f"{order}{letter}{width}")
     if letter == "V":
-        return _void(int(width or 0), order, name, stored_dtype)
+        return _void(int(width or 0), name, stored_dtype)
     raise _unusable(letter, text, name)
 
 
@@ -149,11 +149,14 @@ def _field_names(descr: list[object]) -> str:
     return printable(", ".join(names))[:80]
 
 
-def _void(width: int, order: str, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
-    """The bits of a format NumPy has no name for: bfloat16 and float8 come out of numpy.save as raw bytes."""
+def _void(width: int, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
+    """The bits of a format NumPy has no name for: bfloat16 and float8 come out of numpy.save as raw bytes.
+
+    Their header says no order of bytes; they are read as those of a little-endian machine.
+    """
     fitting = [dtype for dtype in FLOATING if FORMATS[dtype].bytes == width]
     if stored_dtype in fitting:
-        return stored_dtype, np.dtype(f"{order}u{width}" if stored_dtype in BITS else f"{order}f{width}")
+        return stored_dtype, np.dtype(f"<u{width}" if stored_dtype in BITS else f"<f{width}")
     if not fitting:
         raise RefusedTensor(
             f"{name} holds raw pieces of {width:,} bytes (|V{width}), not numbers.", "Save numbers."

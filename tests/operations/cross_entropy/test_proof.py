@@ -161,3 +161,25 @@ def test_shifted_labels_are_shifted_in_the_code_too() -> None:
         exec(fix.snippet, scope)
         right = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         assert scope["loss"].item() == pytest.approx(right.item(), rel=1e-5)
+
+
+def test_an_ignored_row_has_nothing_to_learn() -> None:
+    """float16 sums 70,000 classes to inf in both rows, and a fix mends both, though one is left out of the loss."""
+    tried = fixes("NH010", np.zeros((2, 70_000), np.float16), np.array([0, -100]))
+    remedy = tried["compute the loss in float32"]
+    assert (remedy.works, remedy.rows) == (True, 2)
+
+
+def test_a_row_that_stands_in_is_sound_in_float16_also_among_many_classes() -> None:
+    """70,000 equal logits would add up to inf there."""
+    logits = np.full((2, 70_000), -9.0, np.float16)
+    logits[0, :2] = 12.0, 0.0
+    logits[1, 0] = math.nan
+    assert fixes("NH101", logits, np.array([1, 1]))["call F.cross_entropy on the raw logits"].works
+
+
+def test_a_row_that_stands_in_counts() -> None:
+    """The user's mean divides by the weight of row 1, which is replaced: its label may not have weight 0."""
+    logits = torch.tensor([[100.0, 0.0, 0.0], [math.nan, 0.0, 0.0]])
+    tried = fixes("NH101", logits, torch.tensor([0, 1]), class_weights=torch.tensor([0.0, 1.0, 1.0]))
+    assert tried["call F.cross_entropy on the raw logits"].works
