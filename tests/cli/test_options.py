@@ -19,8 +19,10 @@ from nanhunt.operations.rules import RULES
 from nanhunt.results.report import Report
 
 COLUMNS = [
-    "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability", "naive_gradient_finite",
-    "fused_gradient_finite", "cause",
+    "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability",
+    *(f"{form}_{what}_finite" for what in ("value", "gradient")
+      for form in ("naive", "log-of-softmax", "logsumexp", "fused")),
+    "cause",
 ]  # fmt: skip
 
 
@@ -56,7 +58,8 @@ def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
     assert list(rows) == COLUMNS
     assert rows["cause"].tolist() == ["", "exp-overflow", ""]
     assert rows["naive_gradient_finite"].tolist() == [True, False, True]
-    assert rows["fused_gradient_finite"].tolist() == [True] * 3
+    assert rows["fused_gradient_finite"].tolist() == rows["fused_value_finite"].tolist() == [True] * 3
+    assert rows["naive_value_finite"].tolist() == [True, False, True]
     assert rows["naive_nan_probability"].tolist() == [False, True, False]
     assert [rows[name].dtype for name in COLUMNS[:3]] == [np.float64] * 3
     np.testing.assert_allclose(rows["fused_loss"], [0.417030, 2000.0, 1.407606], rtol=1e-5)
