@@ -45,7 +45,16 @@ def test_json_is_the_contract(run: Run, bad: Path) -> None:
     assert [tensor["dtype"] for tensor in body["tensors"]] == ["float16", "float32"]
     tensor = body["tensors"][0]
     assert tensor["targets"]["ignored"] == 0
-    assert set(tensor["health"]) == {"nan", "posinf", "neginf", "zero", "subnormal", "min", "max"}
+    assert set(tensor["health"]) == {
+        "nan",
+        "posinf",
+        "neginf",
+        "zero",
+        "subnormal",
+        "min",
+        "max",
+        "bits",
+    }
     assert set(tensor["implementations"]) == {"naive", "log-of-softmax", "logsumexp", "fused"}
     assert set(tensor["findings"][0]) >= {"code", "name", "severity", "count", "rows", "message", "remedies"}
 
