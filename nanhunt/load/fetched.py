@@ -29,11 +29,16 @@ class _Object:
 
 
 class Fetched:
-    """Parts of objects by where they begin; the least recently used ones are given up first. For any threads."""
+    """Parts of objects by where they begin; the least recently used ones are given up first. For any threads.
+
+    Before all others go those of objects that were read to their end: the first part of one that waits for its turn
+    holds its header, and would be fetched twice.
+    """
 
     def __init__(self) -> None:
         self._objects: dict[str, _Object] = {}
         self._order: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._done: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._kept = 0
         self._lock = threading.RLock()
 
@@ -51,8 +56,15 @@ class Fetched:
             there.kept += size
             self._order[name, start] = None
             self._kept += size
-            while self._kept > BUDGET and len(self._order) > 1:
-                self.forget(*next(iter(self._order)))
+            while self._kept > BUDGET and len(self._order) + len(self._done) > 1:
+                self.forget(*next(iter(self._done or self._order)))
+
+    def done(self, name: str) -> None:
+        """An object was read to its end: what is kept of it will hardly be asked for again."""
+        with self._lock:
+            for start in self._objects.get(name, _Object()).starts:
+                self._order.pop((name, start), None)
+                self._done[name, start] = None
 
     def at(self, name: str, position: int) -> tuple[int, Future[bytes]] | None:
         """(where it begins, what it is or will be) of the part around a position; None where there is none."""
@@ -62,7 +74,7 @@ class Fetched:
             if number < 0 or position >= there.end(number):
                 return None
             start = there.starts[number]
-            self._order.move_to_end((name, start))
+            (self._order if (name, start) in self._order else self._done).move_to_end((name, start))
             return start, there.parts[start][1]
 
     def gap(self, name: str, position: int) -> tuple[int, int | None]:
@@ -104,10 +116,11 @@ class Fetched:
     def forget(self, name: str, start: int) -> None:
         """Gives up a part; nothing happens where it was given up before."""
         with self._lock:
-            if (name, start) not in self._order:
+            there = self._objects.get(name)
+            if there is None or start not in there.parts:
                 return
-            del self._order[name, start]
-            there = self._objects[name]
+            self._order.pop((name, start), None)
+            self._done.pop((name, start), None)
             size, _ = there.parts.pop(start)
             there.starts.remove(start)
             there.kept -= size

@@ -80,13 +80,23 @@ class Remote:
 
     def read(self, start: int, size: int) -> bytearray:
         """``size`` bytes from ``start`` on, fetched unless they were. Raises NanhuntError when they do not come."""
-        found = bytearray(size)
-        done = 0
-        while done < size:
-            taken = self.some(start + done, size - done)
-            found[done : done + len(taken)] = taken
-            done += len(taken)
+        found = bytearray().join(self._pieces(start, size))
+        if start + size == self.size:
+            _fetched.done(self._key)
         return found
+
+    def fetch(self, start: int, size: int) -> None:
+        """Waits for bytes that somebody will read later. Raises NanhuntError when they do not come."""
+        for _ in self._pieces(start, size):
+            pass
+
+    def _pieces(self, start: int, size: int) -> Iterator[memoryview]:
+        """``size`` bytes from ``start`` on, part by part."""
+        end = start + size
+        while start < end:
+            piece = self.some(start, end - start)
+            yield piece
+            start += len(piece)
 
     def some(self, start: int, size: int) -> memoryview:
         """As ``read``, as many of them as one part has: at least one."""
@@ -109,7 +119,7 @@ class Remote:
     def _quietly(self, span: tuple[int, int]) -> None:
         first, last = max(0, span[0]), min(self.size, span[1])
         with contextlib.suppress(NanhuntError):
-            self.read(first, max(0, last - first))
+            self.fetch(first, max(0, last - first))
 
     def _coming(self, start: int, size: int) -> tuple[int, Future[bytes]]:
         """(where it begins, what it will be) of the part that ``start`` lies in, which may be under way."""
@@ -311,7 +321,7 @@ def ahead(paths: Sequence[str], most: int | None) -> Iterator[str]:
 def _begin(path: str, most: int) -> None:
     with contextlib.suppress(NanhuntError):  # opening it says why
         if is_url(path) and (there := open_url(path)).by_ranges:
-            there.read(0, there.size if there.size <= most else min(there.size, HEADER))
+            there.fetch(0, there.size if there.size <= most else min(there.size, HEADER))
 
 
 _listed: dict[str, dict[str, Any]] = {}

@@ -110,10 +110,13 @@ def test_safetensors_that_torch_itself_saves(tmp_path: Path) -> None:
     from torch.distributed.checkpoint.filesystem import SerializationFormat
 
     writer = dcp.FileSystemWriter(tmp_path, serialization_format=SerializationFormat.SAFETENSORS)
-    dcp.save({"w": WHOLE, "b": torch.zeros(3, dtype=torch.bfloat16)}, storage_writer=writer, no_dist=True)
+    content = {"w": WHOLE, "b": torch.zeros(3, dtype=torch.bfloat16), "lr": 0.5, "epoch": 3}
+    dcp.save(content, storage_writer=writer, no_dist=True)
     container = open_path(str(tmp_path))
     np.testing.assert_array_equal(container.tensors["w"].data, WHOLE.numpy())
     assert container.tensors["b"].dtype == "bfloat16"
+    assert len(container.numbers) == 1
+    assert not container.missing
 
 
 def test_chunks_of_several_ranks_are_one_tensor_under_its_own_indices(tmp_path: Path) -> None:

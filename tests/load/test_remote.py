@@ -136,6 +136,19 @@ def test_what_was_fetched_is_given_up_and_fetched_again(tmp_path, server, monkey
     assert sum(end - begin for _, begin, end in asked) > 2 * 4 * WHOLE.numel() - remote.HEADER
 
 
+def test_headers_are_kept_until_their_files_had_their_turn(tmp_path, server, monkeypatch):
+    """All files of a folder are opened before the first is judged, and more is read than is kept at once."""
+    monkeypatch.setattr(fetched, "BUDGET", 3 << 19)
+    monkeypatch.setattr(remote, "BUDGET", 3 << 19)
+    monkeypatch.setattr(remote, "AT_ONCE", 2)
+    url, asked = server
+    (tmp_path / "run").mkdir()
+    for number in range(10):
+        save_file({"a.weight": WHOLE[:60]}, tmp_path / "run" / f"m-{number}.safetensors")
+    assert nanhunt.check(f"{url}/run/").exit_code == 0
+    assert counted(asked) == sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
+
+
 def test_rows_far_away_are_those_of_the_array(tmp_path, server):
     url, _ = server
     np.save(tmp_path / "x.npy", WHOLE.reshape(3, 100, 1000))

@@ -152,13 +152,13 @@ def _lone(folder: Folder, name: str, part: Container) -> Tensor:
 
 def _piece(folder: Folder, name: str, chunk: _Chunk, offsets: tuple[int, ...], found: _Contents) -> Tensor:
     """One chunk of a tensor. Raises RefusedTensor, or NanhuntError where it is not there."""
-    whole = _file(folder, name, chunk)
-    if not safetensors.READER.recognises(whole):
+    behind = _rest(folder, name, chunk)
+    if not safetensors.READER.recognises(behind):
         return _lone(folder, name, _opened(folder, name, chunk))
-    # SerializationFormat.SAFETENSORS: every file is one, and the index knows no places in it.
+    # SerializationFormat.SAFETENSORS: objects first, then one for all tensors; the index knows no places in it.
     if chunk.path not in found.files:
-        opened = safetensors.READER.open(whole, Reading(None, _no_part))
-        found.files[chunk.path] = opened, saved_offsets(whole)
+        opened = safetensors.READER.open(behind, Reading(None, _no_part))
+        found.files[chunk.path] = opened, saved_offsets(behind)
     container, saved = found.files[chunk.path]
     if saved.get(name) != offsets:
         raise _missing(folder, name, f"{printable(chunk.path)} does not hold the chunk at {offsets}")
@@ -184,10 +184,18 @@ def _optimizers(objects: dict[str, object]) -> dict[str, dict[str, object]]:
 
 def _source(folder: Folder, name: str, chunk: _Chunk) -> Source:
     """The file inside a file that holds one chunk."""
-    whole = _file(folder, name, chunk)
-    if chunk.offset < 0 or not 0 < chunk.length <= whole.size - chunk.offset:
+    behind = _rest(folder, name, chunk)
+    if not 0 < chunk.length <= behind.size:
         raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
-    return dataclasses.replace(whole, size=chunk.length, start=chunk.offset)
+    return dataclasses.replace(behind, size=chunk.length)
+
+
+def _rest(folder: Folder, name: str, chunk: _Chunk) -> Source:
+    """The file that holds a chunk, from the chunk on."""
+    whole = _file(folder, name, chunk)
+    if not 0 <= chunk.offset < whole.size:
+        raise _missing(folder, name, f"{printable(chunk.path)} is cut off")
+    return dataclasses.replace(whole, size=whole.size - chunk.offset, start=chunk.offset)
 
 
 def _opened(folder: Folder, name: str, chunk: _Chunk) -> Container:
