@@ -6,10 +6,25 @@ An advice is about this operation, never about a loss that the tape does not sho
 
 from __future__ import annotations
 
-from .backward_causes import BACKWARD
-from .forward_causes import FORWARD
-from .pattern import Cause
-from .scene import Scene
+from nanhunt.watch.scene import Scene
+
+from . import division, domain, exp, infinity, log, loss, overflow, reduction
+from .backward import BACKWARD
+from .pattern import Cause, Pattern
+
+FORWARD: tuple[Pattern, ...] = (
+    *infinity.IN_THE_LOSS,
+    *exp.PATTERNS,
+    *log.PATTERNS,
+    *division.PATTERNS,
+    *loss.PATTERNS,
+    *reduction.PATTERNS,
+    *domain.PATTERNS,
+    *overflow.OF_CALLS,
+    *infinity.PATTERNS,
+    *overflow.OF_ANY,
+)
+"""The particular before the general: a file for each family of operations, and what fits any of them last."""
 
 
 def cause_of(scene: Scene) -> Cause:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from .forward_causes import LOG_P, SIGMOID, SOFTMAX, divides_by_zero
+from nanhunt.watch.scene import Scene
+
+from .division import divides_by_zero
+from .exp import SOFTMAX
+from .log import LOG_P, SIGMOID
 from .pattern import Pattern, always, named, rule_fix, say
-from .scene import Scene
 
 
 def _node(scene: Scene) -> str:

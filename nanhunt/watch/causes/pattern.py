@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanhunt.operations.rules import RULES
-
-from .numbers import Numbers
-from .scene import Scene
+from nanhunt.watch.numbers import Numbers
+from nanhunt.watch.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -69,3 +68,8 @@ def rule_fix(code: str, otherwise: str) -> Callable[[Scene], str]:
 def zeros(number: Numbers, what: str) -> str:
     """How many of them are 0."""
     return f"{number.zero:,} of {number.values:,} {what} {'is' if number.zero == 1 else 'are'} exactly 0"
+
+
+def grown_to(scene: Scene, size: float) -> str:
+    """How large the inputs were; of a call whose inputs the graph did not keep, nobody knows."""
+    return f" to {size:.6g}" if scene.seen else ""
