@@ -21,6 +21,7 @@ from nanhunt.difference.rules import EXTRA, MISSING
 from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
+from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.listing import is_url
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
@@ -54,6 +55,14 @@ class Side:
     containers: list[Container] = field(default_factory=list)
     errors: list[ReadError] = field(default_factory=list)
     not_looked_at: list[NotLookedAt] = field(default_factory=list)
+    calls: CallOrder = field(default_factory=CallOrder)
+    """What index files beside the tensors say."""
+
+    def where(self, tensor: Tensor, layout: str | None) -> Mapping[str, int | str]:
+        """Its coordinates, with the number of its call where an index file has it."""
+        number = self.calls.of(tensor.file)
+        at = coordinates(tensor.file, tensor.name, layout)
+        return at if number is None else {"order": number, **at}
 
     def add(self, container: Container, place: str, rename: Callable[[str], str]) -> None:
         """All tensors of a container, plain numbers too; what of it cannot be read becomes an error."""
@@ -136,6 +145,7 @@ class Comparison:
             side.failed(path, error)
             return side
         side.not_looked_at += [NotLookedAt(file, what) for file, what in found.passed_over]
+        side.calls = read_call_order(file for file, _ in found.passed_over)
         for file in found.files:
             try:
                 container = open_path(file, self.options.stored_dtype)
@@ -177,7 +187,7 @@ class Comparison:
                 measured = self._with_sums(each, measured)  # noqa: PLW2901 - the same, completed
                 rows = self._rows(each, labels)
             found = judged(each, measured, tolerance, rows, codes)
-            yield replace(found, coordinates=coordinates(each.a.file, each.a.name, self.options.layout))
+            yield replace(found, coordinates=side.where(each.a, self.options.layout))
 
     def _measured(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Measured | Exception | None]]:
         """Every pair with what its values say; None where the shapes differ."""
@@ -357,17 +367,18 @@ class _Labels:
 def _in_order(side: Side, layout: str | None) -> tuple[list[Item], str]:
     """The tensors of A in the order in which a run makes them, and what that order is."""
     formats = {container.file: container.format for container in side.containers}
-    places = {id(item): coordinates(item.tensor.file, item.tensor.name, layout) for item in side.items}
+    places = {id(item): side.where(item.tensor, layout) for item in side.items}
     known = {name for place in places.values() for name in place}
     keys = {id(item): _order(item, index, places[id(item)], formats) for index, item in enumerate(side.items)}
     items = sorted(side.items, key=lambda item: keys[id(item)])
     inside = "as written in the file" if set(formats.values()) <= set(ORDERED) else "layer, name"
-    times = [name for name in IN_TIME if name in known]
+    times = [IN_WORDS.get(name, name) for name in IN_TIME if name in known]
     return items, ", ".join((*times, *(["file"] if len(formats) > 1 else []), inside))
 
 
 IN_TIME = ("step", "micro", "order")
 """Coordinates by which one tensor was made before another, coarse before fine."""
+IN_WORDS = {"order": "call"}
 
 
 def _order(

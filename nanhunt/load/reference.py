@@ -34,12 +34,12 @@ def tensors_at(
     if name is not None:
         tensors = matching(other, name)
         if not tensors:
-            raise not_found(other, name, role.option)
+            raise not_found(other, name, role.said_by)
         return tensors
     lone = _lone(other, role)
     if lone is None:
         message = f"{printable(file)} holds several tensors, and it is not clear which are the {role.name}."
-        raise NanhuntError(message, f"Name one: {role.option} {printable(file)}:NAME. {contents(other)}")
+        raise NanhuntError(message, f"Name one: {role.asking(f'{printable(file)}:NAME')}. {contents(other)}")
     return [lone]
 
 
@@ -51,7 +51,7 @@ def tensor_at(
     if len(tensors) > 1:
         names = listed(described(tensor) for tensor in tensors)
         raise NanhuntError(
-            f'"{printable(spec)}" ({role.option}) means {len(tensors):,} tensors: {names}.',
+            f'"{printable(spec)}" ({role.said_by}) means {len(tensors):,} tensors: {names}.',
             "Name one of them.",
         )
     return tensors[0]
@@ -132,7 +132,7 @@ def _neither_file_nor_tensor(spec: str, role: Role, container: Container | None)
             did_you_mean(spec, _neighbours(spec)) + "Name a file.",
         )
     message = (
-        f'"{printable(spec)}" ({role.option}) is neither a file nor a tensor in {printable(container.file)}.'
+        f'"{printable(spec)}" ({role.said_by}) is neither a file nor a tensor in {printable(container.file)}.'
     )
     return NanhuntError(
         message, did_you_mean(spec, [*container.tensors, *_neighbours(spec)]) + contents(container)

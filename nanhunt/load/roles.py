@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from nanhunt.load.tensor import Tensor
 
 
+_WITH_FLAGS = ("logits", "targets", "class weights")
+"""Roles of softmax cross entropy, which the commands began with."""
+
+
 @dataclass(frozen=True)
 class Role:
     """One tensor that an operation works on: what dumps call it, and what it must be."""
@@ -53,6 +57,15 @@ class Role:
     def option(self) -> str:
         """The flag that names its tensor: "--class-weights"."""
         return "--" + self.name.replace(" ", "-")
+
+    @property
+    def said_by(self) -> str:
+        """How a command is told its tensor: by a flag of its own, or "--role old_log_probs"."""
+        return self.option if self.name in _WITH_FLAGS else f"--role {self.name}"
+
+    def asking(self, spec: str) -> str:
+        """That with a tensor: "--role old_log_probs=NAME"."""
+        return f"{self.said_by}{' ' if self.name in _WITH_FLAGS else '='}{spec}"
 
     def suits(self, tensor: Tensor) -> bool:
         """Whether the tensor has a name, a dtype and dimensions of this role."""

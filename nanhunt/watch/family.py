@@ -66,7 +66,7 @@ class Family:
 
     def __enter__(self) -> Family:
         with contextlib.suppress(OSError):  # no temporary folder: children are not followed
-            self.folder = Path(tempfile.mkdtemp(prefix="nanhunt-"))
+            self.folder = Path(tempfile.mkdtemp(prefix=f"nanhunt-{os.getpid()}-"))
             (self.folder / "orders.json").write_text(json.dumps(asdict(self.orders)))
             path = os.pathsep.join(filter(None, [_STARTUP, os.environ.get("PYTHONPATH")]))
             for name, value in ((VARIABLE, str(self.folder)), ("PYTHONPATH", path)):
@@ -171,6 +171,11 @@ def _process_name() -> str:
     if parent_process() is not None:
         return current_process().name
     return Path(sys.argv[0]).name if getattr(sys, "argv", [""])[0] else f"child {os.getpid()}"
+
+
+def is_own(folder: Path) -> bool:
+    """Whether this very process has made the folder for its children: then its siblings know nothing of it."""
+    return folder.name.startswith(f"nanhunt-{os.getpid()}-")
 
 
 def follow() -> None:

@@ -168,7 +168,9 @@ def _patch_lines(patch: Patch, step: int) -> list[str]:
     lines += [f"    no edit is offered: {patch.why_no_diff}; in your words:"] if not patch.diff else []
     changed = [line for line in patch.diff.splitlines() if not line.startswith((" ", "+++"))]
     lines += [f"    {line}" for line in changed or patch.snippet.splitlines()]
-    return lines + (["    (--patch FILE.diff writes this for git apply)"] if patch.diff else [])
+    return lines + (
+        ["    (nanhunt run --patch FILE.diff SCRIPT.py writes this for git apply)"] if patch.diff else []
+    )
 
 
 def _others(proof: Proof) -> str:

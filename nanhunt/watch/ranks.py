@@ -6,13 +6,15 @@ that nanhunt's processes share. Nobody asks by a collective: the script's own ma
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .family import VARIABLE
+from .family import VARIABLE, is_own
 from .incident import FoundBy, Incident
 
 PATIENCE = 5.0
@@ -41,7 +43,7 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
         return ()
     handed = incident.found_by is FoundBy.REDUCED
     if handed:
-        _mark(incident)
+        _mark(_shared(folder), incident)
     first = _first(folder, since, 0.0 if incident.culprits else PATIENCE)
     told = (f"rank {first[1]} was the first to go bad, at step {first[0]}",) if first else ()
     if handed:
@@ -49,34 +51,40 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
         return told
     if not incident.bad_gradients:
         return (*told, _STOPPED)
-    sound = _sound(incident)
+    sound = _sound(_shared(folder), since, incident)
     return told + ((_spread(sound),) if sound else ())
 
 
-def _mark(incident: Incident) -> None:
-    folder = _shared()
-    if folder is not None:
+def _mark(folder: Path, incident: Incident) -> None:
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / f"step-{incident.step}-rank-{incident.rank}.sound").touch()
 
 
-def _shared() -> Path | None:
-    folder = os.environ.get(VARIABLE)
-    return Path(folder) if folder and Path(folder).is_dir() else None
+def _shared(captures: Path) -> Path:
+    """Where marks go: the folder of nanhunt's processes, or beside the captures if each rank runs a nanhunt itself."""
+    folder = Path(os.environ.get(VARIABLE, os.devnull))
+    return folder if folder.is_dir() and not is_own(folder) else captures
 
 
-def _sound(incident: Incident) -> Sequence[int]:
+def _sound(folder: Path, since: float, incident: Incident) -> Sequence[int]:
     """The ranks that repeated this step alone and found it finite, once all others have said so or time is up."""
-    folder = _shared()
-    if folder is None:
-        return ()
     deadline, found = time.monotonic() + HEARING, list[int]()
     while len(found) < world_size() - 1 and time.monotonic() < deadline:
         time.sleep(0.02)
-        marks = (
-            re.search(r"rank-(\d+)", file.name) for file in folder.glob(f"step-{incident.step}-rank-*.sound")
-        )
-        found = sorted(int(mark[1]) for mark in marks if mark)
+        fresh = [
+            file for file in folder.glob(f"step-{incident.step}-rank-*.sound") if _written(file) >= since
+        ]
+        found = sorted(int(file.stem.rpartition("-")[2]) for file in fresh)
     return found
+
+
+def _written(file: Path) -> float:
+    """When, in seconds since the epoch; long ago where it has gone meanwhile."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return -math.inf
 
 
 def _spread(ranks: Sequence[int]) -> str:

@@ -19,8 +19,10 @@ from nanhunt.operations.rules import RULES
 from nanhunt.results.report import Report
 
 COLUMNS = [
-    "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability", "naive_gradient_finite",
-    "fused_gradient_finite", "cause",
+    "naive_loss", "fused_loss", "truth_loss", "naive_nan_probability",
+    *(f"{form}_{what}_finite" for what in ("value", "gradient")
+      for form in ("naive", "log-of-softmax", "logsumexp", "fused")),
+    "cause",
 ]  # fmt: skip
 
 
@@ -43,7 +45,16 @@ def test_json_is_the_contract(run: Run, bad: Path) -> None:
     assert [tensor["dtype"] for tensor in body["tensors"]] == ["float16", "float32"]
     tensor = body["tensors"][0]
     assert tensor["targets"]["ignored"] == 0
-    assert set(tensor["health"]) == {"nan", "posinf", "neginf", "zero", "subnormal", "min", "max"}
+    assert set(tensor["health"]) == {
+        "nan",
+        "posinf",
+        "neginf",
+        "zero",
+        "subnormal",
+        "min",
+        "max",
+        "bits",
+    }
     assert set(tensor["implementations"]) == {"naive", "log-of-softmax", "logsumexp", "fused"}
     assert set(tensor["findings"][0]) >= {"code", "name", "severity", "count", "rows", "message", "remedies"}
 
@@ -56,7 +67,8 @@ def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
     assert list(rows) == COLUMNS
     assert rows["cause"].tolist() == ["", "exp-overflow", ""]
     assert rows["naive_gradient_finite"].tolist() == [True, False, True]
-    assert rows["fused_gradient_finite"].tolist() == [True] * 3
+    assert rows["fused_gradient_finite"].tolist() == rows["fused_value_finite"].tolist() == [True] * 3
+    assert rows["naive_value_finite"].tolist() == [True, False, True]
     assert rows["naive_nan_probability"].tolist() == [False, True, False]
     assert [rows[name].dtype for name in COLUMNS[:3]] == [np.float64] * 3
     np.testing.assert_allclose(rows["fused_loss"], [0.417030, 2000.0, 1.407606], rtol=1e-5)
@@ -81,9 +93,10 @@ def test_rows_of_other_operations_are_saved_too(run: Run, tmp_path: Path) -> Non
     done = run("check", "b.npz", "--save-rows", "rows.csv", "--format", "json")
     with (tmp_path / "rows.csv").open() as stream:
         lines = list(csv.DictReader(stream))
-    assert [(line["tensor"], line["naive_value_finite"] != "") for line in lines] == [
+    assert [(line["tensor"], line["exp-by-hand_value_finite"] != "") for line in lines] == [
         ("b.npz:query", True), ("b.npz:query", True), ("b.npz:logits", False), ("b.npz:logits", False)
     ]  # fmt: skip
+    assert all(line["naive_value_finite"] == "True" for line in lines)
     report = json.loads(done.out)
     assert report["healthy"] or report["tensors"]
 

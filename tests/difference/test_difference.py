@@ -279,3 +279,39 @@ def test_an_editor_completes_every_option_and_help_says_what_it_means() -> None:
         nanhunt.diff(np.zeros(3), np.zeros(3), rtl=0.1)
     with pytest.raises(nanhunt.NanhuntError, match="rtol = 'x' is not a number"):
         nanhunt.diff(np.zeros(3), np.zeros(3), rtol="x")
+
+
+def _debugged(folder: Path, bad_from: int) -> None:
+    """As transformers' debugger writes: a file a call, all tensors called "data", the order of calls in an index."""
+    folder.mkdir()
+    modules = ("M.embed", "M.z_first", "M.a_second", "M")
+    for number, module in enumerate(modules):
+        data = torch.full((4, 3), torch.nan if number >= bad_from else 1.0)
+        save_file({"data": data}, folder / f"{module}_outputs.safetensors")
+    children = [{"module_path": module, "children": []} for module in modules[:-1]]
+    tree = {"module_path": "M", "children": children}
+    (folder / "M_debug_tree_SUMMARY.json").write_text(json.dumps(tree))
+
+
+def test_calls_that_an_index_numbers_are_in_that_order_and_told_by_their_files(tmp_path: Path) -> None:
+    _debugged(tmp_path / "a", 9)
+    _debugged(tmp_path / "b", 1)
+    found = nanhunt.diff(tmp_path / "a", tmp_path / "b")
+    assert found.first is not None
+    assert found.first.file_a.endswith("M.z_first_outputs.safetensors")
+    told = " ".join(render_difference(found, "text", width=1000, color=False).split())
+    assert (
+        "M.z_first_outputs.safetensors:data (call 4): different: 12 of 12 values; in the order of A: call"
+        in told
+    )
+
+
+def test_tensors_of_one_name_at_several_steps_are_told_apart(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        for step in (1, 2):
+            folder = tmp_path / side / f"checkpoint-{step}"
+            folder.mkdir(parents=True)
+            save_file({"layers.0.w": torch.full((3,), float(side == "b"))}, folder / "model.safetensors")
+    text = str(nanhunt.diff(tmp_path / "a", tmp_path / "b"))
+    assert "layers.0.w (step 1, layer 0)  (3,) float32" in text
+    assert "layers.0.w (step 2, layer 0)  (3,) float32" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -123,6 +124,33 @@ def test_truncated(tmp_path, refusal, kind):
     for cut in (12, 200, len(whole) // 2, len(whole) - 20):
         (tmp_path / "x").write_bytes(whole[:cut])
         refusal(tmp_path / "x")
+
+
+READ_EACH = """
+import pathlib, sys
+from nanhunt.errors import NanhuntError
+from nanhunt.load import open_path
+file = pathlib.Path(sys.argv[1])
+whole = file.read_bytes()
+footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+for at in range(footer, len(whole) - 8):
+    file.write_bytes(whole[:at] + bytes([21]) + whole[at + 1:])
+    try:
+        print(len([tensor.data for tensor in open_path(str(file)).tensors.values()]))
+    except NanhuntError:
+        print("refused")
+"""
+
+
+def test_damaged_metadata_do_not_end_the_process(tmp_path):
+    """pyarrow aborts where it is asked for the metadata of a column whose type or encoding nobody knows."""
+    path = tmp_path / "x.parquet"
+    table = pa.table({"a": np.arange(20.0)})
+    pq.write_table(table, path, store_schema=False, compression="none", use_dictionary=False)
+    command = [sys.executable, "-c", READ_EACH, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"1", "refused"} <= set(done.stdout.split())
 
 
 def test_a_few_bytes_do_not_fill_the_disk(tmp_path, monkeypatch):

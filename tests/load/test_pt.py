@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import collections
 import pickle
+import struct
 import subprocess
 import sys
 import warnings
@@ -403,3 +404,24 @@ def test_a_view_lies_inside_of_its_storage_to_its_last_value():
     for offset, stride in ((3, 1), (1, 3), (4, 1)):
         with pytest.raises(pt.Damaged):
             pt._View(storage, "float32", offset, (2,), (stride,), False, False).check()
+
+
+def test_a_record_that_does_not_lie_where_the_table_of_contents_says(tmp_path):
+    path = Path(save(tmp_path / "x.pt", {"w": torch.arange(1000.0), "v": torch.ones(3)}))
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        places = {
+            name.rpartition("/data/")[2]: archive.getinfo(name)
+            for name in archive.namelist()
+            if "/data/" in name
+        }
+    moved = bytearray(whole)
+    moved[places["0"].header_offset] = 0  # no header of a record begins there
+    longer = bytearray(whole)
+    at = longer.rindex(places["1"].filename.encode()) - 46
+    claimed = len(whole) - places["1"].header_offset  # from behind its header on, past the end
+    struct.pack_into("<II", longer, at + 20, claimed, claimed)
+    for content in (moved, longer):
+        path.write_bytes(content)
+        with pytest.raises(NanhuntError, match="truncated or damaged"):
+            open_path(str(path))

@@ -234,13 +234,24 @@ def test_the_names_of_trainers_are_known(tmp_path, names):
     ("change", "said"),
     [
         ({"advantages": torch.ones(3)}, "these shapes do not fit"),
-        ({"mask": torch.tensor([[1, -100]])}, "is no mask: it holds values from -100.0 to 1.0"),
+        ({"mask": torch.tensor([[1, -100]])}, "is no mask: it holds values from -100 to 1"),
         ({"log_probs": torch.zeros(1, 2, dtype=torch.int64)}, "log_probs of --op ppo is"),
     ],
 )
 def test_what_does_not_fit_is_said(judged, change, said):
     with pytest.raises(NanhuntError, match=said):
         judged(PPO, PpoOptions(), **{**token(0.0, 1.0), **change})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_of_weights_is_refused_where_nothing_else_is_wrong_too(dtype):
+    calm = {name: torch.zeros(2, 3) for name in ("log_probs", "old_log_probs", "advantages")}
+    mask = torch.ones(2, 3, dtype=dtype)
+    assert nanhunt.check({**calm, "mask": mask}, op="ppo").ok
+    mask[0], mask[1, 2] = 0, 3
+    for wrong, largest in ((mask, 3), ((mask * 2).long(), 6)):
+        with pytest.raises(NanhuntError, match=f"is no mask: it holds values from 0 to {largest}"):
+            nanhunt.check({**calm, "mask": wrong}, op="ppo")
 
 
 def test_sequences_need_tokens(judged):

@@ -143,3 +143,38 @@ def test_what_the_trainer_logged_is_told_once(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(log))
     (loss,) = nanhunt.check(tmp_path, first=True).logged
     assert (loss.steps, loss.file) == ((2, 3, 4), str(tmp_path / "checkpoint-8" / "trainer_state.json"))
+
+
+@pytest.mark.parametrize("damaged", [{8}, {1}, {7, 8}, {4}, {3, 5}, {4, 5, 6}, {2, 4, 6, 8}])
+def test_a_checkpoint_that_cannot_be_read_does_not_hide_where_it_began(
+    tmp_path: Path, damaged: set[int]
+) -> None:
+    """The last one was being written when the run died; its neighbour is asked instead."""
+    small(tmp_path, range(1, 9), range(3, 9))
+    for step in damaged:
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"half")
+    whole = [step for step in range(3, 9) if step not in damaged]
+    step, said = first_step(tmp_path)
+    assert step == whole[0]
+    oldest = min({1, 2} - damaged)
+    assert f"checkpoint-{oldest} is clean" in said
+    assert f"checkpoint-{whole[-1]} is not" in said
+
+
+def test_an_empty_folder_and_no_readable_checkpoint_at_all(tmp_path: Path) -> None:
+    small(tmp_path, range(1, 5), [3, 4])
+    (tmp_path / "checkpoint-5").mkdir()
+    assert first_step(tmp_path)[0] == 3
+    for file in tmp_path.rglob("*.safetensors"):
+        file.write_bytes(b"half")
+    assert nanhunt.check(tmp_path, first=True).exit_code == 2
+
+
+def test_weights_of_which_all_checkpoints_lost_a_part(tmp_path: Path) -> None:
+    trainer(tmp_path, (10, 20))
+    for file in tmp_path.rglob("optimizer.pt"):
+        file.write_bytes(b"PK\x03\x04")
+    _, said = first_step(tmp_path)
+    assert (
+        said == "opened 2 of 2 checkpoints: none of them could be read in full, and none shows anything bad"
+    )

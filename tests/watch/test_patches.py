@@ -59,6 +59,7 @@ def test_a_patched_script_has_no_nan(name: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "name",
     [
+        "bce_both_ends",
         *("softmax_module_then_log", "sigmoid_by_hand_gradient", "triplet_pairwise", "stable_softmax_masked"),
         *("group_of_one", "selected_cross_entropy", "token_entropy_masked", "attention_padding"),
         *(

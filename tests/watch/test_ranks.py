@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_the_guilty_rank_hears_that_the_others_were_sound(three: Path) -> None:
         "ranks 0, 2 were finite before the all-reduce (each has repeated the step alone): "
         "the gradients of all ranks went bad through this one's data",
     )
+
+
+def test_ranks_that_each_run_a_nanhunt_hear_each_other_by_the_captures(
+    three: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / f"nanhunt-{os.getpid()}-x"
+    own.mkdir()
+    monkeypatch.setenv("NANHUNT_FAMILY", str(own))
+    (three / "step-3-rank-2.sound").touch()
+    os.utime(three / "step-3-rank-2.sound", (1, 1))  # of another run
+    ranks.notes(three, 2.0, incident(0, FoundBy.REDUCED))
+    told = ranks.notes(three, 2.0, incident(1, FoundBy.REPETITION))
+    assert told[1].startswith("rank 0 was finite before the all-reduce")
 
 
 def test_nothing_is_said_of_ranks_that_have_said_nothing(three: Path) -> None:

@@ -172,15 +172,23 @@ def _strip_max(numbers: Numbers, tops: Array, rows: int) -> dict[int, float]:
     return {int(index): float(tops[bins == index].max()) for index in present}
 
 
+def _value_finite(confirmed: Confirmed, name: str) -> npt.NDArray[np.bool_]:
+    """Whether a row's probabilities are numbers, and its loss is finite."""
+    found: npt.NDArray[np.bool_] = (
+        np.isfinite(confirmed.losses[name]) & ~confirmed.facts.by[name].nan_probability
+    )
+    return found
+
+
 def _columns(job: Job, confirmed: Confirmed) -> dict[str, npt.NDArray[Any]]:
-    naive, fused = confirmed.facts.by["naive"], confirmed.facts.by["fused"]
+    by = confirmed.facts.by
     return {
         "naive_loss": confirmed.losses["naive"],
         "fused_loss": confirmed.losses["fused"],
         "truth_loss": confirmed.truth,
-        "naive_nan_probability": naive.nan_probability,
-        "naive_gradient_finite": ~naive.bad_gradient,
-        "fused_gradient_finite": ~fused.bad_gradient,
+        "naive_nan_probability": by["naive"].nan_probability,
+        **{f"{name}_value_finite": _value_finite(confirmed, name) for name in by},
+        **{f"{name}_gradient_finite": ~each.bad_gradient for name, each in by.items()},
         "cause": causes_of(confirmed.facts, job.judged),
     }
 

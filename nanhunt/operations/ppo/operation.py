@@ -34,7 +34,7 @@ PPO = Operation(
         Role(
             "mask", rf"((response|completion|action|loss|token)[_-])?mask|{plan.PADDING}", FLOATING + INTEGER,
             prefers=r"(response|completion|action|loss)[_-].*", required=False, cast=False,
-            what="(B, T): 1 or True where a token counts; in a padding_mask where it is left out",
+            is_mask=True, what="(B, T): 1 or True where a token counts; in a padding_mask where it is left out",
         ),
         Role(
             "ref_log_probs", rf"(ref|reference|base)[_-](action[_-])?{_LOG_PROBS}", FLOATING, required=False,

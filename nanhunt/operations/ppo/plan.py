@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import is_called
+from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.operation import Block, Plan, Sliced
 from nanhunt.operations.ppo import forms
 from nanhunt.operations.ppo.options import PpoOptions
@@ -64,32 +65,40 @@ def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:
 
 
 def count(problem: Any) -> float:
-    """What a mean divides by: the tokens that count, or sequences where they are averaged first.
-
-    Raises NanhuntError for a mask that holds anything but 0 and 1.
-    """
+    """What a mean divides by: the tokens that count, or sequences where they are averaged first."""
     import numpy as np
 
     options: PpoOptions = problem.options
     mask = problem.tensors.get("mask")
     ones = None if mask is None else int(np.count_nonzero(mask.data))
-    if mask is not None and not np.isin(_extremes(mask.data), (0, 1)).all():
-        raise NanhuntError(
-            f"{mask.label} is no mask: it holds values from {' to '.join(map(str, _extremes(mask.data)))}.",
-            "A mask holds 1 (or True) for tokens that count, and 0; name another one with --role mask=NAME.",
-        )
     if options.level == "sequence" or (options.aggregation != "token-mean" and len(problem.main.shape) > 1):
         return float(math.prod(problem.plan.groups))
     every = math.prod(problem.main.shape)
     return float(every if ones is None else every - ones if options.mask_drops else ones)
 
 
-def _extremes(values: Any) -> tuple[float, float]:
-    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+def _check_mask(mask: Tensor) -> None:
+    """Whole numbers are looked at by whoever makes the problem."""
+    from nanhunt.dtypes.convert import to_floats
+
+    if mask.dtype not in FLOATING or not math.prod(mask.shape):
+        return
+    values = to_floats(mask.data, mask.dtype)
+    low, high = float(values.min()), float(values.max())
+    if {low, high} - {0.0, 1.0}:
+        raise NanhuntError(
+            f"{mask.label} is no mask: it holds values from {low:g} to {high:g}.",
+            "A mask holds 1 (or True) for tokens that count, and 0; name another one with --role mask=NAME.",
+        )
 
 
 def settled(tensors: Mapping[str, Tensor], options: Any) -> Any:
-    """TRL's padding_mask is True where a response is padded; every other mask where a token counts."""
+    """TRL's padding_mask is True where a response is padded; every other mask where a token counts.
+
+    Raises NanhuntError for a mask of floats that holds anything but 0 and 1.
+    """
+    if "mask" in tensors:
+        _check_mask(tensors["mask"])
     if options.mask_drops is not None or "mask" not in tensors:
         return options
     return replace(options, mask_drops=is_called(PADDING, tensors["mask"].name))

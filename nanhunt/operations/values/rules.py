@@ -22,7 +22,7 @@ CAST_LOSS = Rule[Any, Any, Any](
     "They are below half the format's smallest number: more than 1 % of what is not 0, or more than 0.1 % of the "
     "largest value when added up in squares. Fewer and smaller ones are a note.",
     "Keep this tensor in float32, or in bfloat16, which has float32's range and fewer digits.",
-    operation="values", minor=Severity.NOTE,
+    operation="values", minor=Severity.NOTE, input_at_fault=True,
     fixes=(
         Fix(
             "use bfloat16 for this tensor", "output = tensor.to(torch.bfloat16)",
@@ -43,7 +43,7 @@ VALUE_OVERFLOW = Rule[Any, Any, Any](
     "A finite value of such a tensor is infinite (float8_e4m3fn: saturated) in the chosen dtype.",
     "It is beyond the format's largest number: one infinite weight makes every output NaN.",
     "Keep this tensor in float32, or in bfloat16, which has float32's range and fewer digits.",
-    operation="values", fixes=CAST_LOSS.fixes,
+    operation="values", input_at_fault=True, fixes=CAST_LOSS.fixes,
 )  # fmt: skip
 NEGATIVE_MOMENT = Rule[Any, Any, Any](
     "NH505", "negative-second-moment", Severity.ERROR,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from nanhunt.render import phrases, severities
@@ -28,8 +29,9 @@ def render(found: Difference, *, width: int, color: bool, verbosity: int, ascii:
     if verbosity >= 0 or told or found.only_a or found.only_b:
         _headline(page, found, worst)
     shown = found.tensors if verbosity > 0 else told[:IN_FULL]
+    alike = Counter(wording.name(tensor) for tensor in told)
     for tensor in shown:
-        _tensor(page, tensor)
+        _tensor(page, tensor, wording.place(tensor) if alike[wording.name(tensor)] > 1 else "")
     if len(told) > len(shown):
         page.line(
             (f"and {phrases.plural(len(told) - len(shown), 'more tensor')}", "bold"),
@@ -64,10 +66,12 @@ def _headline(page: Page, found: Difference, worst: Severity | None) -> None:
     page.gap()
 
 
-def _tensor(page: Page, tensor: TensorDifference) -> None:
+def _tensor(page: Page, tensor: TensorDifference, place: str) -> None:
+    """One pair; ``place`` is where it stands in a run, if that tells it from others of its name."""
     worst = wording.worst(tensor)
     style = STYLES[worst] if worst is not None else HEALTHY
-    page.line((wording.name(tensor), "bold"), (f"  {wording.what(tensor)}", ""))
+    stands = f" ({place})" if place else ""
+    page.line((wording.name(tensor), "bold"), (f"{stands}  {wording.what(tensor)}", ""))
     page.line((tensor.verdict, style), indent=2)
     for finding in severities.by_severity(tensor.findings):
         page.line(

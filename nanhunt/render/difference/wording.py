@@ -84,9 +84,14 @@ def first(found: Difference) -> str:
     pairs = len(found.tensors) + found.identical
     if where is None or pairs < 2:
         return ""
-    stands = ", ".join(f"{name} {where.coordinates[name]}" for name in PLACES if name in where.coordinates)
-    stands = f" ({stands})" if stands else ""
+    stands = f" ({place(where)})" if place(where) else ""
     return f"First divergence: {name(where)}{stands}: {where.verdict}; in the order of A: {found.order}"
+
+
+def place(tensor: TensorDifference) -> str:
+    """Where in a run it stands: "step 20, rank 0, layer 3"; "" where nothing says so."""
+    at = tensor.coordinates
+    return ", ".join(f"{'call' if name == 'order' else name} {at[name]}" for name in PLACES if name in at)
 
 
 def turned(found: Difference) -> str:
@@ -109,9 +114,14 @@ TURNED = ("NHD101", "NHD103")
 
 
 def name(tensor: TensorDifference) -> str:
-    """The pair by the name in A, and by that in B where more than a prefix is another."""
+    """The pair by the name in A, and by that in B where more than a prefix is another.
+
+    With the file, where that is called after what made it: all tensors of such a dump may be called "data".
+    """
     own, other = tensor.a or tensor.file_a, tensor.b or tensor.file_b
-    same = own.split(".")[-2:] == other.split(".")[-2:]
+    if "module" in tensor.coordinates and tensor.a:
+        own, other = f"{tensor.file_a}:{own}", f"{tensor.file_b}:{other}"
+    same = own.rpartition("/")[2].split(".")[-2:] == other.rpartition("/")[2].split(".")[-2:]
     return literal(own) if same else f"{literal(own)} = {literal(other)} of B"
 
 

@@ -57,7 +57,22 @@ def _constructed(parts: _Log) -> Iterator[Proposal]:
 
 
 def log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:
-    """log(sigmoid(x)) is F.logsigmoid(x), log(1 - sigmoid(x)) is F.logsigmoid(-x); with an eps added, nearly."""
+    """log(sigmoid(x)) is F.logsigmoid(x), log(1 - sigmoid(x)) is F.logsigmoid(-x); with an eps added, nearly.
+
+    A binary cross entropy has both: the other one is mended with it, since another step may break that.
+    """
+    found = list(_log_of_sigmoid(spot))
+    mended = [one for log in _logs_beside(spot) for one in list(_log_of_sigmoid(spot.at(log)))[:1]]
+    if found and mended and not any(one.bends for one in (found[0], *mended)):
+        every = (*mended, found[0])
+        rewrites = tuple(rewrite for one in every for rewrite in one.rewrites)
+        yield Proposal(
+            f"{found[0].title}, in both logarithms", rewrites, until=sum((one.ends for one in every), ())
+        )
+    yield from found
+
+
+def _log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:
     if spot.name != "log":
         return
     title = "call F.logsigmoid, which does not form the probability"
@@ -72,6 +87,23 @@ def log_of_sigmoid(spot: Spot) -> Iterator[Proposal]:
         below = made.feeding("sigmoid")
         x = spot.at(below).operand(0, "input") if below is not None else None
         yield from _moved(_Log(spot, base, made), title, "{F}.logsigmoid(-{logits})", x)
+
+
+def _logs_beside(log: Spot) -> list[Entry]:
+    """Other logarithms, of the same sigmoid or of 1 less it."""
+    base = _below_eps(log)
+    sigmoid = base.feeding("sigmoid")
+    if sigmoid is None:
+        less = base.feeding("sub", "rsub")
+        sigmoid = log.at(less).feeding("sigmoid") if less is not None else None
+    readers = log.graph.read_by(sigmoid) if sigmoid is not None else []
+    below = [
+        one
+        for reader in readers
+        if operation(reader.func) in ("sub", "rsub")
+        for one in log.graph.read_by(reader)
+    ]
+    return [one for one in (*readers, *below) if operation(one.func) == "log" and one is not log.entry]
 
 
 @dataclass(frozen=True)

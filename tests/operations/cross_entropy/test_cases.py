@@ -144,3 +144,38 @@ def test_all_but_the_label_masked_is_certain_and_healthy(judge: Any) -> None:
     x = np.full((3, 4), -np.inf, np.float32)
     x[:, 2] = [0.0, -5.0, 50.0]
     assert judge(x, np.full(3, 2)).findings == ()
+
+
+def counted(*given: Any, **options: Any) -> dict[str, int]:
+    """How many rows each rule holds for, on the quick way of ``check``."""
+    return {finding.code: finding.count for finding in nanhunt.check(*given, **options).findings}
+
+
+def test_so_many_nearly_equal_logits_overflow_the_row_sum_of_float16() -> None:
+    logits = np.full((2, 70_000), -1.0, np.float16)
+    logits[:, 0] = -1.5  # not of one number, which is looked at closer anyway
+    assert counted(logits, np.zeros(2, int))["NH010"] == 2
+
+
+def test_an_ignored_row_has_no_gradient_to_lose() -> None:
+    logits = np.zeros((15_000, 3), np.float16)
+    logits[:4, 0] = 8.5
+    labels = np.zeros(15_000, int)
+    assert counted(logits, labels)["NH302"] == 4
+    labels[1] = -100
+    assert counted(logits, labels)["NH302"] == 3
+
+
+def test_float8_rounds_what_lies_halfway_to_its_largest_number_and_keeps_a_mask() -> None:
+    logits = np.array([[464.0, -np.inf], [464.5, 0.0]], np.float32)
+    assert counted(logits, np.zeros(2, int), "float8_e4m3fn", scaling="none")["NH004"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "dtype", "options"),
+    [([-85.0, 0.0], "float32", {"temperature": -1.0}), ([-60_000.0, 0.0], "float16", {})],
+)
+def test_headroom_is_that_of_what_is_computed(
+    row: list[float], dtype: str, options: dict[str, float]
+) -> None:
+    assert counted(np.array([row], np.float32), np.array([1]), dtype, **options)["NH401"] == 1

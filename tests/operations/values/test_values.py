@@ -230,3 +230,12 @@ def test_a_file_of_nothing_but_refused_tensors_says_why(tmp_path: Path) -> None:
         assert not report.tensors
         (error,) = report.errors
         assert "again and again" in error.message
+
+
+@pytest.mark.parametrize(("dtype", "small"), [("float16", 1e-9), ("bfloat16", 1e-45)])
+def test_a_note_of_a_cast_points_at_no_other_finding(dtype: str, small: float) -> None:
+    values = np.ones((64, 64), np.float32)
+    values[3, 5] = small
+    text = str(nanhunt.check({"layer.weight": values}, dtype=dtype))
+    assert "cast-loss (NH502), note" in text
+    assert "What to do: Keep this tensor in float32" in text
