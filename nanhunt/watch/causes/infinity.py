@@ -42,6 +42,11 @@ PATTERNS: tuple[Pattern, ...] = (
         say("Leave such elements out (index, or torch.where on what reads them) rather than mark them so."),
     ),
     Pattern(
+        "infinite-number", frozenset(), lambda at: bool(_written(at)) and at.from_finite,
+        lambda at: f"the line brings the number {_written(at)} in",
+        say("Where does that number come from? Use a large finite one, or leave such elements out."),
+    ),
+    Pattern(
         "infinity-consumed", frozenset(), lambda at: bool(at.item.parents),
         lambda at: f"the infinity of {at.source} met an operation that cannot digest it",
         _infinity_fix,
