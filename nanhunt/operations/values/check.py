@@ -128,12 +128,18 @@ class _Part:
         """(bytes, what is known per dtype)."""
         try:
             values = self.tensor.flat(self.start, self.stop)
+            stored, words = self.tensor.dtype, _may_be_of_a_series(self.tensor.file)
             found = [
-                health.measure(values, self.tensor.dtype, each, self.start, most) for each in self.dtypes
+                health.measure(values, stored, each, self.start, most, words=words) for each in self.dtypes
             ]
             return values.nbytes, found
         except (NanhuntError, OSError, MemoryError) as error:
             return 0, error
+
+
+def _may_be_of_a_series(file: str) -> bool:
+    """Whether it can be asked if a tensor changes from step to step: steps are numbers in a path."""
+    return any(map(str.isdigit, file))
 
 
 def _measured(
