@@ -143,7 +143,7 @@ def measure(
 
 
 def _scan(bits: Array, form: Layout, near: _NearZero, words: bool) -> tuple[int, int, int]:
-    """The smallest and the largest value, magnitudes with a sign, and the sum of words if asked for; shows ``near`` all.
+    """The smallest and the largest value, magnitudes with a sign, and the sum of words if asked for; ``near`` sees all.
 
     There are few calls per part, each of them long: threads that hand the interpreter's lock to and fro more often
     than that wait for each other.
