@@ -257,10 +257,10 @@ def test_what_only_one_process_cannot_read_is_an_error_of_that_tensor(
 def test_what_was_known_survives_the_death_of_a_process(tmp_path: Path, forking: pytest.MonkeyPatch) -> None:
     parent, measure = os.getpid(), health.measure
 
-    def killed(flat: np.ndarray, *rest: Any) -> health.Measured:
+    def killed(flat: np.ndarray, *rest: Any, **words: bool) -> health.Measured:
         if os.getpid() != parent and flat[0] == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return measure(flat, *rest)
+        return measure(flat, *rest, **words)
 
     path = tmp_path / "weights.npz"
     np.savez(path, **{name: np.full((4, 300), number, np.float32) for number, name in enumerate("abcd")})

@@ -27,6 +27,8 @@ class Container:
     """What may hold numbers and was not looked at: by name, what it is."""
     missing: tuple[NanhuntError, ...] = ()
     """Parts that are not there or damaged, each once: the rest can be judged, and is not the whole."""
+    not_run: tuple[str, ...] = ()
+    """Classes and functions that the file names beside those of tensors: read as data, their state looked at."""
     told: Mapping[str, str] = field(default_factory=dict)
     """What nanhunt itself has written into the file beside the tensors: which operation they belong to."""
     settings: Mapping[str, float] = field(default_factory=dict)

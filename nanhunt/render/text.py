@@ -36,6 +36,9 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
     if report.not_looked_at and verbosity >= 0:
         page.line(("NOT LOOKED AT ", "bold"), (totals.not_looked_at(report), "dim"))
         page.gap()
+    if report.not_run and verbosity >= 0:
+        page.line(("not run: ", "bold"), (totals.not_run(report), "dim"))
+        page.gap()
     if verbosity >= 0 or not report.tensors:
         page.line((totals.summary(report), "bold"))
     text = page.text().rstrip("\n")

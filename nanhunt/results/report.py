@@ -63,6 +63,15 @@ class NotLookedAt:
 
 
 @dataclass(frozen=True)
+class NotRun:
+    """Code that a file names and that was not run: what it would have made was read as data."""
+
+    file: str
+    name: str
+    """A class or function: "argparse.Namespace"."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one run, or of several added together."""
 
@@ -73,6 +82,7 @@ class Report:
     healthy: tuple[Healthy, ...] = ()
     """Judgements that are only counted, as in a saved report; none of them is in ``tensors``."""
     not_looked_at: tuple[NotLookedAt, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
     cells: tuple[Cell, ...] = ()
     """Where in a run those stand that are only counted, as far as their names say it."""
     logged: tuple[Logged, ...] = ()
@@ -191,6 +201,7 @@ def merge(reports: Iterable[Report]) -> Report:
         not_looked_at=tuple(
             sorted({each for report in reports for each in report.not_looked_at}, key=_part_key)
         ),
+        not_run=tuple(sorted({each for report in reports for each in report.not_run}, key=_code_key)),
         cells=added(cell for report in reports for cell in report.cells),
         logged=tuple(sorted({each for report in reports for each in report.logged}, key=_log_key)),
         assumed=tuple(sorted({said for report in reports for said in report.assumed})),
@@ -228,6 +239,10 @@ def _told_apart(group: list[TensorReport]) -> list[TensorReport]:
 
 def _part_key(part: NotLookedAt) -> tuple[Any, ...]:
     return (natural_key(part.file), part.file, part.what)
+
+
+def _code_key(code: NotRun) -> tuple[Any, ...]:
+    return (natural_key(code.file), code.file, code.name)
 
 
 def _error_key(error: ReadError) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from nanhunt.operations.run import Advance, Failed, Outcome, Run, Tables
 from nanhunt.options import as_written
 from nanhunt.parallel import Fastest
 from nanhunt.results.exit_code import ExitCode
-from nanhunt.results.report import NotLookedAt, ReadError, Report, merge
+from nanhunt.results.report import NotLookedAt, NotRun, ReadError, Report, merge
 from nanhunt.results.tensor import TensorReport
 from nanhunt.results.verdict import decided
 from nanhunt.scan.options import Options
@@ -167,7 +167,8 @@ class Scan:
         self.unfinished = []
         if operation.looks_at_everything:
             unread = [(f"{container.file}:{name}", what) for name, what in container.unread.items()]
-            reports += [self._refused(container, options), _not_looked_at(*unread)]
+            named = tuple(NotRun(container.file, name) for name in container.not_run)
+            reports += [self._refused(container, options), _not_looked_at(*unread), Report(not_run=named)]
         return merge(reports)
 
     def _refused(self, container: Container, options: Options) -> Report:

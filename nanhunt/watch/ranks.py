@@ -52,6 +52,8 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
     if not incident.bad_gradients:
         return (*told, _STOPPED)
     sound = _sound(_shared(folder), since, incident)
+    for rank in sound:
+        _unmark(_shared(folder), incident.step, rank)
     return told + ((_spread(sound),) if sound else ())
 
 
@@ -59,6 +61,12 @@ def _mark(folder: Path, incident: Incident) -> None:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"step-{incident.step}-rank-{incident.rank}.sound").touch()
+
+
+def _unmark(folder: Path, step: int, rank: int) -> None:
+    """It was heard: captures alone stay with the user."""
+    with contextlib.suppress(OSError):
+        (folder / f"step-{step}-rank-{rank}.sound").unlink()
 
 
 def _shared(captures: Path) -> Path:

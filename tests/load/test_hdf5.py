@@ -77,6 +77,8 @@ def test_other_files_are_not_opened(tmp_path):
     assert list(container.tensors) == ["w"]
     assert set(container.refused) == {"outside", "virtual"}
     assert all("other files" in error.message for error in container.refused.values())
+    assert list(container.unread) == ["linked"]
+    assert container.unread["linked"].startswith("a link to another file (")
 
 
 def test_lists_of_any_length_are_named_as_not_looked_at(tmp_path):

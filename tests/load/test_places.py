@@ -66,5 +66,5 @@ def test_a_name_is_its_innermost_word() -> None:
 def test_one_name_means_one_tensor() -> None:
     held = Container("x.npz", {name: tensor(name) for name in ("a.k", "b.k", "*.k")}, "npz")
     assert tensor_at("*.k", KEY, None, held).name == "*.k"  # the name itself comes before the glob
-    with pytest.raises(NanhuntError, match=r'"\?.k" \(--key\) means 3 tensors: a.k float32'):
+    with pytest.raises(NanhuntError, match=r'"\?.k" \(--role key\) means 3 tensors: a.k float32'):
         tensor_at("?.k", KEY, None, held)

@@ -19,6 +19,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import NotNumbers, open_path
 from nanhunt.load.readers import objects, pt
 from nanhunt.load.tensor import BITS, FLOATING, INTEGER
+from nanhunt.results.report import Report
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 NOT_IN_LEGACY = ("float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64")
@@ -425,3 +426,25 @@ def test_a_record_that_does_not_lie_where_the_table_of_contents_says(tmp_path):
         path.write_bytes(content)
         with pytest.raises(NanhuntError, match="truncated or damaged"):
             open_path(str(path))
+
+
+def test_code_that_a_file_names_is_listed_as_not_run(tmp_path: Path) -> None:
+    """Each class and function once; not those that put tensors and plain data together."""
+    args = argparse.Namespace(lr=0.1)
+    content: dict[str, object] = {
+        "w": torch.ones(3),
+        "x": np.ones(2),
+        "m": torch.nn.Linear(2, 2),
+        "set": {1},
+        "args": args,
+        "bomb": Bomb(tmp_path / "fired"),
+    }
+    torch.save(content, tmp_path / "a.pt")
+    torch.save({"w": torch.ones(3), "args": argparse.Namespace()}, tmp_path / "b.pt")
+    report = nanhunt.check([tmp_path / "a.pt", tmp_path / "b.pt"])
+    assert [(Path(each.file).name, each.name) for each in report.not_run] == [
+        ("a.pt", "argparse.Namespace"), ("a.pt", "io.open"), ("b.pt", "argparse.Namespace")
+    ]  # fmt: skip
+    assert "not run: argparse.Namespace, io.open (2 files)" in str(report)
+    assert Report.from_json(report.to_json()).not_run == report.not_run
+    assert not (tmp_path / "fired").exists()

@@ -203,7 +203,7 @@ def test_each_process_names_its_rank_and_the_first_bad_one(tmp_path: Path) -> No
     assert "rank 1 · step 3" in done.stderr
     assert "the backward of pow" in done.stderr
     assert json.loads((tmp_path / "report-rank-1.json").read_text())["incidents"][0]["rank"] == 1
-    assert {file.name for file in (tmp_path / "nanhunt-capture").iterdir()} == {
+    assert {file.name for file in (tmp_path / "nanhunt-capture").glob("*.pt")} == {
         "step-3-rank-1.pt",
         "step-3-rank-1-replay.pt",
     }

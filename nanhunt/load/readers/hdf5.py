@@ -60,6 +60,7 @@ def _open(source: Source, reading: Reading) -> Container:
                 inner = h5py.check_vlen_dtype(dataset.dtype)
                 if isinstance(inner, np.dtype) and inner.kind in "fc":
                     unread[name] = f"lists of any length of {inner}"
+        unread |= {path.replace("/", "."): what for path, what in _links(h5py, opened)}
     return Container(source.file, tensors, "keras" if entry else "hdf5", refused, unread=unread)
 
 
@@ -84,6 +85,18 @@ def _datasets(h5py: Any, file: Any) -> Iterator[tuple[str, Any]]:
 
     file.visititems(visit)
     yield from found
+
+
+def _links(h5py: Any, file: Any) -> Iterator[tuple[str, str]]:
+    """(path, what it is) of links to other files, which are not followed."""
+    groups = [file]
+    file.visititems(lambda _, each: groups.append(each) if isinstance(each, h5py.Group) else None)
+    for group in groups:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                path = f"{group.name}/{name}".lstrip("/")
+                yield path, f"a link to another file ({printable(link.filename)[:60]})"
 
 
 def _tensor(h5py: Any, source: Source, path: str, dataset: Any, stored_dtype: str | None) -> Tensor:

@@ -75,6 +75,8 @@ class Loaded:
     """In the order of the pickle."""
     end: int
     """Position behind the pickle."""
+    named: tuple[str, ...] = ()
+    """The classes and functions that it names, each once: "argparse.Namespace"."""
 
 
 _NOTHING: Mapping[str, Any] = {}
@@ -88,7 +90,8 @@ def load(content: bytes | mmap.mmap, start: int = 0, outside: Mapping[str, Any] 
     """
     machine = _Machine(content, start, outside)
     try:
-        return Loaded(machine.run(), machine.externals, machine.position)
+        found = machine.run()
+        return Loaded(found, machine.externals, machine.position, tuple(machine.named))
     except (
         IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, RecursionError,
         UnicodeError, LookupError, AttributeError,
@@ -126,6 +129,7 @@ class _Machine:
         self.externals: list[External] = []
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.named: dict[str, None] = {}
 
     def run(self) -> Any:
         content, handlers = self.content, _HANDLERS
@@ -219,19 +223,21 @@ def _object(machine: _Machine) -> None:
 
 
 def _instance(machine: _Machine) -> None:
-    named = _named(machine.line().decode(), machine.line().decode())
+    named = _named(machine, machine.line().decode(), machine.line().decode())
     machine.stack.append(_call(named, tuple(machine.since_mark())))
 
 
-def _named(module: Any, name: Any) -> Global:
+def _named(machine: _Machine, module: Any, name: Any) -> Global:
     if not isinstance(module, str) or not isinstance(name, str):
         raise BadPickle("a class without a name")
-    return Global(_RENAMED.get(module, module), name)
+    found = Global(_RENAMED.get(module, module), name)
+    machine.named[found.path] = None
+    return found
 
 
 def _stack_global(machine: _Machine) -> None:
     name = machine.stack.pop()
-    machine.stack[-1] = _named(machine.stack[-1], name)
+    machine.stack[-1] = _named(machine, machine.stack[-1], name)
 
 
 def _extend(target: Any, items: list[Any]) -> None:
@@ -385,7 +391,7 @@ _BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
     b"g": _pushes(lambda machine: machine.memo[int(machine.line())]),
     b"h": _pushes(lambda machine: machine.memo[machine.number(_U1)]),
     b"j": _pushes(lambda machine: machine.memo[machine.number(_U4)]),
-    b"c": _pushes(lambda machine: _named(machine.line().decode(), machine.line().decode())),
+    b"c": _pushes(lambda machine: _named(machine, machine.line().decode(), machine.line().decode())),
     b"\x93": _stack_global, b"i": _instance, b"o": _object, b"R": _reduce, b"\x81": _reduce,
     b"\x92": _new_with_keywords, b"b": _build,
     b"P": _pushes(lambda machine: machine.external(machine.line().decode())), b"Q": _external,

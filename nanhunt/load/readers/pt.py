@@ -187,10 +187,22 @@ def _damaged(source: Source, why: str) -> NanhuntError:
     return NanhuntError(message, "Copy, download or save it again.")
 
 
+_OF_TENSORS = re.compile(
+    r"torch\.(_utils|_tensor|storage)\.\w+|torch\.(\w*Storage|Size|device|bool|[a-z]*int\d+|b?float\d\w*|complex\d+)|"
+    r"torch\.(nn|optim)\.[\w.]+|"
+    r"numpy\._?core\.(multiarray|numeric)\.\w+|numpy\.(dtype|ndarray|dtypes\.\w+|random\.[\w.]+)|"
+    r"collections\.(OrderedDict|defaultdict|Counter|deque)|"
+    r"builtins\.(bytes|bytearray|complex|dict|frozenset|int|list|object|range|set|slice|str|tuple)|"
+    r"_codecs\.encode|copyreg\._reconstructor|ml_dtypes\.\w+"
+)
+"""What every checkpoint names: how tensors, arrays, modules and plain data are put together."""
+
+
 def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Storages, form: str) -> Container:
     """What an unpickled checkpoint holds, under dotted names. Raises NanhuntError for a damaged one."""
     try:
-        content = load().object
+        loaded = load()
+        content = loaded.object
         found = objects.contents(content)
         tensors: dict[str, Tensor] = {}
         refused: dict[str, RefusedTensor] = {}
@@ -220,6 +232,7 @@ def checkpoint(source: Source, load: Callable[[], pickled.Loaded], storage: Stor
         unread,
         told=_told(content),
         settings=settings_of(content),
+        not_run=tuple(name for name in loaded.named if not _OF_TENSORS.fullmatch(name)),
     )
 
 
