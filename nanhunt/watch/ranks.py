@@ -6,8 +6,10 @@ that nanhunt's processes share. Nobody asks by a collective: the script's own ma
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
+import multiprocessing
 import os
 import re
 import time
@@ -20,7 +22,7 @@ from .incident import FoundBy, Incident
 PATIENCE = 5.0
 """Seconds a rank without a fault of its own waits for the capture of the one that has: to explain a step takes time."""
 LINGER = 1.0
-"""Seconds it waits then: when one rank has ended, torch.distributed.run ends the others, told or not."""
+"""Seconds it waits at its end: when one rank has ended, torch.distributed.run ends the others, told or not."""
 HEARING = 0.5
 """Seconds a rank with a fault waits for the others to say that they are sound; below LINGER."""
 _STOPPED = (
@@ -47,7 +49,8 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
     first = _first(folder, since, 0.0 if incident.culprits else PATIENCE)
     told = (f"rank {first[1]} was the first to go bad, at step {first[0]}",) if first else ()
     if handed:
-        time.sleep(LINGER if told else 0.0)
+        if told:
+            _linger_at_the_end()
         return told
     if not incident.bad_gradients:
         return (*told, _STOPPED)
@@ -55,6 +58,19 @@ def notes(folder: Path, since: float, incident: Incident) -> tuple[str, ...]:
     for rank in sound:
         _unmark(_shared(folder), incident.step, rank)
     return told + ((_spread(sound),) if sound else ())
+
+
+def _linger_at_the_end() -> None:
+    """When what this rank has to say is said, it ends after the guilty one, whom its end would end too."""
+    if multiprocessing.parent_process() is not None:  # ends without atexit
+        _linger()
+        return
+    atexit.unregister(_linger)
+    atexit.register(_linger)
+
+
+def _linger() -> None:
+    time.sleep(LINGER)
 
 
 def _mark(folder: Path, incident: Incident) -> None:

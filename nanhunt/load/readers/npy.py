@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import struct
 import warnings
@@ -23,6 +24,8 @@ from nanhunt.load.wording import printable
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 16
 """The literal is parsed, so it is bounded; real ones have about 100 characters."""
+_TRIES = 20
+"""Times that a header is parsed where Python fails by its own fault."""
 
 _CODES = {
     **{f"f{item.bytes}": name for name, item in FORMATS.items() if item.in_numpy},
@@ -109,7 +112,7 @@ def _fields(text: str, name: str) -> tuple[object, bool, tuple[int, ...]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a stray backslash warns, and is judged below anyway
-            fields = ast.literal_eval(text)
+            fields = _literal(text)
             descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     except (ValueError, TypeError, LookupError, SyntaxError, MemoryError, RecursionError):
         raise _damaged(name, "its header cannot be parsed") from None
@@ -117,6 +120,18 @@ def _fields(text: str, name: str) -> tuple[object, bool, tuple[int, ...]]:
     if not sizes or not isinstance(fortran, bool):
         raise _damaged(name, "its header gives no shape")
     return descr, fortran, shape
+
+
+def _literal(text: str) -> Any:
+    """As ``ast.literal_eval``, where another thread parses code too.
+
+    CPython before 3.11.8 and 3.12.2 adds up the depths of all threads and takes the sum for its own fault
+    (github.com/python/cpython/issues/106905): one that imports torch meanwhile is enough.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(SystemError):
+            return ast.literal_eval(text)
+    return ast.literal_eval(text)
 
 
 def dtype_of(descr: object, name: str, stored_dtype: str | None) -> tuple[str, np.dtype[Any]]:
