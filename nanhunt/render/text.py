@@ -16,6 +16,8 @@ IN_FULL = 3
 """Tensors with findings whose evidence is shown in full; of more, the worst are named and the rules summed up."""
 FEW_HEALTHY = 8
 UNREAD = 5
+CODE = 2
+"""Names of code in files that are shown unless all is asked for."""
 
 
 def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bool = False) -> str:
@@ -37,7 +39,7 @@ def render(report: Report, *, width: int, color: bool, verbosity: int, ascii: bo
         page.line(("NOT LOOKED AT ", "bold"), (totals.not_looked_at(report), "dim"))
         page.gap()
     if report.not_run and verbosity >= 0:
-        page.line(("not run: ", "bold"), (totals.not_run(report), "dim"))
+        page.line(("not run: ", "bold"), (totals.not_run(report, None if verbosity > 0 else CODE), "dim"))
         page.gap()
     if verbosity >= 0 or not report.tensors:
         page.line((totals.summary(report), "bold"))

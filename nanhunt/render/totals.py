@@ -114,16 +114,17 @@ def not_looked_at(report: Report) -> str:
     return "; ".join(told)
 
 
-def not_run(report: Report) -> str:
-    """Code that files name, in most files first: "argparse.Namespace, posix.system (2 files)"."""
+def not_run(report: Report, most: int | None) -> str:
+    """Code that files name, in most files first, ``most`` of it: "argparse.Namespace, posix.system (2 files)"."""
     files: dict[str, set[str]] = {}
     for each in report.not_run:
         files.setdefault(each.name, set()).add(each.file)
     names = sorted(files, key=lambda name: (-len(files[name]), name))
-    more = f" and {count(len(names) - NAMED)} more" if len(names) > NAMED else ""
+    left = len(names) - len(names[:most])
+    more = f" and {count(left)} more" if left else ""
     places = sorted(set().union(*files.values()))
     where = literal(places[0]) if len(places) == 1 else plural(len(places), "file")
-    return f"{', '.join(map(literal, names[:NAMED]))}{more} ({where})"
+    return f"{', '.join(map(literal, names[:most]))}{more} ({where})"
 
 
 @dataclass(frozen=True)
