@@ -22,7 +22,7 @@ from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
 from nanhunt.load.call_order import CallOrder, read_call_order
-from nanhunt.load.listing import is_url
+from nanhunt.load.listing import is_url, look_anew
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.load.tree import coordinates
@@ -140,6 +140,7 @@ class Comparison:
     def _opened(self, path: str, rename: Callable[[str], str]) -> Side:
         side = Side(path)
         try:
+            look_anew(path)
             found = find([path], self.options.exclude)
         except NanhuntError as error:
             side.failed(path, error)
