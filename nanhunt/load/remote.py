@@ -37,7 +37,7 @@ GROWTH = 3
 """Bytes fetched ahead for each that was read without a gap."""
 HEADER = 1 << 16
 """Bytes fetched at least: what a header needs, and many small tensors in one request."""
-PAUSES = (0.2, 1.0)
+PAUSES = (0.2, 1.0, 4.0)
 """Seconds before each new try."""
 
 _fetched = Fetched()
