@@ -389,7 +389,8 @@ def look_anew(url: str) -> None:
     entries.cache_clear()
     _trees.clear()
     _listed.clear()
-    _file_system(url)[0].invalidate_cache()
+    with contextlib.suppress(NanhuntError):  # opening it says why
+        _file_system(url)[0].invalidate_cache()
 
 
 _EXTRA = "Install it: pip install 'nanhunt[remote]'"

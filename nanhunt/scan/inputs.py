@@ -72,9 +72,9 @@ class Scan:
 
             yield from first_bad(paths, self.options, self._together)
             return
+        for path in paths:
+            look_anew(path)
         try:
-            for path in paths:
-                look_anew(path)
             found = find(paths, self.options.exclude)
         except NanhuntError as error:
             if self.part is None or self.part.number == 1:  # once, not by everyone
