@@ -253,6 +253,9 @@ class Operation(Described):
     """(tensors by role, options) -> the options, where what the tensors are called decides one that was left open."""
     unused: Callable[[Any], Collection[str]] = lambda problem: ()
     """(Problem) -> names of the forms that nobody writes of such tensors under such options: they are not run."""
+    objectives: Mapping[str, str] = field(default_factory=dict)
+    """Forms that compute another objective on purpose, and how that differs: what they do is not wrong, and not what
+    was asked for."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
     count: Callable[[Any], float] | None = None

@@ -188,7 +188,14 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     bad, outcome, error = _judged(sample, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     return RemedyResult(
-        fix.title, _definitions(problem, code) + code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
+        fix.title,
+        _definitions(problem, code) + code,
+        count == 0,
+        len(sample.failing),
+        count,
+        error,
+        outcome if count else "",
+        fix.changes,
     )
 
 
