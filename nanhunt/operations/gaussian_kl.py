@@ -60,7 +60,7 @@ def clamped(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
 
 
 def softplus(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
-    """Another objective: 0.5 * (mu**2 + v - 1 - v.log()) of a variance v = softplus(logvar) + 1e-6."""
+    """Another objective, v = F.softplus of the output for the variance: 0.5 * (mu**2 + v - 1 - v.log())."""
     import torch.nn.functional as F
 
     mu, v = t["mu"], F.softplus(t["logvar"]) + 1e-6
