@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from nanhunt.operations.cross_entropy.forms import Labels, Loss, NegLog, by_class
+from nanhunt.operations.cross_entropy.forms import Labels, Loss, by_hand
 
 
 def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
@@ -26,9 +26,10 @@ def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
         picked = z if classes is None else z.gather(1, classes)
         return (top - picked) + log_sum
 
+    weights = None if options.weights is None else options.weights.double()
     if labels.probabilities is not None:
-        return _soft(neg_log(None), labels.probabilities, options)
-    return _hard(neg_log, labels, options)
+        labels = replace(labels, probabilities=labels.probabilities.double())
+    return by_hand(neg_log, labels, replace(options, weights=weights), x.shape[1], _zero_times_infinity_is_0)
 
 
 def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: Loss) -> torch.Tensor:
@@ -47,25 +48,9 @@ def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: Loss) -> to
     return gradient.scatter(-1, label, 0.0).abs().amax(-1)
 
 
-def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: Loss) -> torch.Tensor:
-    classes = neg_log.shape[1]
-    y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
-    if options.weights is not None:
-        y = y * by_class(options.weights.double(), y)
-    # 0 * inf is 0 in truth; a row that has no softmax has no loss either, whatever the weight.
-    return torch.where((y == 0) & ~neg_log.isnan(), 0.0, y * neg_log).sum(1)
-
-
-def _hard(neg_log: NegLog, labels: Labels, options: Loss) -> torch.Tensor:
-    assert labels.classes is not None
-    eps = options.label_smoothing
-    picked = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
-    weights = None if options.weights is None else options.weights.double()
-    losses = picked if weights is None else picked * weights[labels.classes]
-    if eps:
-        each = neg_log(None) if weights is None else neg_log(None) * by_class(weights, neg_log(None))
-        losses = (1 - eps) * losses + eps / each.shape[1] * each.sum(1)
-    return torch.where(labels.kept, losses, 0.0)
+def _zero_times_infinity_is_0(y: torch.Tensor, neg_log: torch.Tensor) -> torch.Tensor:
+    """In truth; a row that has no softmax has no loss either, whatever the weight."""
+    return torch.where((y == 0) & ~neg_log.isnan(), 0.0, y * neg_log)
 
 
 @dataclass(frozen=True)
