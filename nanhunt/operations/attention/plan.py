@@ -110,7 +110,7 @@ def _assumed_of_scores(problem: Any) -> str:
 
 
 def _assumed_of_mask(problem: Any) -> str:
-    """Of floats any number is legal, an ALiBi's or a relative position's: PyTorch adds it, whatever it was meant for."""
+    """Floats are legal whatever they are, as those of ALiBi: PyTorch adds them, even a 1 that was to keep keys."""
     mask = problem.tensors.get("attn_mask")
     if mask is None:
         return ""
