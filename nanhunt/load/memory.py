@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FILE = "<memory>"
 DEEPEST = 100
 """Levels of dicts and lists."""
+NAMED = 1
+"""The level of what the user's own dict holds: further in, in an optimizer's settings, (0.9, 0.999) are two numbers."""
 
 
 def holds_names(value: object) -> bool:
@@ -38,7 +40,7 @@ def container_of(value: Any) -> Container:
         try:
             tensors[name] = tensor_of(each, name)
         except NanhuntError as error:
-            kind = RefusedTensor if _is_tensor(each) else NotNumbers
+            kind = RefusedTensor if _is_tensor(each) or _has_floats(each) else NotNumbers
             refused[name] = kind(error.message, error.hint)
     return Container(FILE, tensors, "memory", refused, settings=settings_of(value))
 
@@ -55,8 +57,10 @@ def tensor_of(value: Any, name: str) -> Tensor:
         try:
             array = np.from_dlpack(value) if _speaks_dlpack_only(value) else np.asarray(value)
         except (ValueError, TypeError) as error:
+            ragged = "inhomogeneous" in str(error)  # NumPy's word, in a sentence about its own array
+            reason = "its rows differ in length" if ragged else str(error)
             raise NanhuntError(
-                f"{name} is no array of numbers: {error}.", "Give rows of equal length."
+                f"{name} is no array of numbers: {reason}.", "Give rows of equal length."
             ) from None
         dtype = array.dtype.name
         array = array.view(BITS[dtype]) if dtype in BITS else array
@@ -64,17 +68,39 @@ def tensor_of(value: Any, name: str) -> Tensor:
 
 
 def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every array, tensor and float with the keys that lead to it; text and whole numbers are settings."""
+    """Every array, tensor, float and list of rows with the keys that lead to it; text and whole numbers are settings."""
     if depth > DEEPEST:
         raise NanhuntError(
             f"{name} nests its contents absurdly, over {DEEPEST} levels deep.", "Pass the tensors."
         )
-    if isinstance(value, Mapping | list | tuple):
+    if _are_numbers(value, depth):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, each in items:
             yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1)
     elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_array(value):
         yield name, value
+
+
+def _are_numbers(value: object, depth: int) -> bool:
+    """Rows of numbers in lists, of equal length or not; numbers in one list are an array where the user named it."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    rows = all(isinstance(each, list | tuple) for each in value)
+    return _nested(value, DEEPEST - depth) if rows or depth == NAMED else False
+
+
+def _nested(value: object, levels: int) -> bool:
+    """Whether there is a number, and nothing but numbers, in so many levels of lists."""
+    if isinstance(value, list | tuple):
+        return levels > 0 and len(value) > 0 and all(_nested(each, levels - 1) for each in value)
+    return isinstance(value, int | float | complex | np.generic)
+
+
+def _has_floats(value: object) -> bool:
+    """Whether rows that cannot be read could be judged: whole numbers of unequal length are tokens of a batch."""
+    return any(map(_has_floats, value)) if isinstance(value, list | tuple) else isinstance(value, float)
 
 
 CPU = 1
