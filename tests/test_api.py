@@ -193,7 +193,7 @@ def test_lists_of_rows_in_a_dict_are_arrays() -> None:
 
 
 def test_rows_of_unequal_length_are_refused_and_tokens_left_aside() -> None:
-    with pytest.raises(NanhuntError, match="^logits is no array of numbers: its rows"):
+    with pytest.raises(NanhuntError, match=r"^logits is no array of numbers: its rows"):
         nanhunt.check({"logits": [[1.0, 2.0], [3.0]], "targets": [0, 1]})
     logits = np.zeros((2, 3), np.float32)
     (error,) = nanhunt.check({"logits": logits, "w": [[1.0], [2.0, 3.0]]}).errors
