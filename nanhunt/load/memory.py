@@ -68,7 +68,7 @@ def tensor_of(value: Any, name: str) -> Tensor:
 
 
 def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every array, tensor, float and list of rows, with the keys that lead there; text and whole numbers are settings."""
+    """Every array, tensor, float and list of rows, with the keys to it; text and whole numbers are settings."""
     if depth > DEEPEST:
         raise NanhuntError(
             f"{name} nests its contents absurdly, over {DEEPEST} levels deep.", "Pass the tensors."
