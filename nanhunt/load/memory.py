@@ -29,14 +29,15 @@ def holds_names(value: object) -> bool:
     return isinstance(value, Mapping) or _is_module(value)
 
 
-def container_of(value: Any) -> Container:
+def container_of(value: Any, *, lists: bool = False) -> Container:
     """The tensors of nested dicts, lists and tuples under dotted names, or those of a module's state_dict.
 
-    Raises NanhuntError for what nests absurdly deep, as a dict that holds itself does.
+    Rows of numbers in lists are one tensor, and so are labels; a list of floats, such as a history of losses, where
+    ``lists`` says so. Raises NanhuntError for what nests absurdly deep, as a dict that holds itself does.
     """
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
-    for name, each in _walk("", value.state_dict() if _is_module(value) else value, 0):
+    for name, each in _walk("", value.state_dict() if _is_module(value) else value, 0, lists):
         try:
             tensors[name] = tensor_of(each, name)
         except NanhuntError as error:
@@ -67,28 +68,29 @@ def tensor_of(value: Any, name: str) -> Tensor:
     return Tensor(FILE, name, dtype, array.shape, lambda: array)
 
 
-def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(name: str, value: object, depth: int, lists: bool) -> Iterator[tuple[str, Any]]:
     """Every array, tensor, float and list of rows, with the keys to it; text and whole numbers are settings."""
     if depth > DEEPEST:
         raise NanhuntError(
             f"{name} nests its contents absurdly, over {DEEPEST} levels deep.", "Pass the tensors."
         )
-    if _are_numbers(value, depth):
+    if _are_numbers(value, depth, lists):
         yield name, value
     elif isinstance(value, Mapping | list | tuple):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, each in items:
-            yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1)
+            yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1, lists)
     elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_array(value):
         yield name, value
 
 
-def _are_numbers(value: object, depth: int) -> bool:
-    """Rows of numbers in lists, of equal length or not; numbers in one list are an array where the user named it."""
+def _are_numbers(value: object, depth: int, lists: bool) -> bool:
+    """Rows of numbers in lists, of equal length or not; one list, where the user's own dict names it."""
     if not isinstance(value, list | tuple) or not value:
         return False
     rows = all(isinstance(each, list | tuple) for each in value)
-    return _nested(value, DEEPEST - depth) if rows or depth == NAMED else False
+    named = depth == NAMED and (lists or not _has_floats(value))
+    return (rows or named) and _nested(value, DEEPEST - depth)
 
 
 def _nested(value: object, levels: int) -> bool:
