@@ -202,6 +202,21 @@ def by_hand(
     return torch.where(labels.kept, losses, torch.zeros_like(losses))
 
 
+def shares(labels: Labels, options: Loss, like: torch.Tensor) -> torch.Tensor:
+    """(rows, classes): what ``by_hand`` multiplies each class's -log p by, in the dtype of ``like`` of that shape."""
+    import torch
+
+    eps, classes = options.label_smoothing, like.shape[-1]
+    weights = torch.ones(classes).to(like) if options.weights is None else options.weights.to(like)
+    if labels.probabilities is not None:
+        return (labels.probabilities.to(like) * (1 - eps) + eps / classes) * weights
+    assert labels.classes is not None
+    # 0 * NaN must not reach a loss that leaves the other weights out.
+    others = weights * (eps / classes) if eps else torch.zeros_like(weights)
+    at = labels.classes[:, None]
+    return others.expand(like.shape).scatter_add(-1, at, (1 - eps) * weights[at])
+
+
 def by_row(values: torch.Tensor) -> torch.Tensor:
     """Values by class, (rows, classes) or (N, classes, d), as (rows, classes)."""
     return values if values.ndim == 2 else values.movedim(1, -1).reshape(-1, values.shape[1])
