@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from nanhunt.operations.values.rules import NON_FINITE
+
 from .causes import cause_of
 from .incident import Culprit, Phase
 from .loaded import Loaded, Origin

@@ -37,8 +37,8 @@ BACKWARD: tuple[Pattern, ...] = (
     ),
     Pattern(
         "reciprocal-overflow", named("LogBackward Log2Backward Log10Backward"), lambda at: at.softmax is not None,
-        say("the derivative of log is 1 / p, which overflows for a p this small"), rule_fix("reciprocal-overflow", LOG_P),
-        is_rule=True,
+        say("the derivative of log is 1 / p, which overflows for a p this small"),
+        rule_fix("reciprocal-overflow", LOG_P), is_rule=True,
     ),
     Pattern(
         "log-at-zero", named("LogBackward Log2Backward Log10Backward Log1PBackward"), divides_by_zero,

@@ -84,7 +84,8 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "all-targets-ignored", named("nll_loss cross_entropy"), _all_ignored,
-        say("every label is ignored, so the mean is taken over no rows: 0 / 0"), say(rule_named("all-targets-ignored").fix), is_rule=True,
+        say("every label is ignored, so the mean is taken over no rows: 0 / 0"),
+        say(rule_named("all-targets-ignored").fix), is_rule=True,
     ),
     Pattern(
         "no-class-weight", named("nll_loss cross_entropy"), _weightless,
