@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import FOREIGN, OWN, Line, caller, own_line, places
-from .tape import Module, RandomState, Site, Tape
+from .tape import DRAWS, FRESH, Module, RandomState, Site, Tape
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -67,7 +67,17 @@ _GIVEN = frozenset(
     }
 )
 """Their result is an input of the step: what it came from may have changed when the step is repeated."""
-_DRAWS, _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(6))
+_FRESH = frozenset(
+    """add sub mul div true_divide rsub pow matmul mm bmm mv dot addmm linear neg abs exp expm1 log log1p log2 sqrt rsqrt
+    sin cos tanh sigmoid relu gelu silu elu leaky_relu softplus logsigmoid softmax log_softmax logsumexp sum mean prod
+    var std cumsum amax amin argmax argmin eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not
+    maximum minimum where clamp clip cat stack gather scatter scatter_add scatter_reduce index_add index_select
+    masked_fill layer_norm cross_entropy nll_loss mse_loss binary_cross_entropy_with_logits binary_cross_entropy
+    zeros ones full rand randn arange zeros_like ones_like full_like rand_like randn_like
+    __radd__ __rmul__ __rsub__ __rtruediv__ __rdiv__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__""".split()
+)
+"""Names of calls of torch whose result, if it is none of their arguments, is a tensor in memory of its own."""
+_WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(2, 7))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
 _Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
@@ -155,7 +165,7 @@ class Recorder(TorchFunctionMode):
             self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
-        if kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
+        if kind is not _Tensor and kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
             if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
@@ -172,8 +182,10 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         code = frame.f_code
         try:
-            site = (code, frame.f_lasti, None) if places[code.co_filename] is OWN else self.site_of(frame)
-            tape.note(func, args, kwargs, out, site, self.module, is_ & _DRAWS)
+            if places[code.co_filename] is OWN:
+                tape.note(func, args, kwargs, out, code, frame.f_lasti, None, self.module, is_)
+            else:
+                tape.note(func, args, kwargs, out, *self.site_of(frame), self.module, is_)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             tape.unnoted = True
@@ -245,7 +257,7 @@ class Recorder(TorchFunctionMode):
                 # Past the wrapper of such calls; still aside, or what noting asks of a tensor is an entry of its own.
                 self.refused = None
                 site = self.site_of(sys._getframe(2))
-                self.tape.note(func, args, kwargs, out, site, self.module, _DRAWS)
+                self.tape.note(func, args, kwargs, out, *site, self.module, DRAWS)
             finally:
                 self.step_back()
         return out
@@ -319,6 +331,12 @@ def _forward(module: torch.nn.Module) -> CodeType | None:
     return getattr(type(module).forward, "__code__", None) if "forward" not in module.__dict__ else None
 
 
+def _is_fresh(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    places = (torch.Tensor, torch, torch.nn.functional)
+    return name in _FRESH and any(getattr(place, name, None) is func for place in places)
+
+
 class _Kinds(dict[Callable[..., Any], int]):
     """What there is to know of a torch function, as flags. A dict, since it is asked per call."""
 
@@ -326,7 +344,8 @@ class _Kinds(dict[Callable[..., Any], int]):
         inside = getattr(func, "__module__", "") == torch.nn.init.__name__
         draws = inside or isinstance(func, Opaque) or getattr(func, "__name__", "") in _RANDOM
         found = (
-            _DRAWS * draws
+            DRAWS * draws
+            + FRESH * _is_fresh(func)
             + _WRITES * (func in _WRITERS)
             + _INPUT * (func in _GIVEN)
             + _ARRAY * (func in _ARRAYS)
