@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import FOREIGN, OWN, Line, caller, own_line, places
-from .tape import DRAWS, FRESH, Module, RandomState, Site, Tape
+from .tape import DRAWS, FRESH, Module, RandomState, Site, Tape, autocast_state
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -77,7 +77,7 @@ _FRESH = frozenset(
     __radd__ __rmul__ __rsub__ __rtruediv__ __rdiv__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__""".split()
 )
 """Names of calls of torch whose result, if it is none of their arguments, is a tensor in memory of its own."""
-_WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(2, 7))
+_WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS, _IN_PLACE = (1 << bit for bit in range(2, 8))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
 _Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
@@ -183,9 +183,13 @@ class Recorder(TorchFunctionMode):
         code = frame.f_code
         try:
             if places[code.co_filename] is OWN:
-                tape.note(func, args, kwargs, out, code, frame.f_lasti, None, self.module, is_)
+                instruction, own = frame.f_lasti, None
             else:
-                tape.note(func, args, kwargs, out, *self.site_of(frame), self.module, is_)
+                code, instruction, own = self.site_of(frame)
+            if is_ == FRESH and kind is _Tensor and not kwargs:
+                tape.note_fresh(func, args, out, code, instruction, own, self.module)
+            else:
+                tape.note(func, args, kwargs, out, code, instruction, own, self.module, is_)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             tape.unnoted = True
@@ -229,9 +233,12 @@ class Recorder(TorchFunctionMode):
 
         The walk ends at the running module, if it is one of torch's, or at its call: that place is known.
         """
-        known = self.site
-        inside = _forward(self.module[0]) if known is not None and self.module is not None else None
-        code = frame.f_code
+        known, code, inside = self.site, frame.f_code, None
+        if known is not None and self.module is not None:
+            module = self.module[0]
+            inside = _forwards[type(module)] if "forward" not in module.__dict__ else None
+            if code is inside:
+                return known
         while (where := places[code.co_filename]) is FOREIGN and frame.f_back is not None:
             if known is not None and (code is inside or code.co_filename == _MODULE_CALLS):
                 return known
@@ -264,9 +271,14 @@ class Recorder(TorchFunctionMode):
 
     def step_aside(self) -> None:
         """Leave torch's stack of modes, if this one is on top: cheaper than to be called and ignore it."""
-        if _depth() and _top(_depth() - 1) is self:
+        if self.is_on_top():
             _pop()
             self.aside = True
+
+    def is_on_top(self) -> bool:
+        """Whether it is the mode that torch asks first."""
+        depth = _depth()
+        return bool(depth) and _top(depth - 1) is self
 
     def step_back(self) -> None:
         """Undo ``step_aside``."""
@@ -294,6 +306,7 @@ class Recorders(threading.local):
 
     def start(self) -> Recorder:
         """The running thread's recorder, which is to note what it sees."""
+        self.recorder.tape.autocast = autocast_state()
         self.recorder.paused = False
         return self.recorder
 
@@ -326,9 +339,15 @@ def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
     return out.dtype is not given.dtype and not given.is_floating_point()
 
 
-def _forward(module: torch.nn.Module) -> CodeType | None:
-    """What runs in a module, unless somebody has put something else before it."""
-    return getattr(type(module).forward, "__code__", None) if "forward" not in module.__dict__ else None
+class _Forwards(dict[type[torch.nn.Module], CodeType | None]):
+    """What runs in modules of a class. A dict, since it is asked per call."""
+
+    def __missing__(self, kind: type[torch.nn.Module]) -> CodeType | None:
+        self[kind] = found = getattr(kind.forward, "__code__", None)
+        return found
+
+
+_forwards = _Forwards()
 
 
 def _is_fresh(func: Callable[..., Any]) -> bool:
@@ -351,6 +370,7 @@ class _Kinds(dict[Callable[..., Any], int]):
             + _ARRAY * (func in _ARRAYS)
             + _VIEW * (func is torch.Tensor.view)
             + _LOGITS * (operation(func) in SOFTMAX_LIKE)
+            + _IN_PLACE * ("inplace" in getattr(getattr(func, "__code__", None), "co_varnames", ()))
         )
         if not isinstance(func, Opaque):  # there is a new one for each call
             self[func] = found

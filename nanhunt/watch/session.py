@@ -190,6 +190,8 @@ class Session:
             losses = [] if math.isfinite(value) else [tensor]
             if losses:
                 self.unlooked.read(value, caller(sys._getframe(1)))
+        if not losses:
+            return
         with self.recorder.pause():
             bad = [loss for loss in losses if loss.requires_grad and not loss.is_leaf and not finite(loss)]
         # After backward the tape begins anew: what is computed from the loss then is a metric for sure.

@@ -38,9 +38,7 @@ Module = tuple[torch.nn.Module, Any]
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 _grad_enabled = torch.is_grad_enabled
-_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _storage: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
-_NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
 DRAWS, FRESH = 1, 2
 """What ``Tape.note`` is told of a call: it takes random numbers; its result is a new tensor in memory of its own."""
@@ -180,6 +178,8 @@ class Tape:
         """Whether random numbers were taken since the last of them."""
         self.count = 0
         """Entries since the last cut, dropped ones too."""
+        self.autocast = autocast_state()
+        """Device types under autocast on this thread, with its dtype."""
         self.full = MAX_ENTRIES
         """The count at which there are too many."""
         self.first_number = 0
@@ -206,6 +206,12 @@ class Tape:
     def entries(self, entries: list[Entry]) -> None:
         self._entries = entries
         self._notes.clear()
+
+    def last(self, count: int) -> list[Entry]:
+        """The last calls, in order; the others are left as they were noted."""
+        if len(self._notes) < count:
+            return self.entries[-count:]
+        return list(map(_entry, self._notes[-count:], range(self.count - count, self.count)))
 
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""
@@ -293,12 +299,41 @@ class Tape:
             made = self._made_all(out)
             if out is None and args and isinstance(args[0], _Tensor):
                 self.made(args[0])  # an assignment: its numbers are new
-        autocast = _autocast_state() if _any_autocast() else _NO_AUTOCAST
+        autocast = self.autocast
         grad, number = _grad_enabled(), sequence_number()
         self._notes.append((func, given, named, made, code, instruction, module, grad, autocast, number, is_, own))
         self.count += 1
         if is_ & DRAWS:
             self.drawn = True
+
+    def note_fresh(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        out: torch.Tensor,
+        code: CodeType,
+        instruction: int,
+        own: Line | None,
+        module: Module | None,
+    ) -> None:
+        """``note`` for most calls: ``FRESH``, with one tensor for a result and no argument given by name."""
+        slots, given = self.slots, []
+        for arg in args:
+            kind = type(arg)
+            if kind is _Tensor or kind is _Parameter:
+                slot = slots.get(id(arg))
+                given.append(slot if slot is not None and slot() is arg else self.slot(arg))
+            else:
+                given.append(arg if kind in _ATOMS else self.symbols(arg))
+        if self.count >= self.full:
+            self._drop_dead(slots_in(given))
+            slots = self.slots
+        made = slots[id(out)] = Slot(out)
+        made.held, made.version, made.memory = None, 0, ~self.count
+        self._notes.append(
+            (func, given, _NO_KWARGS, made, code, instruction, module, _grad_enabled(), self.autocast, sequence_number(), FRESH, own)
+        )
+        self.count += 1
 
     def _drop_dead(self, wanted: Iterable[Slot]) -> None:
         alive = {slot for slot in self.slots.values() if slot() is not None} | set(wanted)
@@ -465,7 +500,8 @@ def slots_in(value: Any) -> Iterator[Slot]:
         yield from slots_in(tuple(value.values()))
 
 
-def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    """Device types under autocast on this thread, with its dtype."""
     return tuple(
         (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
     )

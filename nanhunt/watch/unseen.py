@@ -68,7 +68,8 @@ def _cleaned(trace: TracebackType | None) -> TracebackType | None:
 def _is_detour(frame: FrameType) -> bool:
     """``handle_torch_function``: it asks the mode instead of running the function."""
     code = frame.f_code
-    return code.co_name == "handle_torch_function" and code.co_filename.endswith(_OVERRIDES)
+    file = code.co_filename
+    return code.co_name == "handle_torch_function" and (file.endswith(_OVERRIDES) or own(file))
 
 
 @contextlib.contextmanager
