@@ -70,15 +70,17 @@ _GIVEN = frozenset(
 _FRESH = frozenset(
     """add sub mul div true_divide rsub pow matmul mm bmm mv dot addmm linear neg abs exp expm1 log log1p log2 sqrt rsqrt
     sin cos tanh sigmoid relu gelu silu elu leaky_relu softplus logsigmoid softmax log_softmax logsumexp sum mean prod
-    var std cumsum amax amin argmax argmin eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not
+    var std cumsum amax amin argmax argmin eq ne lt le gt ge isnan isinf isfinite all any _is_all_true remainder fmod floor round sign square logical_and logical_or logical_not
     maximum minimum where clamp clip cat stack gather scatter scatter_add scatter_reduce index_add index_select
     masked_fill layer_norm cross_entropy nll_loss mse_loss binary_cross_entropy_with_logits binary_cross_entropy
     zeros ones full rand randn arange zeros_like ones_like full_like rand_like randn_like
-    __radd__ __rmul__ __rsub__ __rtruediv__ __rdiv__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__""".split()
+    __radd__ __rmul__ __rsub__ __rtruediv__ __rdiv__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __and__ __or__ __invert__""".split()
 )
 """Names of calls of torch whose result, if it is none of their arguments, is a tensor in memory of its own."""
 _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS, _IN_PLACE = (1 << bit for bit in range(2, 8))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
+_UNUSUAL = FRESH | DRAWS | _IN_PLACE
+"""Of these flags a call has ``FRESH`` alone that ``Tape.note_fresh`` may take."""
 _Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
 _depth: Callable[[], int] = torch._C._len_torch_function_stack
@@ -186,7 +188,7 @@ class Recorder(TorchFunctionMode):
                 instruction, own = frame.f_lasti, None
             else:
                 code, instruction, own = self.site_of(frame)
-            if is_ == FRESH and kind is _Tensor and not kwargs:
+            if is_ & _UNUSUAL == FRESH and kind is _Tensor and not kwargs:
                 tape.note_fresh(func, args, out, code, instruction, own, self.module)
             else:
                 tape.note(func, args, kwargs, out, code, instruction, own, self.module, is_)
