@@ -252,7 +252,10 @@ def _short_cut(recorders: Recorders) -> Callable[[], None]:
 
 def _asks(module: Any, handler: Any) -> bool:
     """Whether functions of a module of torch go to the handler by a global of theirs."""
-    return getattr(module, "__dict__", {}).get("handle_torch_function") is handler and module is not torch.overrides
+    return (
+        getattr(module, "__dict__", {}).get("handle_torch_function") is handler
+        and module is not torch.overrides
+    )
 
 
 def _name(target: Any) -> str:

@@ -297,6 +297,18 @@ class Recorder(TorchFunctionMode):
         finally:
             self.paused = before
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """``pause``, and leave torch's stack of modes meanwhile, unless that was done already."""
+        was_aside = self.aside
+        with self.pause():
+            self.step_aside()
+            try:
+                yield
+            finally:
+                if not was_aside:
+                    self.step_back()
+
 
 class Recorders(threading.local):
     """A recorder for each thread. Only threads that ``followed`` them have one that notes anything."""

@@ -249,8 +249,8 @@ class Session:
     def stepped(self, optimizer: torch.optim.Optimizer | None) -> None:
         """An optimizer has stepped, or GradScaler has skipped a step."""
         key = optimizer if optimizer is not None else self.wire
-        self._counts[key] = self._counts.get(key, 0) + 1
-        self.step = self.steps + 1
+        self._counts[key] = count = self._counts.get(key, 0) + 1
+        self.step = (count if len(self._counts) == 1 else self.steps) + 1
         self.unapplied = False
 
     def module_returned(self, output: Any) -> None:

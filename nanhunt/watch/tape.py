@@ -155,7 +155,9 @@ def _entry(note: Note, order: int) -> Entry:
     func, given, kwargs, out, code, instruction, module, grad, autocast, number, is_, own = note
     draws = bool(is_ & DRAWS)
     args = tuple(given)
-    return Entry(func, args, kwargs, out, code, instruction, module, grad, autocast, number, order, draws, own)
+    return Entry(
+        func, args, kwargs, out, code, instruction, module, grad, autocast, number, order, draws, own
+    )
 
 
 class Tape:
@@ -301,7 +303,9 @@ class Tape:
                 self.made(args[0])  # an assignment: its numbers are new
         autocast = self.autocast
         grad, number = _grad_enabled(), sequence_number()
-        self._notes.append((func, given, named, made, code, instruction, module, grad, autocast, number, is_, own))
+        self._notes.append(
+            (func, given, named, made, code, instruction, module, grad, autocast, number, is_, own)
+        )
         self.count += 1
         if is_ & DRAWS:
             self.drawn = True
@@ -331,7 +335,20 @@ class Tape:
         made = slots[id(out)] = Slot(out)
         made.held, made.version, made.memory = None, 0, ~self.count
         self._notes.append(
-            (func, given, _NO_KWARGS, made, code, instruction, module, _grad_enabled(), self.autocast, sequence_number(), FRESH, own)
+            (
+                func,
+                given,
+                _NO_KWARGS,
+                made,
+                code,
+                instruction,
+                module,
+                _grad_enabled(),
+                self.autocast,
+                sequence_number(),
+                FRESH,
+                own,
+            )
         )
         self.count += 1
 
