@@ -13,15 +13,8 @@ import torch
 
 from .recorder import Opaque, Recorders
 from .site import OWN, places
-from .tape import autocast_state
 from .unseen import hide
 
-_AUTOCAST_SETTERS = (
-    *("set_autocast_enabled", "set_autocast_dtype", "set_autocast_cpu_enabled", "set_autocast_cpu_dtype"),
-    "set_autocast_gpu_dtype",
-)
-_pop: Callable[[], Any] = torch._C._pop_torch_function_stack
-_push: Callable[[Any], None] = torch._C._push_on_torch_function_stack
 Called = Callable[[torch.nn.Module], None]
 Returned = Callable[[Any], None]
 
@@ -39,7 +32,6 @@ def calls_patched(recorders: Recorders, called: Called, returned: Returned) -> I
     torch.autograd.Function.apply = classmethod(_apply(recorders, apply.__func__))  # type: ignore[assignment,method-assign]
     torch.compile = _compile(recorders, compiler)
     undo = _compiled_before(recorders)
-    undo_autocast, undo_detour = _autocast_told(recorders), _short_cut(recorders)
     script_call = torch.jit.ScriptFunction.__call__
     torch.jit.ScriptFunction.__call__ = _script_call(recorders, script_call)  # type: ignore[method-assign]
     try:
@@ -49,8 +41,6 @@ def calls_patched(recorders: Recorders, called: Called, returned: Returned) -> I
         torch.autograd.Function.apply = apply  # type: ignore[method-assign]
         torch.compile = compiler
         undo()
-        undo_autocast()
-        undo_detour()
         torch.jit.ScriptFunction.__call__ = script_call  # type: ignore[method-assign]
 
 
@@ -194,68 +184,6 @@ def _compiled_before(recorders: Recorders) -> Callable[[], None]:
         kind.__call__ = original
 
     return undo
-
-
-def _autocast_told(recorders: Recorders) -> Callable[[], None]:
-    """Keep what is known of autocast up to date: it is asked for in every call, which costs more than to be told."""
-    owner: Any = torch
-    originals = {name: getattr(owner, name) for name in _AUTOCAST_SETTERS if hasattr(owner, name)}
-    for name, original in originals.items():
-        setattr(owner, name, _then_read(recorders, original))
-
-    def undo() -> None:
-        for name, original in originals.items():
-            setattr(owner, name, original)
-
-    return undo
-
-
-def _then_read(recorders: Recorders, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def setter(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        recorders.recorder.tape.autocast = autocast_state()
-        return result
-
-    return setter
-
-
-def _short_cut(recorders: Recorders) -> Callable[[], None]:
-    """Have torch's functions that are written in Python ask the recorder directly, where no other mode is active.
-
-    ``torch.overrides.handle_torch_function`` first works out which arguments override the function, then enters a
-    context manager: three times the cost of the recorder itself.
-    """
-    original = torch.overrides.handle_torch_function
-
-    @functools.wraps(original)
-    def handle_torch_function(public_api: Any, relevant_args: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = recorders.recorder
-        if not recorder.is_on_top():
-            return original(public_api, relevant_args, *args, **kwargs)
-        _pop()
-        try:
-            return recorder.__torch_function__(public_api, (), args, kwargs)
-        finally:
-            _push(recorder)
-
-    modules = [module for module in list(sys.modules.values()) if _asks(module, original)]
-    for module in modules:
-        module.__dict__["handle_torch_function"] = handle_torch_function
-
-    def undo() -> None:
-        for module in modules:
-            module.__dict__["handle_torch_function"] = original
-
-    return undo
-
-
-def _asks(module: Any, handler: Any) -> bool:
-    """Whether functions of a module of torch go to the handler by a global of theirs."""
-    return (
-        getattr(module, "__dict__", {}).get("handle_torch_function") is handler
-        and module is not torch.overrides
-    )
 
 
 def _name(target: Any) -> str:

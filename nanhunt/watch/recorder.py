@@ -67,15 +67,21 @@ _GIVEN = frozenset(
     }
 )
 """Their result is an input of the step: what it came from may have changed when the step is repeated."""
-_FRESH = frozenset(
-    """add sub mul div true_divide rsub pow matmul mm bmm mv dot addmm linear neg abs exp expm1 log log1p log2 sqrt rsqrt
-    sin cos tanh sigmoid relu gelu silu elu leaky_relu softplus logsigmoid softmax log_softmax logsumexp sum mean prod
-    var std cumsum amax amin argmax argmin eq ne lt le gt ge isnan isinf isfinite all any _is_all_true remainder fmod floor round sign square logical_and logical_or logical_not
-    maximum minimum where clamp clip cat stack gather scatter scatter_add scatter_reduce index_add index_select
-    masked_fill layer_norm cross_entropy nll_loss mse_loss binary_cross_entropy_with_logits binary_cross_entropy
-    zeros ones full rand randn arange zeros_like ones_like full_like rand_like randn_like
-    __radd__ __rmul__ __rsub__ __rtruediv__ __rdiv__ __pow__ __rpow__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __and__ __or__ __invert__""".split()
-)
+_FRESH = frozenset({
+    "add", "sub", "mul", "div", "true_divide", "rsub", "pow", "matmul", "mm", "bmm", "mv", "dot", "addmm",
+    "linear", "neg", "abs", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "sin", "cos", "tanh",
+    "sigmoid", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "logsigmoid", "softmax",
+    "log_softmax", "logsumexp", "sum", "mean", "prod", "var", "std", "cumsum", "amax", "amin", "argmax",
+    "argmin", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "all", "any",
+    "_is_all_true", "remainder", "fmod", "floor", "round", "sign", "square", "logical_and", "logical_or",
+    "logical_not", "maximum", "minimum", "where", "clamp", "clip", "cat", "stack", "gather", "scatter",
+    "scatter_add", "scatter_reduce", "index_add", "index_select", "masked_fill", "layer_norm",
+    "cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy_with_logits", "binary_cross_entropy",
+    "zeros", "ones", "full", "rand", "randn", "arange", "zeros_like", "ones_like", "full_like",
+    "rand_like", "randn_like", "__radd__", "__rmul__", "__rsub__", "__rtruediv__", "__rdiv__", "__pow__",
+    "__rpow__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__and__", "__or__",
+    "__invert__",
+})  # fmt: skip
 """Names of calls of torch whose result, if it is none of their arguments, is a tensor in memory of its own."""
 _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS, _IN_PLACE = (1 << bit for bit in range(2, 8))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
@@ -171,11 +177,9 @@ class Recorder(TorchFunctionMode):
             if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if self.paused:
+        if self.paused or (out is None and not _kinds[func] & _WRITES):
             return out
         is_ = _kinds[func]
-        if out is None and not is_ & _WRITES:
-            return out
         if (_transform() is not None or self.forward_mode) and self._is_transforming():
             return out
         if is_ & _SPECIAL and self._is_told_otherwise(is_, args, out):

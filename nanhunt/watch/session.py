@@ -35,6 +35,7 @@ from .read_loss import ReadLoss, models_run, tested
 from .recorder import Recorder, Recorders
 from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
+from .short_cuts import short_cuts
 from .site import Site, caller, resolve, user_frame
 from .stopping import Stop, Stopped, StoppedTaskError
 from .tape import Slot
@@ -97,6 +98,7 @@ class Session:
     def __enter__(self) -> Session:
         self._stack.enter_context(unseen())
         self._stack.enter_context(calls_patched(self.recorders, self.module_called, self.module_returned))
+        self._stack.enter_context(short_cuts(self.recorders))
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorders.threads_followed())

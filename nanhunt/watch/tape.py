@@ -278,11 +278,9 @@ class Tape:
             kind = type(arg)
             if kind is _Tensor or kind is _Parameter:
                 slot = known(id(arg))
-                if slot is None or slot() is not arg:
-                    slot = self.slot(arg)
-                elif slot.memory < 0 and not is_ & FRESH:
-                    slot.memory = _memory(arg)  # from here on it may be shared
-                given.append(slot)
+                # Except for what makes a new tensor: from here on its memory may be shared.
+                usual = slot is not None and slot() is arg and (slot.memory >= 0 or is_ & FRESH)
+                given.append(slot if usual else self.slot(arg))
             else:
                 given.append(arg if kind in _ATOMS else self.symbols(arg))
         named = _NO_KWARGS
@@ -307,8 +305,7 @@ class Tape:
             (func, given, named, made, code, instruction, module, grad, autocast, number, is_, own)
         )
         self.count += 1
-        if is_ & DRAWS:
-            self.drawn = True
+        self.drawn = self.drawn or bool(is_ & DRAWS)
 
     def note_fresh(
         self,
@@ -422,7 +419,7 @@ class Tape:
         # An id is reused once its tensor is gone, so the slot must still refer to this very object.
         if slot is not None and slot() is tensor:
             if slot.memory < 0:
-                slot.memory = _memory(tensor)  # in a list, or named: from here on it may be shared
+                slot.memory = _memory(tensor)  # from here on it may be shared
             return slot
         slot = self.slots[id(tensor)] = slot_of(tensor)
         self.inputs.append(slot)
