@@ -70,7 +70,7 @@ _GIVEN = frozenset(
 _FRESH = frozenset({
     "add", "sub", "mul", "div", "true_divide", "rsub", "pow", "matmul", "mm", "bmm", "mv", "dot", "addmm",
     "linear", "neg", "abs", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "sin", "cos", "tanh",
-    "sigmoid", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "logsigmoid", "softmax",
+    "sigmoid", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "softmax",
     "log_softmax", "logsumexp", "sum", "mean", "prod", "var", "std", "cumsum", "amax", "amin", "argmax",
     "argmin", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "all", "any",
     "_is_all_true", "remainder", "fmod", "floor", "round", "sign", "square", "logical_and", "logical_or",
@@ -78,7 +78,7 @@ _FRESH = frozenset({
     "scatter_add", "scatter_reduce", "index_add", "index_select", "masked_fill", "layer_norm",
     "cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy_with_logits", "binary_cross_entropy",
     "zeros", "ones", "full", "rand", "randn", "arange", "zeros_like", "ones_like", "full_like",
-    "rand_like", "randn_like", "__radd__", "__rmul__", "__rsub__", "__rtruediv__", "__rdiv__", "__pow__",
+    "rand_like", "randn_like", "__radd__", "__rmul__", "__rsub__", "__rtruediv__", "__rdiv__",
     "__rpow__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__and__", "__or__",
     "__invert__",
 })  # fmt: skip
@@ -371,7 +371,8 @@ _forwards = _Forwards()
 def _is_fresh(func: Callable[..., Any]) -> bool:
     name = getattr(func, "__name__", "")
     places = (torch.Tensor, torch, torch.nn.functional)
-    return name in _FRESH and any(getattr(place, name, None) is func for place in places)
+    spellings = (name, f"__{name}__")  # Tensor.__pow__ is called pow
+    return name in _FRESH and any(getattr(place, one, None) is func for place in places for one in spellings)
 
 
 class _Kinds(dict[Callable[..., Any], int]):

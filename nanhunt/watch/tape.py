@@ -286,9 +286,6 @@ class Tape:
         named = _NO_KWARGS
         if kwargs:
             named = {key: one if type(one) in _ATOMS else self.symbols(one) for key, one in kwargs.items()}
-        if self.count >= self.full:
-            self._drop_dead(slots_in((given, named)))
-            known = self.slots.get
         if type(out) is _Tensor and ((slot := known(id(out))) is None or slot() is not out):
             if is_ & FRESH:  # then this is known without asking
                 made = self.slots[id(out)] = Slot(out)
@@ -299,6 +296,8 @@ class Tape:
             made = self._made_all(out)
             if out is None and args and isinstance(args[0], _Tensor):
                 self.made(args[0])  # an assignment: its numbers are new
+        if self.count >= self.full:
+            self._drop_dead(slots_in((given, named, made)))
         autocast = self.autocast
         grad, number = _grad_enabled(), sequence_number()
         self._notes.append(
@@ -326,11 +325,10 @@ class Tape:
                 given.append(slot if slot is not None and slot() is arg else self.slot(arg))
             else:
                 given.append(arg if kind in _ATOMS else self.symbols(arg))
-        if self.count >= self.full:
-            self._drop_dead(slots_in(given))
-            slots = self.slots
         made = slots[id(out)] = Slot(out)
         made.held, made.version, made.memory = None, 0, ~self.count
+        if self.count >= self.full:
+            self._drop_dead(slots_in((given, made)))
         self._notes.append(
             (
                 func,
