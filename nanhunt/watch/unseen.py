@@ -94,7 +94,7 @@ def unseen() -> Iterator[None]:
         describe(self, exc_type, exc_value, exc_traceback, **options)
 
     # TorchScript translates warnings.warn, which it knows by identity: functions of torch.nn.functional call it.
-    builtins = torch.jit._builtins._get_builtin_table()
+    builtins: dict[int, str] = torch.jit._builtins._get_builtin_table()  # type: ignore[no-untyped-call]
     builtins[id(warn)] = "aten::warn"
     warnings.warn = warn
     traceback.TracebackException.__init__ = init  # type: ignore[method-assign]
