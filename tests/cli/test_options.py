@@ -83,7 +83,7 @@ def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
 def test_rows_of_tensors_with_names_that_no_file_can_hold(run: Run, tmp_path: Path) -> None:
     logits = torch.tensor([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0]])
     torch.save({"\x1b[31mlogits": logits, "\ud800.logits": logits + 1}, tmp_path / "bad.pt")
-    spelled = ["bad.pt:\\x1b[31mlogits", "bad.pt:\\ud800.logits"]
+    spelled = ["bad.pt:\\ud800.logits", "bad.pt:\\x1b[31mlogits"]
     for file in ("rows.npz", "rows.csv"):
         assert run("check", "bad.pt", "--save-rows", file).code == 1
     with (tmp_path / "rows.csv").open() as stream:
