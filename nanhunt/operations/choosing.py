@@ -19,7 +19,7 @@ from nanhunt.load.roles import by_spot, complete_sets
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import listed
 from nanhunt.operations import registry
-from nanhunt.operations.assignment import Assignment, parted, spoken_name
+from nanhunt.operations.assignment import Assignment, meant_role, parted, spoken_name
 from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.options import JudgeOptions
@@ -153,7 +153,7 @@ def check_names(options: OperationOptions) -> None:
     operation = asked(options)
     for text in options.role:
         roles = {name: None for role in operation.roles for name in (role.name, spoken_name(role))}
-        one_of("--role", parted(text)[0], tuple(roles))
+        one_of("--role", meant_role(operation, parted(text)[0]), tuple(roles))
 
 
 def _takes(operation: Described, option: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.load.memory import tensor_of
 from nanhunt.operations.problem import problem_of, read_block
@@ -509,3 +510,27 @@ def test_a_deviation_of_two_moments_is_told_from_that_of_torch(judged):
     assert told(
         judged, "masked-mean", SINGLE, {"std": True}, values=values, mask=torch.tensor([[1, 0, 0]])
     ) == {"deviation-of-one": (0,)}
+
+
+def test_a_form_of_another_objective_is_a_column_that_says_so():
+    latents = {"mu": torch.tensor([0.0, 1.0]), "logvar": torch.tensor([0.5, 95.0])}
+    (compared,) = nanhunt.compare(latents, op="gaussian-kl").tensors
+    variance = F.softplus(latents["logvar"]) + 1e-6
+    loss = (0.5 * (latents["mu"] ** 2 + variance - 1 - variance.log())).mean().item()
+    assert compared.implementations["softplus"].loss == pytest.approx(loss, rel=1e-6)
+    told = [note.split(":")[0] for note in compared.notes]
+    assert told == ["clamped is another objective", "softplus is another objective"]
+    (checked,) = nanhunt.check(latents, op="gaussian-kl").tensors
+    assert checked.findings == compared.findings and not checked.notes
+
+
+def test_a_clamp_within_its_bounds_is_no_other_objective():
+    tokens = {
+        "log_probs": torch.zeros(2, 3),
+        "old_log_probs": torch.ones(2, 3),
+        "advantages": torch.ones(2, 3),
+    }
+    assert nanhunt.compare(tokens, op="ppo").tensors[0].notes == ()
+    far = {**tokens, "log_probs": torch.full((2, 3), 31.0), "advantages": -torch.ones(2, 3)}
+    (note,) = nanhunt.compare(far, op="ppo").tensors[0].notes
+    assert note.startswith("clamped is another objective: beyond 20")
