@@ -16,6 +16,7 @@ import typer
 from nanhunt.cli import output as files
 from nanhunt.cli import process
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, WriteOptions
+from nanhunt.dtypes.start import start_in_deleted_folder
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
@@ -105,21 +106,7 @@ def set_limits() -> None:
         )
     if space != resource.RLIM_INFINITY:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of its threads reserves tens of MiB
-    _start_torch_elsewhere()
-
-
-def _start_torch_elsewhere() -> None:
-    """Imports torch, if the working folder has been deleted: in such a one oneMKL ends the process while it starts."""
-    try:
-        Path.cwd()
-    except OSError:
-        here = os.open(".", os.O_RDONLY)
-        os.chdir("/")
-        try:
-            import torch  # noqa: F401 - for its start
-        finally:
-            os.fchdir(here)
-            os.close(here)
+    start_in_deleted_folder()
 
 
 def merge_saved(given: Given, reports: list[str]) -> None:
