@@ -35,7 +35,7 @@ class Choice:
     operation: Operation
     tensors: Assignment
     also: tuple[str, ...]
-    """Other operations that some of these tensors could belong to, and whose tensors are all there too."""
+    """Other operations whose tensors are all there too: some of these, or others that tell an operation by name."""
 
     @property
     def note(self) -> str:
@@ -73,7 +73,7 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
         used = {tensor.name for tensor in best.values()}
         also = dict.fromkeys(
             other.name for other, one in found
-            if other is not operation and used & {tensor.name for tensor in one.values()}
+            if other is not operation and (used & {tensor.name for tensor in one.values()} or _is_telling(other, one))
         )  # fmt: skip
         choices.append(Choice(operation, best, tuple(also)))
     return choices, undecided

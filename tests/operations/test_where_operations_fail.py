@@ -317,6 +317,7 @@ TRUTHS = (
     ("softmax", {"logits": [40.0, 0.0, -3.0]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("softmax", {"logits": [-700.0, 800.0, -INF]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("logsumexp", {"logits": [40.0, 0.0, 0.0, -2.0]}, {}, lambda t: lse(t["logits"])),
+    ("logsumexp", {"logits": [-800.0, 800.0, -INF]}, {}, lambda t: lse(t["logits"])),
     ("log1mexp", {"log_probs": -1e-12}, {}, lambda t: mpmath.log(-mpmath.expm1(t["log_probs"]))),
     ("log1mexp", {"log_probs": -40.0}, {}, lambda t: mpmath.log1p(-mpmath.exp(t["log_probs"]))),
     ("gaussian-kl", {"mu": 0.0, "logvar": 1e-6}, {}, lambda t: (mpmath.expm1(t["logvar"]) - t["logvar"]) / 2),
@@ -352,6 +353,7 @@ TRUTHS = (
         lambda t: lse([100 * (x - t["sim"][0]) for x in t["sim"]]),
     ),
     ("masked-mean", {"values": [1e15, 1.5, -1e15], "mask": [1, 1, 1]}, {}, lambda t: sum(t["values"]) / 3),
+    ("masked-mean", {"values": [2.5, NAN, 1.0], "mask": [1, 0, 1]}, {}, lambda t: mpmath.mpf("1.75")),
     (
         "norm",
         {"hidden_states": [3e-9, 4e-9, 5e-9]},
@@ -389,6 +391,12 @@ TRUTHS = (
         {"logits": [1.0, -3.0, 0.25], "noise": [0.3, 0.999999, 1e-12]},
         {"tau": 0.1},
         lambda t: sample(t["logits"], t["noise"], mpmath.mpf(0.1)),
+    ),
+    (  # u = 1 is no uniform number: the float32 before it
+        "gumbel-softmax",
+        {"logits": [0.5, -0.5], "noise": [1.0, 0.5]},
+        {"tau": 20.0},
+        lambda t: sample(t["logits"], [1 - mpmath.mpf(2) ** -24, 0.5], 20),
     ),
     (
         "gumbel-softmax",
