@@ -197,7 +197,8 @@ def _judged(x: Any, keywords: Keywords, compares: bool) -> Report:
     operation = scan.operation or asked(options)
     given = _given(operation, {"targets": targets, "class_weights": class_weights})
     if holds_names(x):
-        return scan.container(container_of(x), operation, given)
+        told = keywords.op is not None or keywords.function is not None
+        return scan.container(container_of(x, lists=told), operation, given)
     main = operation.roles[0].name
     report = scan.container(container_of({}), operation, {main: tensor_of(x, main), **given})
     if report.errors:

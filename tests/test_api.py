@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import nanhunt
+from nanhunt.errors import NanhuntError
 from nanhunt.results.report import Report
 
 LOGITS = [[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0], [3.0, 2.0, 1.0]]
@@ -179,3 +180,27 @@ def test_str_is_the_report_and_repr_the_verdict() -> None:
     assert repr(report).startswith("<nanhunt.Report: ")
     found = nanhunt.diff({"w": np.zeros(2)}, {"w": np.ones(2)})
     assert str(found).startswith("DIFFERENT ")
+
+
+def test_lists_of_rows_in_a_dict_are_arrays() -> None:
+    rows, labels = [[1.0, 2.0, 300.0], [4.0, float("nan"), 6.0]], [0, 1]
+    (of_lists,) = nanhunt.check({"logits": rows, "targets": labels}).tensors
+    (of_arrays,) = nanhunt.check({"logits": np.array(rows), "targets": np.array(labels)}).tensors
+    assert of_lists.findings == of_arrays.findings
+    assert (of_lists.shape, of_lists.findings[0].rows) == ((2, 3), (1,))
+    (bce,) = nanhunt.check({"logits": [1.0, 17.0], "targets": [1, 0]}, op="bce").tensors
+    assert (bce.shape, bce.affected_rows) == ((2,), 1)
+
+
+def test_rows_of_unequal_length_are_refused_and_tokens_left_aside() -> None:
+    with pytest.raises(NanhuntError, match=r"^logits is no array of numbers: its rows"):
+        nanhunt.check({"logits": [[1.0, 2.0], [3.0]], "targets": [0, 1]})
+    logits = np.zeros((2, 3), np.float32)
+    (error,) = nanhunt.check({"logits": logits, "w": [[1.0], [2.0, 3.0]]}).errors
+    assert (error.file, error.hint) == ("<memory>:w", "Give rows of equal length.")
+    assert nanhunt.check({"logits": logits, "input_ids": [[1], [2, 3]]}).errors == ()
+
+
+def test_numbers_of_an_optimizers_settings_stay_single() -> None:
+    report = nanhunt.check({"w": np.ones((2, 2), np.float32), "groups": [{"betas": (0.9, 0.999)}]})
+    assert {"groups.0.betas.0", "groups.0.betas.1"} <= {tensor.tensor for tensor in report.tensors}

@@ -37,7 +37,9 @@ def compare(given: Given, a: str, b: str) -> None:
     from nanhunt.difference.comparison import Comparison
 
     with Progress() as progress:
-        comparison = Comparison(options, advance=progress.advance, ends_with_what_is_known=True)
+        comparison = Comparison(
+            options, advance=progress.advance, expect=progress.expect, ends_with_what_is_known=True
+        )
         found = comparison.paths(a, b)
     if found.exit_code == INTERRUPTED:
         process.complain("interrupted; this is what was known.")

@@ -93,9 +93,15 @@ class Given:
 
 
 def command(app: typer.Typer, *parts: type, **settings: Any) -> Callable[[Callable[..., None]], None]:
-    """Registers ``function(given, its own arguments)`` as a command that takes those options too."""
+    """Registers ``function(given, its own arguments)`` as a command that takes those options too.
+
+    Without options it is ``function(its own arguments)``.
+    """
 
     def register(function: Callable[..., None]) -> None:
+        if not parts:
+            app.command(**settings)(function)
+            return
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
         names = [each.name for each in own]
 

@@ -1,4 +1,4 @@
-"""``nanhunt run``: the options, and the few calls behind them. Imports torch only when a script is about to run."""
+"""What ``nanhunt run`` does, in a few calls. Imports torch only when a script is about to run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
 
 from nanhunt.cli import output as files
-from nanhunt.cli.options import Given, SettingsOptions, command
+from nanhunt.cli.options import Given
 from nanhunt.errors import NanhuntError
 from nanhunt.watch.options import RunOptions, WatchOptions
 
@@ -25,51 +24,10 @@ if TYPE_CHECKING:
     from nanhunt.watch.session import Session
 
 
-class RunCommand(TyperCommand):
-    """Passes on everything after the script (or after ``-m MODULE``) untouched, options and ``--`` included."""
+def run(given: Given, words: Sequence[str], module: str) -> None:
+    """Runs the script of the first of ``words`` with the others, or the module, and exits; reports what went bad.
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Mark where the script's own arguments begin."""
-        parsed: list[str] = super().parse_args(ctx, _marked(args, _taking_a_value(self.params)))
-        return parsed
-
-
-def _taking_a_value(params: Sequence[Any]) -> set[str]:
-    options = (item for item in params if item.param_type_name == "option")
-    valued = (item for item in options if not (item.is_flag or item.count))
-    return {name for item in valued for name in item.opts}
-
-
-def _marked(args: list[str], valued: set[str]) -> list[str]:
-    """The arguments with ``--`` in front of the script, or behind the module's name."""
-    place = 0
-    while place < len(args) and args[place].startswith("-") and args[place] not in ("-", "--"):
-        option = args[place]
-        place += 2 if option in valued else 1
-        if option.startswith("-m"):
-            break
-    return [*args[:place], "--", *args[place:]] if args[place : place + 1] != ["--"] else args
-
-
-def register(app: typer.Typer) -> None:
-    """Add ``run`` to the application."""
-    command(app, WatchOptions, RunOptions, SettingsOptions, cls=RunCommand)(run)
-
-
-def run(
-    given: Given,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Script to run, - for standard input."),
-    ] = None,
-    module: Annotated[
-        str, typer.Option("-m", metavar="MODULE", help="Run a module instead, as python -m does.")
-    ] = "",
-) -> None:
-    """Run a training script and, at its first NaN or infinity, name the operation and line that made it.
-
-    The script behaves as always. It is stopped with exit code 1 at the first bad step, unless --continue is given;
-    otherwise the exit code is its own.
+    Raises NanhuntError where there is no script, and as ``_replayed`` does.
     """
     options = given.part(RunOptions)
     if options.replay:
@@ -77,7 +35,7 @@ def run(
     orders = _orders(given, options)
     from nanhunt.watch.runner import exit_code, prepare
 
-    what = _script(words or [], module)
+    what = _script(words, module)
     start = prepare(what)
     from nanhunt.watch.family import Family
     from nanhunt.watch.session import Session, Settings

@@ -22,7 +22,8 @@ from nanhunt.difference.suggestion import suggested
 from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, tensor_at
 from nanhunt.load.call_order import CallOrder, read_call_order
-from nanhunt.load.listing import is_url
+from nanhunt.load.folder import Found
+from nanhunt.load.listing import bytes_at, is_url, look_anew
 from nanhunt.load.roles import Candidates
 from nanhunt.load.tensor import COMPLEX, FLOATING, INTEGER, Tensor, as_real
 from nanhunt.load.tree import coordinates
@@ -93,17 +94,25 @@ class Comparison:
     """Who measures blocks."""
     advance: Callable[[int], None] = lambda _: None
     """Told of bytes of both sides as they are done."""
+    expect: Callable[[int | None], None] = lambda _: None
+    """Told of all bytes of two paths before the first is opened (None: they cannot be known)."""
     ends_with_what_is_known: bool = False
     """Whether Ctrl-C while tensors are measured gives a result, of exit code INTERRUPTED, and is not raised."""
 
     def paths(self, a: str, b: str) -> Difference:
         """Two files or folders. What cannot be read is an error in the result, and the rest is still compared."""
-        return self.sides(self.side(a, a, renaming(self.options.rename)), self.side(b, b, str))
+        for path in (a, b):
+            look_anew(path)
+        one, other = self._listed(a), self._listed(b)
+        sizes = [bytes_at(file) for _, found in (one, other) for file in found.files]
+        self.expect(None if None in sizes else sum(size or 0 for size in sizes))
+        return self.sides(self._opened(*one, renaming(self.options.rename)), self._opened(*other, str))
 
     def side(self, contents: str | Container, name: str, rename: Callable[[str], str]) -> Side:
         """One input: a path, or a container as of values in memory; ``name`` is what reports call it."""
         if isinstance(contents, str):
-            return self._opened(contents, rename)
+            look_anew(contents)
+            return self._opened(*self._listed(contents), rename)
         side = Side(name)
         side.add(contents, "", rename)
         return side
@@ -137,13 +146,16 @@ class Comparison:
         ).decided()
         return replace(difference, exit_code=INTERRUPTED) if interrupted else difference
 
-    def _opened(self, path: str, rename: Callable[[str], str]) -> Side:
+    def _listed(self, path: str) -> tuple[Side, Found]:
+        """An input of which nothing is opened yet, and its files; none, and why, where they cannot be listed."""
         side = Side(path)
         try:
-            found = find([path], self.options.exclude)
+            return side, find([path], self.options.exclude)
         except NanhuntError as error:
             side.failed(path, error)
-            return side
+            return side, Found()
+
+    def _opened(self, side: Side, found: Found, rename: Callable[[str], str]) -> Side:
         side.not_looked_at += [NotLookedAt(file, what) for file, what in found.passed_over]
         side.calls = read_call_order(file for file, _ in found.passed_over)
         for file in found.files:
@@ -154,7 +166,7 @@ class Comparison:
             except NanhuntError as error:
                 side.failed(file, error)
             else:
-                side.add(container, place_of(file, path), rename)
+                side.add(container, place_of(file, side.name), rename)
         return side
 
     # ------------------------------------------------------------------------------------------ measuring

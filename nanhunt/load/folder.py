@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanhunt.errors import NanhuntError
 from nanhunt.load.foreign import UnknownContent, refusal
-from nanhunt.load.listing import STDIN, Entry, ahead, entries, is_folder, is_url, look_anew
+from nanhunt.load.listing import STDIN, Entry, ahead, entries, is_folder, is_url
 from nanhunt.load.reader import Reader, reader_of, readers
 from nanhunt.load.source import Folder, open_source
 from nanhunt.load.wording import READABLE, printable
@@ -36,7 +36,6 @@ def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
     """
     found = Found()
     for path in paths:
-        look_anew(path)
         if path in ("", STDIN) or not is_folder(path):
             found.files.append(path)
             continue

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FILE = "<memory>"
 DEEPEST = 100
 """Levels of dicts and lists."""
+NAMED = 1
+"""The level of what the user's own dict holds: further in, in an optimizer's settings, (0.9, 0.999) are two numbers."""
 
 
 def holds_names(value: object) -> bool:
@@ -27,18 +29,19 @@ def holds_names(value: object) -> bool:
     return isinstance(value, Mapping) or _is_module(value)
 
 
-def container_of(value: Any) -> Container:
+def container_of(value: Any, *, lists: bool = False) -> Container:
     """The tensors of nested dicts, lists and tuples under dotted names, or those of a module's state_dict.
 
-    Raises NanhuntError for what nests absurdly deep, as a dict that holds itself does.
+    Rows of numbers in lists are one tensor, and so are labels; a list of floats, such as a history of losses, where
+    ``lists`` says so. Raises NanhuntError for what nests absurdly deep, as a dict that holds itself does.
     """
     tensors: dict[str, Tensor] = {}
     refused: dict[str, RefusedTensor] = {}
-    for name, each in _walk("", value.state_dict() if _is_module(value) else value, 0):
+    for name, each in _walk("", value.state_dict() if _is_module(value) else value, 0, lists):
         try:
             tensors[name] = tensor_of(each, name)
         except NanhuntError as error:
-            kind = RefusedTensor if _is_tensor(each) else NotNumbers
+            kind = RefusedTensor if _is_tensor(each) or _has_floats(each) else NotNumbers
             refused[name] = kind(error.message, error.hint)
     return Container(FILE, tensors, "memory", refused, settings=settings_of(value))
 
@@ -55,26 +58,51 @@ def tensor_of(value: Any, name: str) -> Tensor:
         try:
             array = np.from_dlpack(value) if _speaks_dlpack_only(value) else np.asarray(value)
         except (ValueError, TypeError) as error:
+            ragged = "inhomogeneous" in str(error)  # NumPy's word, in a sentence about its own array
+            reason = "its rows differ in length" if ragged else str(error)
             raise NanhuntError(
-                f"{name} is no array of numbers: {error}.", "Give rows of equal length."
+                f"{name} is no array of numbers: {reason}.", "Give rows of equal length."
             ) from None
         dtype = array.dtype.name
         array = array.view(BITS[dtype]) if dtype in BITS else array
     return Tensor(FILE, name, dtype, array.shape, lambda: array)
 
 
-def _walk(name: str, value: object, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every array, tensor and float with the keys that lead to it; text and whole numbers are settings."""
+def _walk(name: str, value: object, depth: int, lists: bool) -> Iterator[tuple[str, Any]]:
+    """Every array, tensor, float and list of rows, with the keys to it; text and whole numbers are settings."""
     if depth > DEEPEST:
         raise NanhuntError(
             f"{name} nests its contents absurdly, over {DEEPEST} levels deep.", "Pass the tensors."
         )
-    if isinstance(value, Mapping | list | tuple):
+    if _are_numbers(value, depth, lists):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, each in items:
-            yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1)
+            yield from _walk(f"{name}.{key}" if name else str(key), each, depth + 1, lists)
     elif isinstance(value, float | complex | np.ndarray | np.generic) or _is_array(value):
         yield name, value
+
+
+def _are_numbers(value: object, depth: int, lists: bool) -> bool:
+    """Rows of numbers in lists, of equal length or not; one list, where the user's own dict names it."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    rows = all(isinstance(each, list | tuple) for each in value)
+    named = depth == NAMED and (lists or not _has_floats(value))
+    return (rows or named) and _nested(value, DEEPEST - depth)
+
+
+def _nested(value: object, levels: int) -> bool:
+    """Whether there is a number, and nothing but numbers, in so many levels of lists."""
+    if isinstance(value, list | tuple):
+        return levels > 0 and len(value) > 0 and all(_nested(each, levels - 1) for each in value)
+    return isinstance(value, int | float | complex | np.generic)
+
+
+def _has_floats(value: object) -> bool:
+    """Whether rows that cannot be read could be judged: whole numbers of unequal length are tokens of a batch."""
+    return any(map(_has_floats, value)) if isinstance(value, list | tuple) else isinstance(value, float)
 
 
 CPU = 1

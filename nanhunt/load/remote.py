@@ -37,7 +37,7 @@ GROWTH = 3
 """Bytes fetched ahead for each that was read without a gap."""
 HEADER = 1 << 16
 """Bytes fetched at least: what a header needs, and many small tensors in one request."""
-PAUSES = (0.2, 1.0)
+PAUSES = (0.2, 1.0, 4.0)
 """Seconds before each new try."""
 
 _fetched = Fetched()
@@ -389,7 +389,8 @@ def look_anew(url: str) -> None:
     entries.cache_clear()
     _trees.clear()
     _listed.clear()
-    _file_system(url)[0].invalidate_cache()
+    with contextlib.suppress(NanhuntError):  # opening it says why
+        _file_system(url)[0].invalidate_cache()
 
 
 _EXTRA = "Install it: pip install 'nanhunt[remote]'"
@@ -428,10 +429,13 @@ def tried(url: str, call: Callable[[], Result], lasting: type[Exception] | tuple
         except Exception as error:  # every backend has errors of its own
             if lasting and isinstance(error, lasting):
                 raise
-            if pause is None:
+            if pause is None or _lacks_credentials(error):
                 raise _failed(url, error) from None
             time.sleep(pause)
     raise AssertionError("the last try returns or raises")
+
+
+_CREDENTIALS = "Check the credentials of its backend."
 
 
 def _failed(url: str, error: Exception) -> NanhuntError:
@@ -439,7 +443,13 @@ def _failed(url: str, error: Exception) -> NanhuntError:
     if isinstance(error, FileNotFoundError):
         return NanhuntError(f"{name} does not exist.", "Check the URL; private ones need credentials.")
     if isinstance(error, PermissionError):
-        return NanhuntError(f"No permission to read {name}.", "Check the credentials of its backend.")
+        return NanhuntError(f"No permission to read {name}.", _CREDENTIALS)
     lines = str(error).splitlines()
-    why = printable(lines[0])[:120] if lines else type(error).__name__
-    return NanhuntError(f"{name} cannot be read: {why}.", "Check the network and the URL.")
+    why = printable(lines[0])[:120].rstrip(".") if lines else type(error).__name__
+    hint = _CREDENTIALS if _lacks_credentials(error) else "Check the network and the URL."
+    return NanhuntError(f"{name} cannot be read: {why}.", hint)
+
+
+def _lacks_credentials(error: Exception) -> bool:
+    """By its own words: every backend's package has a class of its own for it."""
+    return "credential" in f"{type(error).__name__} {error}".lower()

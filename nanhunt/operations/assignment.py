@@ -11,7 +11,7 @@ from nanhunt.load.reference import contents, tensor_at
 from nanhunt.load.roles import Role, complete_sets, is_called, missing
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import described, did_you_mean, listed, printable
-from nanhunt.operations.operation import Operation
+from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.registry import OperationOptions
 from nanhunt.options import one_of
 
@@ -78,9 +78,18 @@ def spoken(operation: Operation, options: ReadOptions, texts: Sequence[str]) -> 
         said["targets"] = options.targets
     for text in texts:
         name, spec = parted(text)
+        name = meant_role(operation, name)
         one_of("--role", name, names)
         said[name] = spec
     return said
+
+
+def meant_role(operation: Described, name: str) -> str:
+    """The role of that name, or the only one whose tensors are called so: mask of attention is attn_mask."""
+    if not isinstance(operation, Operation) or any(role.name == name for role in operation.roles):
+        return name
+    called_so = [role.name for role in operation.roles if is_called(role.called, name)]
+    return called_so[0] if len(called_so) == 1 else name
 
 
 def parted(text: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from nanhunt.load.roles import by_spot, complete_sets
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.wording import listed
 from nanhunt.operations import registry
-from nanhunt.operations.assignment import Assignment, parted, spoken_name
+from nanhunt.operations.assignment import Assignment, meant_role, parted, spoken_name
 from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.operation import Described, Operation
 from nanhunt.operations.options import JudgeOptions
@@ -35,7 +35,7 @@ class Choice:
     operation: Operation
     tensors: Assignment
     also: tuple[str, ...]
-    """Other operations that some of these tensors could belong to, and whose tensors are all there too."""
+    """Other operations whose tensors are all there too: some of these, or others that tell an operation by name."""
 
     @property
     def note(self) -> str:
@@ -73,7 +73,7 @@ def by_names(container: Container) -> tuple[list[Choice], Mapping[str, tuple[str
         used = {tensor.name for tensor in best.values()}
         also = dict.fromkeys(
             other.name for other, one in found
-            if other is not operation and used & {tensor.name for tensor in one.values()}
+            if other is not operation and (used & {tensor.name for tensor in one.values()} or _is_telling(other, one))
         )  # fmt: skip
         choices.append(Choice(operation, best, tuple(also)))
     return choices, undecided
@@ -153,7 +153,7 @@ def check_names(options: OperationOptions) -> None:
     operation = asked(options)
     for text in options.role:
         roles = {name: None for role in operation.roles for name in (role.name, spoken_name(role))}
-        one_of("--role", parted(text)[0], tuple(roles))
+        one_of("--role", meant_role(operation, parted(text)[0]), tuple(roles))
 
 
 def _takes(operation: Described, option: str) -> bool:

@@ -15,7 +15,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING, INTEGER, Tensor
 from nanhunt.operations.fix import Fix
-from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
+from nanhunt.operations.operation import Block, Facts, Made, Operation, Plan, Sliced, Unit
 from nanhunt.operations.options import LossOptions, TemperatureOptions
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import at_fault, fails, in_float32, input_rules, numpy_of, says, wrong_rules
@@ -54,7 +54,7 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: ContrastiveOptions) -> 
     return Plan((), main[:1], {name: Sliced(shape, len(shape)) for name, shape in shapes.items()})
 
 
-def diagonal(tensors: Mapping[str, Tensor], dtype: str, options: ContrastiveOptions) -> Mapping[str, Tensor]:
+def diagonal(tensors: Mapping[str, Tensor], dtype: str, options: ContrastiveOptions) -> Mapping[str, Made]:
     """The labels of similarities that have none: row i's positive is column i."""
     if "labels" in tensors or "sim" not in tensors or not tensors["sim"].shape:
         return {}
@@ -62,7 +62,8 @@ def diagonal(tensors: Mapping[str, Tensor], dtype: str, options: ContrastiveOpti
 
     from nanhunt.load.memory import tensor_of
 
-    return {"labels": tensor_of(torch.arange(tensors["sim"].shape[0]), "torch.arange(len(sim))")}
+    code = "torch.arange(len(sim))"
+    return {"labels": Made(tensor_of(torch.arange(tensors["sim"].shape[0]), code), code)}
 
 
 def sim_of(t: Tensors) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,8 @@ def report(problem: Problem, found: Tally, *, compares: bool) -> TensorReport:
         health=as_health(found.health),
         implementations={name: _implementation(problem, found, name, compares) for name in problem.forms},
         truth=Truth(_reduced(problem, found.sums.get("truth", NOTHING))) if compares else None,
-        findings=findings, affected_rows=found.affected, notes=_notes(problem),
+        findings=findings, affected_rows=found.affected,
+        notes=(*_notes(problem), *(_other_objectives(problem, found) if compares else ())),
         strip=strip(found, plan.unit_count, [rule.code for rule in problem.judged]), operation=operation.name,
         roles={name: each.label for name, each in problem.tensors.items()}, unit=operation.unit,
         unit_shape=(*plan.groups, *plan.units), fused_call=_fused_call(problem),
@@ -104,6 +105,14 @@ def _notes(problem: Problem) -> tuple[str, ...]:
     computed = compute_format(problem.dtype).name
     upcast = f"{problem.dtype} has no arithmetic in PyTorch: judged as cast to it and upcast to {computed}"
     return tuple(filter(None, (assumed, upcast if computed != problem.dtype else "")))
+
+
+def _other_objectives(problem: Problem, found: Tally) -> Iterator[str]:
+    """What the columns of such forms are, where they differ from the truth."""
+    for name, change in problem.operation.objectives.items():
+        counts = _implementation(problem, found, name, True)
+        if counts.wrong_rows or counts.bad_value_rows:
+            yield f"{name} is another objective: {change}"
 
 
 def _implementation(problem: Problem, found: Tally, name: str, compares: bool) -> Implementation:

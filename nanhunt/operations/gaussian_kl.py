@@ -59,6 +59,14 @@ def clamped(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
     return naive({**t, "logvar": t["logvar"].clamp(-30.0, 20.0)}, options)
 
 
+def softplus(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
+    """Another objective, v = F.softplus of the output for the variance: 0.5 * (mu**2 + v - 1 - v.log())."""
+    import torch.nn.functional as F
+
+    mu, v = t["mu"], F.softplus(t["logvar"]) + 1e-6
+    return 0.5 * (mu**2 + v - 1 - v.log())
+
+
 def distributions(t: Tensors, options: GaussianKlOptions) -> torch.Tensor:
     """torch.distributions.kl_divergence(Normal(mu, exp(0.5 * logvar)), Normal(0, 1))."""
     from torch.distributions import Normal, kl_divergence
@@ -114,6 +122,8 @@ def _variance(unit: Unit) -> str:
     return says("naive", _latent)(unit) + also
 
 
+_CLAMPS = "a variance above exp(20) costs no more, and its gradient is 0: such a latent stays where it is"
+_RENAMES = "the output is no longer logvar: a model that was trained on logvar must be trained anew"
 _CODE = "loss = (0.5 * ({mu}**2 + (torch.expm1({logvar}) - {logvar}))).{reduction}()"
 _FUSED: Fix[Any] = Fix("expm1(logvar) - logvar", _CODE)
 _FLOAT32 = in_float32("divergence", _CODE)
@@ -121,13 +131,13 @@ _CLAMP: Fix[Any] = Fix(
     "clamp logvar to -30..20",
     "v = {logvar}.clamp(-30.0, 20.0)\nloss = (0.5 * ({mu}**2 + (torch.expm1(v) - v))).{reduction}()",
     slots={"cast": ".float()"}, redefines=True,
-    changes="a variance above exp(20) costs no more, and its gradient is 0: such a latent stays where it is",
+    changes=_CLAMPS,
 )  # fmt: skip
 _SOFTPLUS: Fix[Any] = Fix(
     "take softplus of the network's output for the variance",
     "variance = F.softplus({logvar}) + 1e-6\nloss = (0.5 * ({mu}**2 + variance - 1 - variance.log())).{reduction}()",
     slots={"cast": ".float()"}, redefines=True,
-    changes="the output is no longer logvar: a model that was trained on logvar must be trained anew",
+    changes=_RENAMES,
 )  # fmt: skip
 _NAN_TO_NUM: Fix[Any] = Fix(
     "nan_to_num on the loss",
@@ -211,7 +221,10 @@ GAUSSIAN_KL = Operation(
     ),
     options=GaussianKlOptions,
     plan=plan,
-    forms={"naive": naive, "clamped": clamped, "distributions": distributions, "fused": fused},
+    forms={
+        "naive": naive, "clamped": clamped, "softplus": softplus, "distributions": distributions, "fused": fused,
+    },
+    objectives={"clamped": _CLAMPS, "softplus": _RENAMES},
     truth=truth,
     facts=facts,
     rules=RULES,

@@ -11,7 +11,7 @@ from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING, Tensor
 from nanhunt.operations.fix import Fix
 from nanhunt.operations.gumbel_options import GumbelOptions
-from nanhunt.operations.operation import Block, Facts, Operation, Plan, Sliced, Unit
+from nanhunt.operations.operation import Block, Facts, Made, Operation, Plan, Sliced, Unit
 from nanhunt.operations.rule import Rule
 from nanhunt.operations.usual import (
     at_fault,
@@ -51,7 +51,7 @@ def plan(shapes: Mapping[str, tuple[int, ...]], options: GumbelOptions) -> Plan:
     return Plan(rows, (), {"logits": Sliced(logits, 1), "noise": Sliced((*rows, draws, logits[-1]), 2)})
 
 
-def drawn(tensors: Mapping[str, Tensor], dtype: str, options: GumbelOptions) -> Mapping[str, Tensor]:
+def drawn(tensors: Mapping[str, Tensor], dtype: str, options: GumbelOptions) -> Mapping[str, Made]:
     """The noise, where there is none: torch.rand in the dtype, as --seed says, (..., draws, classes)."""
     if "noise" in tensors or "logits" not in tensors:
         return {}
@@ -63,11 +63,13 @@ def drawn(tensors: Mapping[str, Tensor], dtype: str, options: GumbelOptions) -> 
 
     shape = tensors["logits"].shape
     generator = torch.Generator().manual_seed(options.seed)
-    noise = torch.rand(
-        (*shape[:-1], options.draws, *shape[-1:]), generator=generator,
-        dtype=torch_dtype(compute_format(dtype).name),
-    )  # fmt: skip
-    return {"noise": tensor_of(noise, f"torch.rand, seed {options.seed}")}
+    computed = torch_dtype(compute_format(dtype).name)
+    noise = torch.rand((*shape[:-1], options.draws, *shape[-1:]), generator=generator, dtype=computed)
+    code = (
+        f"torch.rand((*logits.shape[:-1], {options.draws}, *logits.shape[-1:]), dtype={computed}, "
+        f"generator=torch.Generator().manual_seed({options.seed}))"
+    )
+    return {"noise": Made(tensor_of(noise, f"torch.rand, seed {options.seed}"), code)}
 
 
 def _softmax(t: Tensors, options: GumbelOptions, gumbel: torch.Tensor) -> torch.Tensor:

@@ -157,6 +157,15 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A tensor of an optional role that no file holds."""
+
+    tensor: Tensor
+    code: str
+    """An expression that makes the same values of the user's tensors: printed above code that names the role."""
+
+
+@dataclass(frozen=True)
 class Example:
     """A small problem that nobody has: what fixes are rendered for where they are only explained."""
 
@@ -238,12 +247,15 @@ class Operation(Described):
     screen: Callable[[Mapping[str, npt.NDArray[Any]], Any], bool] | None = None
     """(a block's tensors as stored, float32 or float64 and judged in that; options) -> whether a bound proves that no
     rule holds for any of its units, so that no form need be run. Numpy only."""
-    supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Tensor]] | None = None
+    supplied: Callable[[Mapping[str, Tensor], str, Any], Mapping[str, Made]] | None = None
     """(tensors by role, dtype, options) -> those of optional roles that are made where no file holds them: noise."""
     settled: Callable[[Mapping[str, Tensor], Any], Any] | None = None
     """(tensors by role, options) -> the options, where what the tensors are called decides one that was left open."""
     unused: Callable[[Any], Collection[str]] = lambda problem: ()
     """(Problem) -> names of the forms that nobody writes of such tensors under such options: they are not run."""
+    objectives: Mapping[str, str] = field(default_factory=dict)
+    """Forms that compute another objective on purpose, and how that differs: what they do is not wrong, and not what
+    was asked for."""
     reduces: bool = False
     """Whether the values are losses, of which --reduction makes one."""
     count: Callable[[Any], float] | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Problem:
     """Forms to run, where not all of them are asked for."""
     numbers: tuple[int, ...] | None = None
     """What the user calls each unit, where only some of theirs are judged."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """Expressions of the tensors that no file holds, by role."""
 
     @property
     def main(self) -> Tensor:
@@ -116,10 +118,11 @@ def problem_of(
         raise _missing(operation, role, tensors)
     for name, tensor in tensors.items():
         _check_kind(operation, operation.role(name), tensor)
-    if operation.supplied is not None:
-        tensors = {**tensors, **operation.supplied(tensors, dtype, options)}
+    made = operation.supplied(tensors, dtype, options) if operation.supplied else {}
+    tensors = {**tensors, **{name: each.tensor for name, each in made.items()}}
     plan = operation.plan({name: tensor.shape for name, tensor in tensors.items()}, options)
-    return Problem(operation, tensors, dtype, options, codes, plan, max_rows)
+    code = {name: each.code for name, each in made.items()}
+    return Problem(operation, tensors, dtype, options, codes, plan, max_rows, made=code)
 
 
 def _missing(operation: Operation, role: Role, tensors: Mapping[str, Tensor]) -> NanhuntError:

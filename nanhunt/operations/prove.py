@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -187,8 +188,21 @@ def _try(sample: Sample, fix: Fix[Any]) -> RemedyResult:
     bad, outcome, error = _judged(sample, ran, fix)
     count = int(np.count_nonzero(bad[sample.failing]))
     return RemedyResult(
-        fix.title, code, count == 0, len(sample.failing), count, error, outcome if count else "", fix.changes
+        fix.title,
+        _definitions(problem, code) + code,
+        count == 0,
+        len(sample.failing),
+        count,
+        error,
+        outcome if count else "",
+        fix.changes,
     )
+
+
+def _definitions(problem: Problem, code: str) -> str:
+    """Lines that make what ``code`` names and no file holds."""
+    named = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    return "".join(f"{name} = {made}\n" for name, made in problem.made.items() if name in named)
 
 
 def _in_numbers(sample: Sample, ran: fixes.Ran) -> str:

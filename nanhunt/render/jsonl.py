@@ -24,8 +24,8 @@ def render(report: Report, *, verbosity: int = 0) -> str:
 
 def tensors(report: Report, verbosity: int) -> list[str]:
     """A line for each tensor that is worth one: with ``verbosity`` 1 for all, else for those that cannot be counted."""
-    common = encode(report.options)
     told = [tensor for tensor in report.tensors if verbosity > 0 or not tensor.countable]
+    common = encode(report.options) if told else {}  # most reports are of one healthy tensor
     return [_tensor(tensor, common) for tensor in told]
 
 

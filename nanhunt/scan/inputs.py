@@ -12,7 +12,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.load import Container, NothingToCheck, NotNumbers, find, open_path, training_log
 from nanhunt.load.call_order import CallOrder, read_call_order
 from nanhunt.load.folder import Found
-from nanhunt.load.listing import ahead, bytes_at
+from nanhunt.load.listing import ahead, bytes_at, look_anew
 from nanhunt.load.tensor import Tensor
 from nanhunt.load.tree import coordinates, fits_layout
 from nanhunt.operations.choosing import asked
@@ -72,6 +72,8 @@ class Scan:
 
             yield from first_bad(paths, self.options, self._together)
             return
+        for path in paths:
+            look_anew(path)
         try:
             found = find(paths, self.options.exclude)
         except NanhuntError as error:

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from nanhunt.operations.call.rules import GOES_BAD
+from nanhunt.operations.registry import OPERATIONS
+from nanhunt.operations.values.rules import NON_FINITE
 from nanhunt.results.finding import RemedyResult
 
 from .incident import Incident, Phase
@@ -21,9 +24,8 @@ MAX_TRIED = 64 * 2**20
 """Bytes of a capture on which `nanhunt check` is tried before it is recommended."""
 MAX_PROVEN = 2**22
 """Logits on which remedies are run."""
-_PROVABLE = ("NH0", "NH1", "NH2", "NH3")
-_ABOUT_SOFTMAX = ("NH101", "NH102", "NH103")
-_CODES = {"call": "NH951", "values": "NH501"}
+_ABOUT_SOFTMAX = ("exp-overflow", "sum-overflow", "sum-underflow")
+_RULES = {"call": GOES_BAD, "values": NON_FINITE.code}
 """Findings that say by themselves that the operation, or the tensor, is what went bad."""
 
 
@@ -88,8 +90,8 @@ def _judged_alike(path: Path, subject: Subject, incident: Incident) -> bool:
         return any(finding.code == code for finding in report.findings)
     if subject.operation == "values" and _is_made(incident):
         return False  # of what an operation made of finite numbers, the result says nothing
-    if subject.operation in _CODES:
-        return any(finding.code == _CODES[subject.operation] for finding in report.findings)
+    if subject.operation in _RULES:
+        return any(finding.code == _RULES[subject.operation] for finding in report.findings)
     return any(finding.severity.rank for finding in report.findings)
 
 
@@ -109,10 +111,11 @@ def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
     Of cross entropy where the loss is that and nothing else; of softmax where it is written by hand. Empty for anything
     else: a remedy of another loss proves nothing about this one.
     """
-    code = incident.culprits[0].rule if incident.culprits else None
-    if exhibits.logits is None or code is None or not code.startswith(_PROVABLE):
+    culprit = incident.culprits[0] if incident.culprits else None
+    provable = {rule.code for rule in OPERATIONS["cross-entropy"].rules}
+    if exhibits.logits is None or culprit is None or culprit.rule not in provable:
         return ()
-    if not exhibits.plain and not (exhibits.handwritten and code in _ABOUT_SOFTMAX):
+    if not exhibits.plain and not (exhibits.handwritten and culprit.name in _ABOUT_SOFTMAX):
         return ()
     import nanhunt
 
@@ -122,7 +125,7 @@ def prove(exhibits: Exhibits, incident: Incident) -> tuple[RemedyResult, ...]:
     if exhibits.plain and exhibits.targets is not None:
         labels, options = exhibits.targets.reshape(-1)[kept].cpu(), exhibits.options
     report = nanhunt.check(logits[kept].cpu(), labels, **options)
-    return next((finding.remedies for finding in report.findings if finding.code == code), ())
+    return next((finding.remedies for finding in report.findings if finding.code == culprit.rule), ())
 
 
 def _widest(logits: torch.Tensor) -> torch.Tensor:

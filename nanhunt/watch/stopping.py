@@ -14,7 +14,7 @@ from types import FrameType
 from .incident import Incident
 
 STOP = signal.SIGURG
-"""Interrupts the first thread for another. Not SIGINT: a background job is deaf to that, and a script or asyncio may
+"""Interrupts the first thread for another. Not SIGINT: a background job ignores that, and a script or asyncio may
 have a handler of its own. Whoever has no handler for this one does not notice it.
 """
 LEAVING = 5.0

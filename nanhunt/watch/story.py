@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from nanhunt.operations.values.rules import NON_FINITE
+
 from .causes import cause_of
 from .incident import Culprit, Phase
 from .loaded import Loaded, Origin
@@ -115,8 +117,8 @@ class Story:
             out=numbers(tensor) if origin and tensor is not None else item.out,
             inputs=(),
             reason=f"the {kind} held it before the first operation of the step{came}",
-            rule="NH501",
-            name="non-finite-values",
+            rule=NON_FINITE.code,
+            name=NON_FINITE.name,
             fix=_mended_file(origin) if origin else _given_fix(kind, name),
             tensor_names=(name,),
             own=own_site(reader),

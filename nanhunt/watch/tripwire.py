@@ -1,7 +1,7 @@
 """The trip wire: backward, the optimizer and GradScaler, wrapped for as long as a session lasts.
 
 It decides whether a step is healthy: one sum of the loss, one of each gradient, one of each parameter after the
-optimizer. What a bad step means is the session's affair.
+optimizer. What is done about a bad step, ``session`` decides.
 """
 
 from __future__ import annotations

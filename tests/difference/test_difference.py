@@ -232,6 +232,16 @@ def test_wrong_keywords_are_said() -> None:
         nanhunt.diff([1.0], [1.0], atol=-1)
 
 
+def test_the_size_of_both_sides_is_known_before_anything_is_compared(tmp_path: Path) -> None:
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for step in range(2):
+            np.save(tmp_path / side / f"{step}.npy", np.ones(5))
+    told: list[int | None] = []
+    Comparison(DiffOptions(), expect=told.append).paths(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert told == [4 * (tmp_path / "a" / "0.npy").stat().st_size]
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_ctrl_c_leaves_what_was_known(tmp_path: Path, kept: bool) -> None:
     save_file({name: torch.ones(3) for name in "abc"}, tmp_path / "a.safetensors")

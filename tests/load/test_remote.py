@@ -18,6 +18,8 @@ from test_folders_as_formats import write_dcp
 
 import nanhunt
 from nanhunt.load import fetched, find, open_path, remote
+from nanhunt.load.checkpoints import checkpoints
+from nanhunt.scan.last_good import last_good
 
 pytest.importorskip("fsspec")
 WHOLE = torch.arange(300_000.0).reshape(300, 1000)
@@ -147,6 +149,25 @@ def test_headers_are_kept_until_their_files_had_their_turn(tmp_path, server, mon
         save_file({"a.weight": WHOLE[:60]}, tmp_path / "run" / f"m-{number}.safetensors")
     assert nanhunt.check(f"{url}/run/").exit_code == 0
     assert counted(asked) == sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
+
+
+def test_the_last_good_checkpoint_takes_every_byte_of_those_it_reads_once(tmp_path, server):
+    url, asked = server
+    for step in (1, 2, 3):
+        weights = WHOLE.clone()
+        weights[5, 7] = torch.nan if step == 3 else 0
+        save_file({"a.weight": weights}, tmp_path / f"checkpoint-{step}.safetensors")
+    assert last_good(checkpoints(f"{url}/")).checkpoint.step == 2
+    counted(asked)
+
+
+def test_of_two_folders_every_byte_is_fetched_once(tmp_path, server):
+    url, asked = server
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / f"{name}.npy", WHOLE)
+    assert len(nanhunt.check([f"{url}/a/", f"{url}/b/"]).tensors) == 2
+    assert counted(asked) == 2 * (tmp_path / "a" / "a.npy").stat().st_size
 
 
 def test_rows_far_away_are_those_of_the_array(tmp_path, server):

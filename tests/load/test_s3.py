@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 import nanhunt
 from nanhunt.cli.app import app
+from nanhunt.errors import NanhuntError
 from nanhunt.load import remote
 
 s3fs = pytest.importorskip("s3fs")
+botocore = pytest.importorskip("botocore.exceptions")
 server = pytest.importorskip("moto.server")
 Put = Callable[[Path], str]
 BAD = torch.ones(4, 3)
@@ -165,6 +167,19 @@ def test_what_is_written_meanwhile_is_seen_by_the_next_check(put: Put, tmp_path:
     put(tmp_path / "run")
     assert len(nanhunt.check(url).tensors) == 2
     assert not nanhunt.check(f"{url}/x.npy").ok
+
+
+def test_missing_credentials_are_told_without_another_try() -> None:
+    tries = []
+
+    def call() -> None:
+        tries.append(None)
+        raise botocore.NoCredentialsError
+
+    with pytest.raises(NanhuntError, match=r"Unable to locate credentials\.") as raised:
+        remote.tried("s3://bucket/x", call)
+    assert raised.value.hint == "Check the credentials of its backend."
+    assert len(tries) == 1
 
 
 def test_a_bucket_that_does_not_exist(put: Put) -> None:

@@ -335,3 +335,30 @@ def test_scores_that_even_sdpa_rounds_away_are_told(judged):
     found = judged(ATTENTION, AttentionOptions(), "float32", **tensors).findings
     assert [each.severity for each in found if each.name == "fused-attention-wrong"] == [Severity.WARNING]
     assert not any(each.name == "attention-silently-wrong" for each in found)
+
+
+@pytest.mark.parametrize("entry", [0.5, 1.0, -3.0])
+def test_a_mask_of_floats_is_added_whatever_it_holds(entry):
+    """PyTorch reads no float as "keep", not even 0 and 1: what is added is legal, and the report says so."""
+    heads = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(3, 3).masked_fill(torch.ones(3, 3, dtype=torch.bool).tril(-1), entry)
+    added = (heads @ heads.mT / 2 + mask).softmax(-1) @ heads
+    assert torch.allclose(F.scaled_dot_product_attention(heads, heads, heads, mask), added, atol=1e-6)
+    (report,) = nanhunt.compare(
+        {"query": heads, "key": heads, "value": heads, "attn_mask": mask}, op="attention"
+    ).tensors
+    assert not report.findings
+    assert report.implementations["naive"].max_error < 1e-6
+    assert report.notes == (
+        "the mask is float32, which PyTorch adds to the scores: 0 keeps a key, -inf leaves it out",
+    )
+
+
+@pytest.mark.parametrize(("drops", "word"), [(None, "keeps a key"), (True, "leaves a key out")])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_how_a_mask_is_read_is_said(drops, word, dtype):
+    mask = torch.tensor([[1, 0, 1]] * 3).to(dtype)
+    (report,) = nanhunt.check(
+        {"scores": torch.zeros(2, 3, 3), "mask": mask}, op="attention", mask_drops=drops
+    ).tensors
+    assert f"mask: 1 (True) {word}" in report.notes[0]

@@ -274,3 +274,21 @@ def test_a_truth_that_is_infinite_is_no_error_to_measure() -> None:
     (tensor,) = nanhunt.compare(logits, targets, op="bce").tensors
     assert tensor.implementations["fused"].loss == math.inf
     assert 0 < tensor.implementations["bce-of-sigmoid"].max_error < 1e-6
+
+
+def test_the_few_logits_above_the_bound_are_proven_one_by_one(judged):
+    """Up to 5.3 every logit beside the target 0 is right; above it depends on how the sum 1 + exp(-x) is rounded."""
+    logits = np.linspace(5.3, 7.0, 2001).astype(np.float32)
+    zero = np.zeros(1, np.float32)
+    options = BceOptions()
+    proven = np.array([BCE.screen({"logits": x[None], "targets": zero}, options) for x in logits])
+    report = judged(BCE, options, logits=torch.from_numpy(logits), targets=torch.zeros(len(logits)))
+    assert {finding.name for finding in report.findings} == {"clamped-bce", "bce-cancellation"}
+    wrong = np.isin(np.arange(len(logits)), [row for finding in report.findings for row in finding.rows])
+    assert 100 < wrong.sum() < 1000  # a finding keeps the numbers of 1,000
+    assert not (proven & wrong).any()
+    assert (proven | wrong).mean() > 0.95
+    assert proven[logits < 5.6].mean() > 0.95
+    whole = {"logits": logits[proven], "targets": np.zeros(proven.sum(), np.float32)}
+    assert BCE.screen(whole, options)
+    assert not BCE.screen({"logits": logits[proven].astype(float), "targets": whole["targets"]}, options)

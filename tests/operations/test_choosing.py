@@ -209,3 +209,10 @@ def test_names_that_say_two_operations_alike_are_told_and_judged_as_numbers():
     assert {tensor.operation for tensor in report.tensors} == {"values"}
     notes = {note for tensor in report.tensors for note in tensor.notes}
     assert notes == {"by name this could be gaussian-kl or masked-mean: say --op"}
+
+
+def test_what_else_stood_there_is_told_though_it_shares_no_tensor():
+    heads, latent = torch.zeros(1, 2, 3, 4), torch.zeros(3, 2)
+    dump = {"query": heads, "key": heads, "value": heads, "mu": latent, "logvar": latent}
+    notes = [note for tensor in nanhunt.check(dump).tensors for note in tensor.notes]
+    assert notes == ["--op attention by name: query, key stand together; also possible: --op gaussian-kl"]

@@ -119,3 +119,44 @@ def columns_of(file: Path) -> dict[str, Any]:
     lines = list(csv.DictReader(file.read_text().splitlines()))
     columns = {name: np.array([line[name] for line in lines]) for name in lines[0]}
     return {name: each == "True" if name.endswith("_finite") else each for name, each in columns.items()}
+
+
+def roles_of(words: list[str], given: bytes = b"") -> list[dict[str, str]]:
+    """The roles of every entry that `nanhunt check ... --format json` writes."""
+    result = CliRunner().invoke(app, ["check", *words, "--format", "json"], input=given)
+    body = json.loads(result.stdout)
+    assert [error.message for error in VALIDATOR.iter_errors(body)] == []
+    return [tensor["roles"] for tensor in body["tensors"]]
+
+
+def test_cross_entropy_says_where_its_tensors_were_found(tmp_path):
+    logits, labels = np.full((2, 3), 120, np.float32), np.array([0, 1])
+    logits[:, 1] = 0
+    path, second, weights = (str(tmp_path / f"{name}.npz") for name in ("one", "two", "weights"))
+    np.savez(path, logits=logits, targets=labels)
+    np.savez(second, logits=logits, y=labels)
+    np.savez(weights, w=np.ones(3, np.float32))
+    found = {"logits": f"{path}:logits", "targets": f"{path}:targets"}
+    assert roles_of([path]) == [found]
+    assert roles_of([path, "--op", "softmax"]) == [{"logits": f"{path}:logits"}]
+    both = roles_of([path, second])
+    assert sorted(both, key=str) == [found, {"logits": f"{second}:logits", "targets": f"{second}:y"}]
+    assert roles_of([path, "--class-weights", f"{weights}:w"]) == [{**found, "class weights": f"{weights}:w"}]
+    assert roles_of([path, "--targets", f"{second}:y"]) == [{**found, "targets": f"{second}:y"}]
+    assert roles_of(["-"], Path(path).read_bytes()) == [{"logits": "-:logits", "targets": "-:targets"}]
+    (report,) = nanhunt.check(logits, labels, class_weights=np.ones(3, np.float32)).tensors
+    given = {name: f"<memory>:{name}" for name in ("logits", "targets", "class weights")}
+    assert dict(report.roles) == given
+    assert (
+        dict(nanhunt.check({"logits": logits, "targets": labels}).tensors[0].roles).items() <= given.items()
+    )
+
+
+def test_a_role_may_be_called_what_its_tensors_are_called(tmp_path):
+    path = str(tmp_path / "dump.npz")
+    scores = np.full((2, 3, 3), 120, np.float32)
+    np.savez(path, scores=scores, m=np.ones((3, 3), bool))
+    told = {"scores": f"{path}:scores", "attn_mask": f"{path}:m"}
+    assert roles_of([path, "--op", "attention", "--role", "mask=m"]) == [told]
+    (error,) = nanhunt.check(path, op="attention", role=["msk=m"]).errors
+    assert error.message == "--role msk is not known."

@@ -53,9 +53,11 @@ CASES: tuple[tuple[str, dict[str, Any], dict[str, torch.Tensor]], ...] = (
     ("contrastive", {"temperature": 0.01}, {"features": X / 100, "labels": LABELS * 0}),
     ("contrastive", {"temperature": 0.01}, {"features": torch.cat([X, X]) / 100}),
     ("contrastive", {"temperature": 0.01, "reduction": "sum"}, {"sim": X, "labels": LABELS}),
+    ("contrastive", {"temperature": 0.01}, {"sim": X}),
     ("gaussian-kl", {}, {"mu": X, "logvar": X}),
     ("log1mexp", {}, {"log_probs": torch.tensor([-1e-9, -1e-5, -0.5, -90.0])}),
     ("gumbel-softmax", {"tau": 0.1}, {"logits": X, "noise": MASK * 0.999999}),
+    ("gumbel-softmax", {"draws": 30_000, "seed": 1}, {"logits": X / 100}),
     ("cross-entropy", {}, {"logits": X, "targets": LABELS}),
 )  # fmt: skip
 

@@ -189,6 +189,14 @@ def test_ppo(advantage, options):
     compare("ppo", numbers, options, exact)
 
 
+def test_a_ratio_beyond_float64_is_clipped_or_masked_before_it_is_formed():
+    numbers = {
+        "log_probs": [[-1.0, -1.0]], "old_log_probs": [[-900.0, -900.0]], "advantages": [1.5],
+        "mask": [[True, False]],
+    }  # fmt: skip
+    compare("ppo", numbers, {}, lambda t: [-mpf(1.2) * t["advantages"][0], mpf(0)])
+
+
 def test_ppo_of_sequences():
     numbers = {
         "log_probs": [[-1.0, -3.0, -90.0], [-1.0, -2.0, -7.0]],

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import nanhunt
 from nanhunt.errors import NanhuntError
 from nanhunt.load.memory import tensor_of
 from nanhunt.operations.problem import problem_of, read_block
@@ -316,6 +317,7 @@ TRUTHS = (
     ("softmax", {"logits": [40.0, 0.0, -3.0]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("softmax", {"logits": [-700.0, 800.0, -INF]}, {}, lambda t: t["logits"][0] - lse(t["logits"])),
     ("logsumexp", {"logits": [40.0, 0.0, 0.0, -2.0]}, {}, lambda t: lse(t["logits"])),
+    ("logsumexp", {"logits": [-800.0, 800.0, -INF]}, {}, lambda t: lse(t["logits"])),
     ("log1mexp", {"log_probs": -1e-12}, {}, lambda t: mpmath.log(-mpmath.expm1(t["log_probs"]))),
     ("log1mexp", {"log_probs": -40.0}, {}, lambda t: mpmath.log1p(-mpmath.exp(t["log_probs"]))),
     ("gaussian-kl", {"mu": 0.0, "logvar": 1e-6}, {}, lambda t: (mpmath.expm1(t["logvar"]) - t["logvar"]) / 2),
@@ -351,6 +353,7 @@ TRUTHS = (
         lambda t: lse([100 * (x - t["sim"][0]) for x in t["sim"]]),
     ),
     ("masked-mean", {"values": [1e15, 1.5, -1e15], "mask": [1, 1, 1]}, {}, lambda t: sum(t["values"]) / 3),
+    ("masked-mean", {"values": [2.5, NAN, 1.0], "mask": [1, 0, 1]}, {}, lambda t: mpmath.mpf("1.75")),
     (
         "norm",
         {"hidden_states": [3e-9, 4e-9, 5e-9]},
@@ -388,6 +391,12 @@ TRUTHS = (
         {"logits": [1.0, -3.0, 0.25], "noise": [0.3, 0.999999, 1e-12]},
         {"tau": 0.1},
         lambda t: sample(t["logits"], t["noise"], mpmath.mpf(0.1)),
+    ),
+    (  # u = 1 is no uniform number: the float32 before it
+        "gumbel-softmax",
+        {"logits": [0.5, -0.5], "noise": [1.0, 0.5]},
+        {"tau": 20.0},
+        lambda t: sample(t["logits"], [1 - mpmath.mpf(2) ** -24, 0.5], 20),
     ),
     (
         "gumbel-softmax",
@@ -509,3 +518,27 @@ def test_a_deviation_of_two_moments_is_told_from_that_of_torch(judged):
     assert told(
         judged, "masked-mean", SINGLE, {"std": True}, values=values, mask=torch.tensor([[1, 0, 0]])
     ) == {"deviation-of-one": (0,)}
+
+
+def test_a_form_of_another_objective_is_a_column_that_says_so():
+    latents = {"mu": torch.tensor([0.0, 1.0]), "logvar": torch.tensor([0.5, 95.0])}
+    (compared,) = nanhunt.compare(latents, op="gaussian-kl").tensors
+    variance = F.softplus(latents["logvar"]) + 1e-6
+    loss = (0.5 * (latents["mu"] ** 2 + variance - 1 - variance.log())).mean().item()
+    assert compared.implementations["softplus"].loss == pytest.approx(loss, rel=1e-6)
+    told = [note.split(":")[0] for note in compared.notes]
+    assert told == ["clamped is another objective", "softplus is another objective"]
+    (checked,) = nanhunt.check(latents, op="gaussian-kl").tensors
+    assert checked.findings == compared.findings and not checked.notes
+
+
+def test_a_clamp_within_its_bounds_is_no_other_objective():
+    tokens = {
+        "log_probs": torch.zeros(2, 3),
+        "old_log_probs": torch.ones(2, 3),
+        "advantages": torch.ones(2, 3),
+    }
+    assert nanhunt.compare(tokens, op="ppo").tensors[0].notes == ()
+    far = {**tokens, "log_probs": torch.full((2, 3), 31.0), "advantages": -torch.ones(2, 3)}
+    (note,) = nanhunt.compare(far, op="ppo").tensors[0].notes
+    assert note.startswith("clamped is another objective: beyond 20")

@@ -236,11 +236,11 @@ def test_a_wrong_option_is_said_before_a_script_is_looked_for(
 
 
 def test_every_option_of_run_is_declared() -> None:
-    taken = {option for each in get_command(app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
+    taken = {option for each in get_command(app).get_command(None, "run").params for option in each.opts}  # type: ignore[attr-defined]
     known = [each for part in (WatchOptions, RunOptions, SettingsOptions) for each in declared(part).values()]
     assert {each.flag for each in known} == taken - {"-m", "words"}
 
 
 def test_help_and_the_command_do_not_import_torch() -> None:
-    code = "import sys, nanhunt.cli.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, nanhunt.cli.commands.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
+from nanhunt.load.tensor import FLOATING
 from nanhunt.operations.attention import forms
 from nanhunt.operations.attention.options import AttentionOptions
 from nanhunt.operations.operation import Block, Plan, Sliced
@@ -96,12 +97,30 @@ def _sliced_mask(
 
 
 def assumes(problem: Any) -> str:
-    """What scores are taken for, or why they are left aside."""
+    """What scores are taken for, or why they are left aside; how a mask was read."""
+    return "; ".join(filter(None, (_assumed_of_scores(problem), _assumed_of_mask(problem))))
+
+
+def _assumed_of_scores(problem: Any) -> str:
     if "scores" not in problem.tensors:
         return ""
     if forms.by_scores(problem.tensors):
         return "scores are taken as they enter the softmax: scaled already, -inf where a key takes no part"
     return "the scores are left aside: they are computed from query and key"
+
+
+def _assumed_of_mask(problem: Any) -> str:
+    """Floats are legal whatever they are, as those of ALiBi: PyTorch adds them, even a 1 that was to keep keys."""
+    mask = problem.tensors.get("attn_mask")
+    if mask is None:
+        return ""
+    if mask.dtype in FLOATING:
+        return (
+            f"the mask is {mask.dtype}, which PyTorch adds to the scores: 0 keeps a key, -inf leaves it out"
+        )
+    if problem.options.mask_drops:
+        return "mask: 1 (True) leaves a key out; --no-mask-drops reads it the other way"
+    return "mask: 1 (True) keeps a key; --mask-drops reads it the other way"
 
 
 def _unfit(shapes: Mapping[str, tuple[int, ...]]) -> NanhuntError:

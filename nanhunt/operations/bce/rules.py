@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from nanhunt.operations.operation import Behaviour, Bools, Tensors
 
 
+ULP = 2.0**-23
+"""The distance of float32 numbers from 1 on, relative to them: twice the unit roundoff u."""
+
+
 def facts(block: Block) -> dict[str, Bools]:
     """not_finite, cast_overflow, bad_target: each bool (units,)."""
     import torch
@@ -46,12 +50,13 @@ def _finite(t: Tensors) -> torch.Tensor:
 
 
 def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
-    """Whether every x lies in -27..15, at most 5.3 where the target is 0, every target is 0 or 1, the loss a plain one.
+    """Whether every x lies in -27..15, every target is 0 or 1, the loss a plain one, and 1 - s has its digits.
 
     With the target 0 the loss is log(1 - s), above x. 1 - s is at least e^-5.31 and off by 1.5 u, so the loss is off by
-    less than 1.5 u e^5.31 = 304 u, less than 64 u x = 339 u at x = 5.3 and so below. With the target 1 it is log s, of
-    an s that has all its digits for x < 0, and is above 1/2 and off by 1.5 u else. s is below 1 until x = 16.6, and
-    s (1 - s) above the 1e-12 by which F.binary_cross_entropy divides until x = -27.6, so no gradient is lost.
+    less than 1.5 u e^5.31 = 304 u, less than 64 u x = 339 u at x = 5.3 and so below; the few x above it are looked at
+    one by one. With the target 1 it is log s, of an s that has all its digits for x < 0, and is above 1/2 and off by
+    1.5 u else. s is below 1 until x = 16.6, and s (1 - s) above the 1e-12 by which F.binary_cross_entropy divides until
+    x = -27.6, so no gradient is lost.
     """
     import numpy as np
 
@@ -60,7 +65,27 @@ def screen(stored: Mapping[str, npt.NDArray[Any]], options: BceOptions) -> bool:
     x, y = stored["logits"], stored["targets"]
     if not x.size or not (x.min() >= -27 and x.max() <= 15 and ((y == 0) | (y == 1)).all()):
         return False
-    return bool(x.max() <= 5.3 or np.where(y == 0, x, 0).max() <= 5.3)
+    return bool(x.max() <= 5.3) or _have_digits(x[(y == 0) & (x > np.float32(5.3))])
+
+
+def _have_digits(x: npt.NDArray[Any]) -> bool:
+    """Whether -log(1 - sigmoid(x)) of float32 x above 5 is right in float32: rounded step by step as PyTorch does it.
+
+    sigmoid is 1 / (1 + exp(-x)), whose sum and quotient are rounded correctly. The exponential is good to 1 ulp (SLEEF,
+    libm); for all within 4 of it the sum lies between two that are known, and so does the loss, which grows with s.
+    4 u are left for the logarithm and the product with 1 - y.
+    """
+    import numpy as np
+
+    if x.dtype != np.float32:
+        return not x.size  # there is no wider format to know the exponential in
+    exp, true, one = np.exp(-x.astype(np.float64)), np.logaddexp(0.0, x.astype(np.float64)), np.float32(1)
+    for last in (1 - 4 * ULP, 1 + 4 * ULP):
+        s = one / (one + (exp * last).astype(np.float32))
+        loss = -np.log((one - s).astype(np.float64))
+        if not (np.abs(loss - true) <= 60 * (ULP / 2) * true).all():
+            return False
+    return True
 
 
 def _logit(unit: Unit) -> str:

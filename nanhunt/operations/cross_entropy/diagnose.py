@@ -16,7 +16,6 @@ from nanhunt.errors import Interrupted
 from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.job import Job
-from nanhunt.operations.cross_entropy.tensors import LOGITS, TARGETS
 from nanhunt.operations.cross_entropy.units import can_screen, run_all, screen_all
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.rule import Rule
@@ -62,14 +61,8 @@ def diagnose(
         fused_call="torch.softmax" if job.targets is None else "F.cross_entropy", notes=tuple(_notes(job, every_row)),
         histogram=histogram(rows, tensor.dtype),
         strip=strip(tally, rows.count, [rule.code for rule in job.judged]),
-        worst_rows=_worst_rows(job, findings), roles=_roles(job),
+        worst_rows=_worst_rows(job, findings),
     )  # fmt: skip
-
-
-def _roles(job: Job) -> dict[str, str]:
-    """Where each role's tensor was found, "file:name"."""
-    targets = {} if job.targets is None else {TARGETS.name: job.targets.source}
-    return {LOGITS.name: job.tensor.label, **targets}
 
 
 def _tally(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nanhunt.dtypes.formats import FORMATS, compute_format
-from nanhunt.operations.cross_entropy.options import LossTerms
+from nanhunt.operations.cross_entropy.options import LossTerms, fused_terms
 from nanhunt.operations.fix import Fix
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class Spelling(LossTerms):
     @property
     def plain(self) -> bool:
         """Whether a row's loss is -log p of its label, so that code written by hand stays short."""
-        return self.labels and not self.weights and self.label_smoothing == 0
+        return (
+            self.labels and not self.weights and fused_terms(self, False) == fused_terms(LossTerms(), False)
+        )
 
 
 def slots(problem: Spelling) -> Mapping[str, str]:
@@ -132,13 +134,11 @@ def _labels(problem: Spelling) -> str:
 
 
 def _terms(problem: Spelling) -> str:
-    """The loss's own options. F.cross_entropy takes an ignored index only with class numbers."""
-    given = {
-        "weight": "weight{like}" if problem.weights else "",
-        "ignore_index": str(problem.ignore_index) if problem.labels and problem.ignore_index != -100 else "",
-        "label_smoothing": repr(problem.label_smoothing) if problem.label_smoothing else "",
-    }
-    return "".join(f", {name}={value}" for name, value in given.items() if value)
+    """The loss's own options, as F.cross_entropy takes them: those that are not its defaults."""
+    usual = fused_terms(LossTerms(), problem.labels)
+    given = fused_terms(problem, problem.labels).items()
+    asked = [f"{name}={value!r}" for name, value in given if value != usual[name]]
+    return "".join(f", {each}" for each in ("weight=weight{like}" if problem.weights else "", *asked) if each)
 
 
 _Fix = Fix[Spelling]

@@ -11,11 +11,12 @@ torch is imported inside: ``nanhunt op`` tells these forms without it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from nanhunt.operations.cross_entropy.options import LossTerms
+from nanhunt.operations.cross_entropy.options import LossTerms, fused_terms
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ class Outcome(NamedTuple):
 Implementation = Callable[["torch.Tensor", Labels, Loss], Outcome]
 NegLog = Callable[["torch.Tensor | None"], "torch.Tensor"]
 """-log p at the given classes, a dimension of size 1; or at all of them for None."""
+Times = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
 def naive(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
@@ -101,7 +103,7 @@ def logsumexp(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
 
     with torch.no_grad():
         probabilities = torch.exp(z - lse)
-    return Outcome(probabilities, _by_hand(neg_log, labels, options, z.shape[1]))
+    return Outcome(probabilities, by_hand(neg_log, labels, options, z.shape[1]))
 
 
 def fused(x: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
@@ -128,11 +130,8 @@ def cross_entropy(z: torch.Tensor, labels: Labels, options: Loss) -> torch.Tenso
         z = z.T.unsqueeze(0)
         target = target.T.unsqueeze(0) if labels.classes is None else target.unsqueeze(0)
     losses = F.cross_entropy(
-        z, target, options.weights, reduction="none",
-        # PyTorch takes an ignored index with class numbers only.
-        ignore_index=-100 if labels.classes is None else options.ignore_index,
-        label_smoothing=options.label_smoothing,
-    )  # fmt: skip
+        z, target, options.weights, reduction="none", **fused_terms(options, labels.classes is not None)
+    )
     return losses[0] if lifted else losses
 
 
@@ -172,30 +171,50 @@ def _log_of(p: torch.Tensor, labels: Labels, options: Loss) -> Outcome:
         # Gather first: log of the whole tensor has a NaN gradient wherever any p is 0.
         return -torch.log(p if classes is None else p.gather(1, classes))
 
-    return Outcome(p.detach(), _by_hand(neg_log, labels, options, p.shape[1]))
+    return Outcome(p.detach(), by_hand(neg_log, labels, options, p.shape[1]))
 
 
-def _by_hand(neg_log: NegLog, labels: Labels, options: Loss, classes: int) -> torch.Tensor:
-    """Row losses (rows,) as a user adds the options to -log p."""
+def by_hand(
+    neg_log: NegLog, labels: Labels, options: Loss, classes: int, times: Times = operator.mul
+) -> torch.Tensor:
+    """Row losses as a user adds the options to -log p, shaped as the labels, in the dtype of ``neg_log``.
+
+    ``times`` multiplies probabilities by -log p: the truth has its own answer to 0 times infinity.
+    """
     import torch
 
-    eps = options.label_smoothing
+    eps, weights = options.label_smoothing, options.weights
     if labels.probabilities is not None:
         y = labels.probabilities
         if eps:
             y = y * (1 - eps) + eps / classes
-        if options.weights is not None:
-            y = y * by_class(options.weights, y)
-        return (y * neg_log(None)).sum(1)
+        if weights is not None:
+            y = y * by_class(weights, y)
+        return times(y, neg_log(None)).sum(1)
     assert labels.classes is not None
     losses = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
-    if options.weights is not None:
-        losses = losses * options.weights[labels.classes]
+    if weights is not None:
+        losses = losses * weights[labels.classes]
     if eps:
         each = neg_log(None)
-        each = each if options.weights is None else each * by_class(options.weights, each)
+        each = each if weights is None else each * by_class(weights, each)
         losses = (1 - eps) * losses + eps / classes * each.sum(1)
     return torch.where(labels.kept, losses, torch.zeros_like(losses))
+
+
+def shares(labels: Labels, options: Loss, like: torch.Tensor) -> torch.Tensor:
+    """(rows, classes): what ``by_hand`` multiplies each class's -log p by, in the dtype of ``like`` of that shape."""
+    import torch
+
+    eps, classes = options.label_smoothing, like.shape[-1]
+    weights = torch.ones(classes).to(like) if options.weights is None else options.weights.to(like)
+    if labels.probabilities is not None:
+        return (labels.probabilities.to(like) * (1 - eps) + eps / classes) * weights
+    assert labels.classes is not None
+    # 0 * NaN must not reach a loss that leaves the other weights out.
+    others = weights * (eps / classes) if eps else torch.zeros_like(weights)
+    at = labels.classes[:, None]
+    return others.expand(like.shape).scatter_add(-1, at, (1 - eps) * weights[at])
 
 
 def by_row(values: torch.Tensor) -> torch.Tensor:

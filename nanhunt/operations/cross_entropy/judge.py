@@ -137,13 +137,21 @@ def _pairing(pairing: Pairing, weights: Tensor | None, run: Run) -> Iterator[Out
                 found = diagnose(job, run.executor, every_row=every_row, table=table, advance=run.advance)
                 change = _moved(job, tensor) if cast.scaling != "none" else ""
                 notes = (*filter(None, [change]), *seen.notes, *found.notes)
-                yield cast.told(replace(found, notes=notes), tensor)
+                roles = _roles(pairing, seen, weights)
+                yield cast.told(replace(found, notes=notes, roles=roles), tensor)
         elif run.compares:
             raise _nothing_to_compare(tensor.label, *seen.notes)
         else:
             yield from judge_values((tensor,), {tensor.label: seen.notes}, run)
     except (NanhuntError, OSError, MemoryError) as error:
         yield Failed(tensor.label, error)
+
+
+def _roles(pairing: Pairing, seen: Recognised, weights: Tensor | None) -> dict[str, str]:
+    """Where each role's tensor was found, "file:name"."""
+    targets = pairing.targets if seen.targets is not None else None
+    found = {LOGITS.name: pairing.logits, TARGETS.name: targets, CLASS_WEIGHTS.name: weights}
+    return {name: tensor.label for name, tensor in found.items() if tensor is not None}
 
 
 def _moved(job: Job, stored: Tensor) -> str:

@@ -14,8 +14,10 @@ from nanhunt.options import declared, option
 class LossTerms(TemperatureOptions):
     """The softmax cross entropy.
 
-    What changes the terms of the loss, whatever the rows and their reduction. An option that is added here is known
-    to the forms, the truth, the units of work and the texts of the fixes, which all inherit it.
+    What changes the terms of the loss, whatever the rows and their reduction. An option that is added here, under
+    the name that ``F.cross_entropy`` has for it, is given to the call that is run and to the one that is printed; the
+    units of work inherit it. What it does is written once more, by hand, in ``forms.by_hand``, which the handwritten
+    forms and the truth share.
     """
 
     ignore_index: int = option(-100, help="Rows with this label do not count in the loss.")
@@ -25,6 +27,12 @@ class LossTerms(TemperatureOptions):
 def terms_of(options: LossTerms) -> dict[str, Any]:
     """The terms alone, by name, for another class that has them."""
     return {name: getattr(options, name) for name in declared(LossTerms)}
+
+
+def fused_terms(options: LossTerms, with_labels: bool) -> dict[str, Any]:
+    """What ``F.cross_entropy`` takes of them, by its own names; an ignored index only with class numbers."""
+    by_hand = {*declared(TemperatureOptions), *(() if with_labels else ("ignore_index",))}
+    return {name: value for name, value in terms_of(options).items() if name not in by_hand}
 
 
 def changes_terms(options: LossTerms) -> bool:

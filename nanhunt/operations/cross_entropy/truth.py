@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from nanhunt.operations.cross_entropy.forms import Labels, Loss, NegLog, by_class
+from nanhunt.operations.cross_entropy.forms import Labels, Loss, by_hand, shares
 
 
 def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
@@ -26,46 +26,26 @@ def truth(x: torch.Tensor, labels: Labels, options: Loss) -> torch.Tensor:
         picked = z if classes is None else z.gather(1, classes)
         return (top - picked) + log_sum
 
+    weights = None if options.weights is None else options.weights.double()
     if labels.probabilities is not None:
-        return _soft(neg_log(None), labels.probabilities, options)
-    return _hard(neg_log, labels, options)
+        labels = replace(labels, probabilities=labels.probabilities.double())
+    return by_hand(neg_log, labels, replace(options, weights=weights), x.shape[1], _zero_times_infinity_is_0)
 
 
 def largest_outside(x: torch.Tensor, classes: torch.Tensor, options: Loss) -> torch.Tensor:
     """The largest magnitude of a row loss's true gradient outside the label, float64 (rows,).
 
-    d loss / d z_j = p_j sum_k y_k w_k - y_j w_j, where the smoothed y_j is eps / classes outside the label.
+    d loss / d z_j = p_j sum_k c_k - c_j, with the ``shares`` c.
     """
-    eps, label = options.label_smoothing, classes[:, None]
     p = torch.softmax(x.double() / options.temperature, -1)
-    weights = torch.ones(p.shape[-1]).double() if options.weights is None else options.weights.double()
-    mass = (1 - eps) * weights[classes]
-    pull = torch.zeros_like(weights)
-    if eps:  # 0 * NaN must not reach a loss that leaves the other weights out
-        mass, pull = mass + eps / len(weights) * weights.sum(), eps / len(weights) * weights
-    gradient = torch.where(p == 0, 0.0, p * mass[:, None]) - pull
-    return gradient.scatter(-1, label, 0.0).abs().amax(-1)
+    share = shares(Labels(classes, torch.ones_like(classes, dtype=torch.bool)), options, p)
+    gradient = torch.where(p == 0, 0.0, p * share.sum(-1, keepdim=True)) - share
+    return gradient.scatter(-1, classes[:, None], 0.0).abs().amax(-1)
 
 
-def _soft(neg_log: torch.Tensor, y: torch.Tensor, options: Loss) -> torch.Tensor:
-    classes = neg_log.shape[1]
-    y = y.double() * (1 - options.label_smoothing) + options.label_smoothing / classes
-    if options.weights is not None:
-        y = y * by_class(options.weights.double(), y)
-    # 0 * inf is 0 in truth; a row that has no softmax has no loss either, whatever the weight.
-    return torch.where((y == 0) & ~neg_log.isnan(), 0.0, y * neg_log).sum(1)
-
-
-def _hard(neg_log: NegLog, labels: Labels, options: Loss) -> torch.Tensor:
-    assert labels.classes is not None
-    eps = options.label_smoothing
-    picked = neg_log(labels.classes.unsqueeze(1)).squeeze(1)
-    weights = None if options.weights is None else options.weights.double()
-    losses = picked if weights is None else picked * weights[labels.classes]
-    if eps:
-        each = neg_log(None) if weights is None else neg_log(None) * by_class(weights, neg_log(None))
-        losses = (1 - eps) * losses + eps / each.shape[1] * each.sum(1)
-    return torch.where(labels.kept, losses, 0.0)
+def _zero_times_infinity_is_0(y: torch.Tensor, neg_log: torch.Tensor) -> torch.Tensor:
+    """In truth; a row that has no softmax has no loss either, whatever the weight."""
+    return torch.where((y == 0) & ~neg_log.isnan(), 0.0, y * neg_log)
 
 
 @dataclass(frozen=True)
@@ -138,16 +118,7 @@ class Question:
     @cached_property
     def wanted(self) -> torch.Tensor:
         """(rows, classes): w_k y_k, the weight of each class's -log p in the row's loss; 0 in rows left out."""
-        eps, classes = self.options.label_smoothing, self.x.shape[-1]
-        if self.labels.probabilities is not None:
-            y = self.labels.probabilities * (1 - eps) + eps / classes
-        else:
-            assert self.labels.classes is not None
-            y = torch.full_like(self.x, eps / classes)
-            y.scatter_add_(-1, self.labels.classes[:, None], torch.full_like(y[:, :1], 1 - eps))
-        if self.options.weights is not None:
-            y = y * self.options.weights
-        return torch.where(self.labels.kept[:, None], y, 0.0)
+        return torch.where(self.labels.kept[:, None], shares(self._as_judged, self.options, self.x), 0.0)
 
     @cached_property
     def gradient(self) -> torch.Tensor:

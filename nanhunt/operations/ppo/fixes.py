@@ -122,13 +122,13 @@ _CLAMPED = (
     + _SURROGATE
     + "{clamped_penalty}{loss}"
 )
-_STOPS = "beyond 20 the ratio is exp(20) and the gradient 0"
+STOPS = "beyond 20 the ratio is exp(20) and the gradient 0"
 CLAMP: Fix[Any] = Fix(
-    "clamp the log-ratio at +-20", _CLAMPED, when=lambda problem: not problem.narrow, changes=_STOPS
+    "clamp the log-ratio at +-20", _CLAMPED, when=lambda problem: not problem.narrow, changes=STOPS
 )
 CLAMP_FLOAT32: Fix[Any] = Fix(
     "clamp the log-ratio at +-20, in float32", _CLAMPED, slots={"cast": ".float()"},
-    when=lambda problem: problem.narrow, changes=_STOPS,
+    when=lambda problem: problem.narrow, changes=STOPS,
 )  # fmt: skip
 CLAMPS = (CLAMP, CLAMP_FLOAT32)
 CLAMP_RATIO: Fix[Any] = Fix(

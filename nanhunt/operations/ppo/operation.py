@@ -6,7 +6,7 @@ from nanhunt.load.roles import Role
 from nanhunt.load.tensor import FLOATING, INTEGER
 from nanhunt.operations.operation import Operation
 from nanhunt.operations.ppo import forms, plan
-from nanhunt.operations.ppo.fixes import slots
+from nanhunt.operations.ppo.fixes import STOPS, slots
 from nanhunt.operations.ppo.options import PpoOptions
 from nanhunt.operations.ppo.rules import RULES
 
@@ -54,6 +54,7 @@ PPO = Operation(
     screen=plan.screen,
     shapes={"log_probs": (4, 128), "old_log_probs": (4, 128), "advantages": (4, 128), "mask": (4, 128)},
     reduces=True,
+    objectives={"clamped": STOPS},
     count=plan.count,
     assumes=plan.assumes,
     isolate=plan.isolate,

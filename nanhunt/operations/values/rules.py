@@ -93,7 +93,8 @@ DEAD_ADAPTER = Rule[Any, Any, Any](
     "NH511", "adapter-is-zero", Severity.NOTE,
     "lora_B is 0 everywhere: the adapter changes nothing.",
     "So it starts, and a fresh one is no fault; after training it says that no gradient reached it. Checkpoints of "
-    "several steps that all have it so are told as \"never trained\".",
+    "several steps that all have it so are told as \"never trained\", a note all the same: of several adapters in a "
+    "file one may be trained and the others kept.",
     "Look whether its parameters were in the optimizer, and whether lora_A is 0 too.",
     operation="values",
 )  # fmt: skip

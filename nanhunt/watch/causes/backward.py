@@ -37,8 +37,8 @@ BACKWARD: tuple[Pattern, ...] = (
     ),
     Pattern(
         "reciprocal-overflow", named("LogBackward Log2Backward Log10Backward"), lambda at: at.softmax is not None,
-        say("the derivative of log is 1 / p, which overflows for a p this small"), rule_fix("NH301", LOG_P),
-        rule="NH301",
+        say("the derivative of log is 1 / p, which overflows for a p this small"),
+        rule_fix("reciprocal-overflow", LOG_P), is_rule=True,
     ),
     Pattern(
         "log-at-zero", named("LogBackward Log2Backward Log10Backward Log1PBackward"), divides_by_zero,
@@ -52,7 +52,7 @@ BACKWARD: tuple[Pattern, ...] = (
     Pattern(
         "reciprocal-overflow", named("DivBackward ReciprocalBackward"), lambda at: at.handwritten,
         say("the derivative of a quotient divides by a sum this small: it overflows"),
-        rule_fix("NH301", SOFTMAX), rule="NH301",
+        rule_fix("reciprocal-overflow", SOFTMAX), is_rule=True,
     ),
     Pattern(
         "derivative-at-the-edge", named("AcosBackward AsinBackward AcoshBackward AtanhBackward"), always,

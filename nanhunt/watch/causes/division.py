@@ -72,7 +72,7 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "sum-underflow", _DIVISIONS, lambda at: divides_by_zero(at) and at.out.nan > 0 and at.handwritten,
-        _because("every exp of the row underflowed"), by_hand("NH103"), rule="NH103",
+        _because("every exp of the row underflowed"), by_hand("sum-underflow"), is_rule=True,
     ),
     Pattern(
         "division-by-zero", _DIVISIONS, _by_lost_eps, _lost_eps_reason,

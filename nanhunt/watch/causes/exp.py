@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 
 from nanhunt.dtypes.formats import FORMATS
-from nanhunt.operations.rules import RULES
 from nanhunt.watch.scene import Scene
 
-from .pattern import Pattern, grown_to, named
+from .pattern import Pattern, grown_to, named, rule_named
 
 _EXPS = named("exp exp2 expm1 sinh cosh")
 SOFTMAX = "Call torch.softmax or torch.log_softmax instead: it subtracts the row's maximum first."
@@ -20,10 +19,10 @@ _BY_HAND = {
 }
 
 
-def by_hand(code: str) -> Callable[[Scene], str]:
+def by_hand(name: str) -> Callable[[Scene], str]:
     """Advice for a softmax made of exps: the catalogue's where it is cross entropy."""
     return lambda at: (
-        RULES[code].fix if at.cross_entropy or not at.softmax else _BY_HAND[at.softmax.handwritten]
+        rule_named(name).fix if at.cross_entropy or not at.softmax else _BY_HAND[at.softmax.handwritten]
     )
 
 
@@ -60,7 +59,7 @@ def _bound_exp(scene: Scene) -> str:
 PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "exp-overflow", _EXPS, lambda at: _exp_overflow(at) and at.handwritten and at.op == "exp", _exp_reason,
-        by_hand("NH101"), rule="NH101",
+        by_hand("exp-overflow"), is_rule=True,
     ),
     Pattern("exp-overflow", _EXPS, _exp_overflow, _exp_reason, _bound_exp),
 )  # fmt: skip

@@ -75,7 +75,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "probability-underflow", _LOGS, _log_softmax,
         lambda at: f"{_log_zero_reason(at)}, a probability that underflowed in {at.dtype}",
-        rule_fix("NH201", LOG_P), rule="NH201",
+        rule_fix("probability-underflow", LOG_P), is_rule=True,
     ),
     Pattern("log-of-zero", named("log1p"), _log_at_edge, _log_zero_reason, say(_LOG1P)),
     Pattern("log-of-zero", _LOGS, _log_at_edge, _log_zero_reason, say(_CLAMP_LOG)),

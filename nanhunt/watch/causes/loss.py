@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from nanhunt.operations.rules import RULES
 from nanhunt.watch.scene import Scene
 
-from .pattern import Pattern, named, rule_fix, say
+from .pattern import Pattern, named, rule_fix, rule_named, say
 
 _ATTEND = (
     "Give such rows something to attend to, or set their result to 0; F.scaled_dot_product_attention with a bool "
@@ -81,11 +80,12 @@ def _ctc_reason(scene: Scene) -> str:
 PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "fully-masked-row", named("softmax log_softmax safe_softmax logsumexp"), _fully_masked, _fully_masked_reason,
-        rule_fix("NH003", _ATTEND), rule="NH003",
+        rule_fix("fully-masked-row", _ATTEND), is_rule=True,
     ),
     Pattern(
         "all-targets-ignored", named("nll_loss cross_entropy"), _all_ignored,
-        say("every label is ignored, so the mean is taken over no rows: 0 / 0"), say(RULES["NH007"].fix), rule="NH007",
+        say("every label is ignored, so the mean is taken over no rows: 0 / 0"),
+        say(rule_named("all-targets-ignored").fix), is_rule=True,
     ),
     Pattern(
         "no-class-weight", named("nll_loss cross_entropy"), _weightless,
@@ -95,7 +95,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "masked-target", named("nll_loss cross_entropy"), _label_masked,
         say("the label of a row is a class whose logit is masked with -inf: its loss is inf"),
-        say(RULES["NH006"].fix), rule="NH006",
+        say(rule_named("masked-target").fix), is_rule=True,
     ),
     Pattern(
         "ctc-target-too-long", named("ctc_loss"), lambda at: bool(_ctc_short(at)), _ctc_reason,

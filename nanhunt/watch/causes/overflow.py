@@ -48,7 +48,7 @@ def _diverges(scene: Scene) -> bool:
 OF_CALLS: tuple[Pattern, ...] = (
     Pattern(
         "cast-overflow", named("to_copy to copy half bfloat16 float type"), _cast, _cast_reason,
-        say("Keep this tensor in float32 or bfloat16, or scale it down before the cast."), rule="NH004",
+        say("Keep this tensor in float32 or bfloat16, or scale it down before the cast."), is_rule=True,
     ),
     Pattern(
         "half-product-overflow", named("mm bmm matmul addmm baddbmm linear convolution einsum"),

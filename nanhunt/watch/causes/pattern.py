@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from nanhunt.operations.rules import RULES
+from nanhunt.operations.registry import OPERATIONS
+from nanhunt.operations.rule import Rule
 from nanhunt.watch.numbers import Numbers
 from nanhunt.watch.scene import Scene
 
@@ -31,7 +33,8 @@ class Pattern:
     reason: Callable[[Scene], str]
     """The arithmetic, with the numbers of this step."""
     fix: Callable[[Scene], str]
-    rule: str | None = None
+    is_rule: bool = False
+    """Whether a rule of cross entropy has that name, and is meant."""
 
     def matches(self, scene: Scene) -> bool:
         """Whether this is why the operation made what it made."""
@@ -41,8 +44,13 @@ class Pattern:
 
     def cause(self, scene: Scene) -> Cause:
         """In words."""
-        name = RULES[self.rule].name if self.rule else self.name
-        return Cause(self.rule, name, self.reason(scene), self.fix(scene))
+        code = rule_named(self.name).code if self.is_rule else None
+        return Cause(code, self.name, self.reason(scene), self.fix(scene))
+
+
+def rule_named(name: str) -> Rule[Any, Any, Any]:
+    """The rule of cross entropy with that name."""
+    return next(rule for rule in OPERATIONS["cross-entropy"].rules if rule.name == name)
 
 
 def named(names: str) -> frozenset[str]:
@@ -60,9 +68,9 @@ def always(scene: Scene) -> bool:
     return True
 
 
-def rule_fix(code: str, otherwise: str) -> Callable[[Scene], str]:
+def rule_fix(name: str, otherwise: str) -> Callable[[Scene], str]:
     """The catalogue's advice where it is about this loss, else advice for a softmax that is not cross entropy."""
-    return lambda scene: RULES[code].fix if scene.cross_entropy else otherwise
+    return lambda scene: rule_named(name).fix if scene.cross_entropy else otherwise
 
 
 def zeros(number: Numbers, what: str) -> str:

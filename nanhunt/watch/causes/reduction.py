@@ -40,7 +40,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("mean-of-nothing", named("mean"), _of_nothing, say("the mean of no values is 0 / 0"), say(_EMPTY)),
     Pattern(
         "sum-overflow", named("sum mean"), lambda at: _sums_up(at) and at.handwritten, _sum_reason,
-        by_hand("NH102"), rule="NH102",
+        by_hand("sum-overflow"), is_rule=True,
     ),
     Pattern("sum-overflow", named("sum mean cumsum"), lambda at: _sums_up(at) and at.half, _sum_reason, say(WIDE)),
     Pattern(
