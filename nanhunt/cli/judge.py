@@ -16,6 +16,7 @@ import typer
 from nanhunt.cli import output as files
 from nanhunt.cli import process
 from nanhunt.cli.options import Given, OutputOptions, ScanOutputOptions, WriteOptions
+from nanhunt.dtypes.start import start_in_deleted_folder
 from nanhunt.errors import NanhuntError
 from nanhunt.render import format_for, render, statistics
 from nanhunt.results import baseline, verdict
@@ -105,6 +106,7 @@ def set_limits() -> None:
         )
     if space != resource.RLIM_INFINITY:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of its threads reserves tens of MiB
+    start_in_deleted_folder()
 
 
 def merge_saved(given: Given, reports: list[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.errors import NanhuntError
-from nanhunt.literal import PLAIN
+from nanhunt.literal import PLAIN, literal
 from nanhunt.results.exit_code import ExitCode
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ def write_rows(path: str, tables: Tables) -> None:
     """--save-rows: arrays by column name (.npz), or one line per row (.csv).
 
     With several tensors or dtypes the .npz names are "TENSOR|DTYPE|COLUMN"; the .csv always says tensor and dtype.
+    Names of tensors are written as ``literal`` spells them: neither file has escapes of its own.
     """
+    tables = {(literal(label), dtype): table for (label, dtype), table in tables.items()}
     if path.lower().endswith(".npz"):
         import numpy as np
 

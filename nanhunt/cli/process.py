@@ -33,7 +33,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
         complain(error.message, error.hint)
         code = ExitCode.ERROR
     except SystemExit as ended:
-        code = ended.code
+        # Click makes 1 of a help text that nobody reads to its end, which means findings.
+        code = ExitCode.ERROR if isinstance(ended.__context__, BrokenPipeError) else ended.code
     except KeyboardInterrupt:
         complain("interrupted.")
         code = INTERRUPTED

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_lines import Run
 from typer.testing import CliRunner
 
@@ -77,6 +78,18 @@ def test_save_rows_as_npz_and_csv(run: Run, bad: Path, tmp_path: Path) -> None:
         lines = list(csv.DictReader(stream))
     assert list(lines[0]) == ["tensor", "dtype", "row", *COLUMNS]
     assert [line["cause"] for line in lines] == rows["cause"].tolist()
+
+
+def test_rows_of_tensors_with_names_that_no_file_can_hold(run: Run, tmp_path: Path) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.1], [1000.0, 1.0, -1000.0]])
+    torch.save({"\x1b[31mlogits": logits, "\ud800.logits": logits + 1}, tmp_path / "bad.pt")
+    spelled = ["bad.pt:\\ud800.logits", "bad.pt:\\x1b[31mlogits"]
+    for file in ("rows.npz", "rows.csv"):
+        assert run("check", "bad.pt", "--save-rows", file).code == 1
+    with (tmp_path / "rows.csv").open() as stream:
+        assert sorted({line["tensor"] for line in csv.DictReader(stream)}) == spelled
+    with np.load(tmp_path / "rows.npz") as saved:
+        assert sorted({name.split("|")[0] for name in saved}) == spelled
 
 
 def test_rows_of_other_operations_are_saved_too(run: Run, tmp_path: Path) -> None:

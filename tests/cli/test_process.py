@@ -29,6 +29,7 @@ class Around:
 
 CASES = {
     "help to a full device": Around("NANHUNT --help >/dev/full", 2, "No space left"),
+    "a help text that nobody reads": Around("NANHUNT check --help | true; exit ${PIPESTATUS[0]}", 2),
     "a report to a full device": Around("NANHUNT check healthy.npy >/dev/full", 2, "No space left"),
     "a full standard error": Around("NANHUNT check missing.npy 2>/dev/full >out.txt", 2),
     "wrong usage and a full standard error": Around("NANHUNT check --bogus 2>/dev/full", 2),
@@ -39,6 +40,7 @@ CASES = {
         "NANHUNT check healthy.npy --output r.json <&- >&- 2>&- && grep -q format_version r.json", 0
     ),
     "a deleted folder": Around("mkdir x; cd x; rmdir ../x; NANHUNT check HEALTHY", 0),
+    "a deleted folder, and something to run": Around("mkdir x; cd x; rmdir ../x; NANHUNT check BAD", 1),
     "a name in a deleted folder": Around("mkdir x; cd x; rmdir ../x; NANHUNT check a.npy >&2", 2, "working folder"),
     "too little memory to start": Around("ulimit -v 100000; NANHUNT check healthy.npy", 2, "ulimit -v"),
     "too little memory for torch": Around("ulimit -v 300000; NANHUNT check bad.npy", 2, "Memory ran out"),
@@ -53,6 +55,7 @@ def test_one_message_and_the_right_code(name: str, healthy: Path, tmp_path: Path
     np.save(tmp_path / "bad.npy", logits)
     case = CASES[name]
     command = case.command.replace("NANHUNT", NANHUNT).replace("HEALTHY", str(healthy))
+    command = command.replace("BAD", str(tmp_path / "bad.npy"))
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False, env=BASE
     )
