@@ -102,5 +102,5 @@ def _dask(address: str) -> Workers:
     except (OSError, ValueError) as error:
         message = f"There is no Dask scheduler at {address}: {str(error).splitlines()[0]}."
         raise NanhuntError(message, "Start one (dask scheduler), or check the address.") from None
-    executor = client.get_executor()
+    executor = client.get_executor(pure=False)  # a name for every piece by its content takes longer than most pieces
     return Workers(executor, executor, client)

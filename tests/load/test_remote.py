@@ -283,6 +283,15 @@ def test_formats_that_are_mapped_whole_are_copied_to_a_file_without_a_name(tmp_p
     assert open_path(f"{url}/m.onnx").tensors["w"].data.shape == (3, 4)
 
 
+def test_dask_can_tell_tensors_far_away_by_what_they_are(tmp_path, server):
+    """Its executor does so with all that it is given, and refuses what it cannot tell again."""
+    tokenize = pytest.importorskip("dask.tokenize").tokenize
+    url, _ = server
+    np.save(tmp_path / "x.npy", WHOLE)
+    tensor = open_path(f"{url}/x.npy").tensors[""]
+    assert tokenize(tensor, ensure_deterministic=True)
+
+
 def test_what_does_not_exist(server, refusal):
     url, _ = server
     assert "does not exist" in refusal(f"{url}/none.npy").message
