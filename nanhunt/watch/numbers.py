@@ -121,12 +121,15 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     Sums of magnitudes of finite values may overflow, but no NaN or infinity can hide: only a non-finite total needs
     the exact test. Those of plain tensors are one call: each call passes by the recorder, and on a GPU is a kernel.
     """
+    if len(tensors) == 1 and tensors[0].numel() == 1 and _is_plain(tensors[0]):
+        return math.isfinite(tensors[0].item())  # a loss
     with torch.no_grad():
         plain = [item for item in tensors if _is_plain(item)]
         sums = list(torch._foreach_norm(plain, 1)) if plain else []
         if len(plain) < len(tensors):
             sums += [_dense(item).sum() for item in tensors if not _is_plain(item) and _summable(item)]
-    totals = [total.item() for total in _gathered(sums)]
+    there = [total for total in sums if not total.is_cpu]
+    totals = [total.item() for total in [*(total for total in sums if total.is_cpu), *_gathered(there)]]
     return all(map(math.isfinite, totals)) or all(finite(_dense(item)) for item in tensors if _summable(item))
 
 

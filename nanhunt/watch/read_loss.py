@@ -33,7 +33,7 @@ def models_run(tape: Tape) -> frozenset[int]:
 def tested(tape: Tape, answer: torch.Tensor) -> list[torch.Tensor]:
     """The single number whose isnan, isinf or isfinite was asked, if that is what made the answer."""
     slot = tape.find(answer)
-    for entry in reversed(tape.entries[-RECENT:]):
+    for entry in reversed(tape.last(RECENT)):
         if entry.out is slot and slot is not None:
             asked = next(slots_in(entry.args), None)
             if operation(entry.func) in ASKING:

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from .names import SOFTMAX_LIKE, operation
 from .numbers import checkable, finite, tensors_in
 from .site import FOREIGN, OWN, Line, caller, own_line, places
-from .tape import Module, RandomState, Site, Tape
+from .tape import DRAWS, FRESH, Module, RandomState, Site, Tape, autocast_state
 from .unlooked import Unlooked
 from .unseen import hide
 
@@ -67,8 +67,26 @@ _GIVEN = frozenset(
     }
 )
 """Their result is an input of the step: what it came from may have changed when the step is repeated."""
-_DRAWS, _WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS = (1 << bit for bit in range(6))
+_FRESH = frozenset({
+    "add", "sub", "mul", "div", "true_divide", "rsub", "pow", "matmul", "mm", "bmm", "mv", "dot", "addmm",
+    "linear", "neg", "abs", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "sin", "cos", "tanh",
+    "sigmoid", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "softmax",
+    "log_softmax", "logsumexp", "sum", "mean", "prod", "var", "std", "cumsum", "amax", "amin", "argmax",
+    "argmin", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "all", "any",
+    "_is_all_true", "remainder", "fmod", "floor", "round", "sign", "square", "logical_and", "logical_or",
+    "logical_not", "maximum", "minimum", "where", "clamp", "clip", "cat", "stack", "gather", "scatter",
+    "scatter_add", "scatter_reduce", "index_add", "index_select", "masked_fill", "layer_norm",
+    "cross_entropy", "nll_loss", "mse_loss", "binary_cross_entropy_with_logits", "binary_cross_entropy",
+    "zeros", "ones", "full", "rand", "randn", "arange", "zeros_like", "ones_like", "full_like",
+    "rand_like", "randn_like", "__radd__", "__rmul__", "__rsub__", "__rtruediv__", "__rdiv__",
+    "__rpow__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__and__", "__or__",
+    "__invert__",
+})  # fmt: skip
+"""Names of calls of torch whose result, if it is none of their arguments, is a tensor in memory of its own."""
+_WRITES, _INPUT, _ARRAY, _VIEW, _LOGITS, _IN_PLACE = (1 << bit for bit in range(2, 8))
 _SPECIAL = _INPUT | _ARRAY | _VIEW | _LOGITS
+_UNUSUAL = FRESH | DRAWS | _IN_PLACE
+"""Of these flags a call has ``FRESH`` alone that ``Tape.note_fresh`` may take."""
 _Tensor = torch.Tensor
 _grad_enabled = torch.is_grad_enabled
 _depth: Callable[[], int] = torch._C._len_torch_function_stack
@@ -155,15 +173,13 @@ class Recorder(TorchFunctionMode):
             self._refuse(error, func, args, kwargs)
             raise
         kind = type(out)
-        if kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
+        if kind is not _Tensor and kind in _PLAIN:  # x.shape, x.dim(): a third of all calls in small scripts
             if kind in _VALUES and func in _READERS and not self.paused and _transform() is None:
                 self.value_read(args[0], out)
             return out
-        if self.paused:
+        if self.paused or (out is None and not _kinds[func] & _WRITES):
             return out
         is_ = _kinds[func]
-        if out is None and not is_ & _WRITES:
-            return out
         if (_transform() is not None or self.forward_mode) and self._is_transforming():
             return out
         if is_ & _SPECIAL and self._is_told_otherwise(is_, args, out):
@@ -172,8 +188,14 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         code = frame.f_code
         try:
-            site = (code, frame.f_lasti, None) if places[code.co_filename] is OWN else self.site_of(frame)
-            tape.note(func, args, kwargs, out, site, self.module, is_ & _DRAWS)
+            if places[code.co_filename] is OWN:
+                instruction, own = frame.f_lasti, None
+            else:
+                code, instruction, own = self.site_of(frame)
+            if is_ & _UNUSUAL == FRESH and kind is _Tensor and not kwargs:
+                tape.note_fresh(func, args, out, code, instruction, own, self.module)
+            else:
+                tape.note(func, args, kwargs, out, code, instruction, own, self.module, is_)
         except Exception:
             # A kind of tensor that cannot be noted must not break the script: this step cannot be repeated.
             tape.unnoted = True
@@ -217,9 +239,12 @@ class Recorder(TorchFunctionMode):
 
         The walk ends at the running module, if it is one of torch's, or at its call: that place is known.
         """
-        known = self.site
-        inside = _forward(self.module[0]) if known is not None and self.module is not None else None
-        code = frame.f_code
+        known, code, inside = self.site, frame.f_code, None
+        if known is not None and self.module is not None:
+            module = self.module[0]
+            inside = _forwards[type(module)] if "forward" not in module.__dict__ else None
+            if code is inside:
+                return known
         while (where := places[code.co_filename]) is FOREIGN and frame.f_back is not None:
             if known is not None and (code is inside or code.co_filename == _MODULE_CALLS):
                 return known
@@ -245,16 +270,21 @@ class Recorder(TorchFunctionMode):
                 # Past the wrapper of such calls; still aside, or what noting asks of a tensor is an entry of its own.
                 self.refused = None
                 site = self.site_of(sys._getframe(2))
-                self.tape.note(func, args, kwargs, out, site, self.module, _DRAWS)
+                self.tape.note(func, args, kwargs, out, *site, self.module, DRAWS)
             finally:
                 self.step_back()
         return out
 
     def step_aside(self) -> None:
         """Leave torch's stack of modes, if this one is on top: cheaper than to be called and ignore it."""
-        if _depth() and _top(_depth() - 1) is self:
+        if self.is_on_top():
             _pop()
             self.aside = True
+
+    def is_on_top(self) -> bool:
+        """Whether it is the mode that torch asks first."""
+        depth = _depth()
+        return bool(depth) and _top(depth - 1) is self
 
     def step_back(self) -> None:
         """Undo ``step_aside``."""
@@ -271,6 +301,18 @@ class Recorder(TorchFunctionMode):
         finally:
             self.paused = before
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """``pause``, and leave torch's stack of modes meanwhile, unless that was done already."""
+        was_aside = self.aside
+        with self.pause():
+            self.step_aside()
+            try:
+                yield
+            finally:
+                if not was_aside:
+                    self.step_back()
+
 
 class Recorders(threading.local):
     """A recorder for each thread. Only threads that ``followed`` them have one that notes anything."""
@@ -282,6 +324,7 @@ class Recorders(threading.local):
 
     def start(self) -> Recorder:
         """The running thread's recorder, which is to note what it sees."""
+        self.recorder.tape.autocast = autocast_state()
         self.recorder.paused = False
         return self.recorder
 
@@ -314,9 +357,22 @@ def _reinterprets(given: torch.Tensor, out: torch.Tensor) -> bool:
     return out.dtype is not given.dtype and not given.is_floating_point()
 
 
-def _forward(module: torch.nn.Module) -> CodeType | None:
-    """What runs in a module, unless somebody has put something else before it."""
-    return getattr(type(module).forward, "__code__", None) if "forward" not in module.__dict__ else None
+class _Forwards(dict[type[torch.nn.Module], CodeType | None]):
+    """What runs in modules of a class. A dict, since it is asked per call."""
+
+    def __missing__(self, kind: type[torch.nn.Module]) -> CodeType | None:
+        self[kind] = found = getattr(kind.forward, "__code__", None)
+        return found
+
+
+_forwards = _Forwards()
+
+
+def _is_fresh(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    places = (torch.Tensor, torch, torch.nn.functional)
+    spellings = (name, f"__{name}__")  # Tensor.__pow__ is called pow
+    return name in _FRESH and any(getattr(place, one, None) is func for place in places for one in spellings)
 
 
 class _Kinds(dict[Callable[..., Any], int]):
@@ -326,12 +382,14 @@ class _Kinds(dict[Callable[..., Any], int]):
         inside = getattr(func, "__module__", "") == torch.nn.init.__name__
         draws = inside or isinstance(func, Opaque) or getattr(func, "__name__", "") in _RANDOM
         found = (
-            _DRAWS * draws
+            DRAWS * draws
+            + FRESH * _is_fresh(func)
             + _WRITES * (func in _WRITERS)
             + _INPUT * (func in _GIVEN)
             + _ARRAY * (func in _ARRAYS)
             + _VIEW * (func is torch.Tensor.view)
             + _LOGITS * (operation(func) in SOFTMAX_LIKE)
+            + _IN_PLACE * ("inplace" in getattr(getattr(func, "__code__", None), "co_varnames", ()))
         )
         if not isinstance(func, Opaque):  # there is a new one for each call
             self[func] = found

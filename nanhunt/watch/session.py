@@ -35,6 +35,7 @@ from .read_loss import ReadLoss, models_run, tested
 from .recorder import Recorder, Recorders
 from .run_up import RunUp
 from .second_look import CannotRepeat, repeat
+from .short_cuts import short_cuts
 from .site import Site, caller, resolve, user_frame
 from .stopping import Stop, Stopped, StoppedTaskError
 from .tape import Slot
@@ -97,6 +98,7 @@ class Session:
     def __enter__(self) -> Session:
         self._stack.enter_context(unseen())
         self._stack.enter_context(calls_patched(self.recorders, self.module_called, self.module_returned))
+        self._stack.enter_context(short_cuts(self.recorders))
         self.wire.install()
         self._stack.callback(self.wire.remove)
         self._stack.enter_context(self.recorders.threads_followed())
@@ -190,6 +192,8 @@ class Session:
             losses = [] if math.isfinite(value) else [tensor]
             if losses:
                 self.unlooked.read(value, caller(sys._getframe(1)))
+        if not losses:
+            return
         with self.recorder.pause():
             bad = [loss for loss in losses if loss.requires_grad and not loss.is_leaf and not finite(loss)]
         # After backward the tape begins anew: what is computed from the loss then is a metric for sure.
@@ -247,8 +251,8 @@ class Session:
     def stepped(self, optimizer: torch.optim.Optimizer | None) -> None:
         """An optimizer has stepped, or GradScaler has skipped a step."""
         key = optimizer if optimizer is not None else self.wire
-        self._counts[key] = self._counts.get(key, 0) + 1
-        self.step = self.steps + 1
+        self._counts[key] = count = self._counts.get(key, 0) + 1
+        self.step = (count if len(self._counts) == 1 else self.steps) + 1
         self.unapplied = False
 
     def module_returned(self, output: Any) -> None:

@@ -38,10 +38,10 @@ Module = tuple[torch.nn.Module, Any]
 _Tensor = torch.Tensor
 _Parameter = torch.nn.Parameter
 _grad_enabled = torch.is_grad_enabled
-_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 _storage: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
-_NO_AUTOCAST: tuple[tuple[str, torch.dtype], ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
+DRAWS, FRESH = 1, 2
+"""What ``Tape.note`` is told of a call: it takes random numbers; its result is a new tensor in memory of its own."""
 _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
@@ -61,7 +61,7 @@ class Slot(weakref.ref[torch.Tensor]):
     version: int
     """Of the tensor when the tape last saw it written."""
     memory: int
-    """Which storage it lies in: views of one tensor share it."""
+    """Which storage it lies in: views of one tensor share it. Below 0 while nothing but this tensor can lie there."""
 
     @property
     def tensor(self) -> torch.Tensor | None:
@@ -139,33 +139,24 @@ Note = tuple[
     list[Any],
     dict[str, Any],
     Any,
-    Site,
+    CodeType,
+    int,
     Module | None,
     bool,
     tuple[tuple[str, torch.dtype], ...],
     int,
     int,
+    Line | None,
 ]
-"""What is written of a call while it runs: an ``Entry`` up to ``number``, with its place as one, then ``draws``."""
+"""What is written of a call while it runs: an ``Entry`` up to ``number``, then what it is and ``own``."""
 
 
 def _entry(note: Note, order: int) -> Entry:
-    func, given, kwargs, out, (code, instruction, own), module, grad, autocast, number, draws = note
+    func, given, kwargs, out, code, instruction, module, grad, autocast, number, is_, own = note
+    draws = bool(is_ & DRAWS)
     args = tuple(given)
     return Entry(
-        func,
-        args,
-        kwargs,
-        out,
-        code,
-        instruction,
-        module,
-        grad,
-        autocast,
-        number,
-        order,
-        bool(draws),
-        own,
+        func, args, kwargs, out, code, instruction, module, grad, autocast, number, order, draws, own
     )
 
 
@@ -189,6 +180,10 @@ class Tape:
         """Whether random numbers were taken since the last of them."""
         self.count = 0
         """Entries since the last cut, dropped ones too."""
+        self.autocast = autocast_state()
+        """Device types under autocast on this thread, with its dtype."""
+        self.full = MAX_ENTRIES
+        """The count at which there are too many."""
         self.first_number = 0
         """Autograd nodes below it are older than the tape."""
         self.cut_short = False
@@ -214,6 +209,12 @@ class Tape:
         self._entries = entries
         self._notes.clear()
 
+    def last(self, count: int) -> list[Entry]:
+        """The last calls, in order; the others are left as they were noted."""
+        if len(self._notes) < count:
+            return self.entries[-count:]
+        return list(map(_entry, self._notes[-count:], range(self.count - count, self.count)))
+
     def cut(self) -> None:
         """Forget everything: the step is over and was healthy."""
         if self.origins is None and (self._notes or self._entries):
@@ -230,6 +231,7 @@ class Tape:
         self.states.clear()
         self.drawn = False
         self.count = 0
+        self.full = MAX_ENTRIES
         self.first_number = sequence_number()
         self.cut_short = self.unnoted = False
 
@@ -259,17 +261,63 @@ class Tape:
         args: Any,
         kwargs: Any,
         out: Any,
-        site: Site,
+        code: CodeType,
+        instruction: int,
+        own: Line | None,
         module: Module | None,
-        draws: int,
+        is_: int,
     ) -> None:
-        """Add a call that has run.
+        """Add a call that has run; ``is_``: flags, as ``DRAWS`` and ``FRESH``.
 
         Written out instead of calling ``slot``, ``made`` and ``symbols`` for what is usual: it is asked for in every
         call of a torch function, and a call of Python costs as much as what these do.
         """
-        slots, given = self.slots, []
+        known, given = self.slots.get, []
         made: Any
+        for arg in args:
+            kind = type(arg)
+            if kind is _Tensor or kind is _Parameter:
+                slot = known(id(arg))
+                # Except for what makes a new tensor: from here on its memory may be shared.
+                usual = slot is not None and slot() is arg and (slot.memory >= 0 or is_ & FRESH)
+                given.append(slot if usual else self.slot(arg))
+            else:
+                given.append(arg if kind in _ATOMS else self.symbols(arg))
+        named = _NO_KWARGS
+        if kwargs:
+            named = {key: one if type(one) in _ATOMS else self.symbols(one) for key, one in kwargs.items()}
+        if type(out) is _Tensor and ((slot := known(id(out))) is None or slot() is not out):
+            if is_ & FRESH:  # then this is known without asking
+                made = self.slots[id(out)] = Slot(out)
+                made.held, made.version, made.memory = None, 0, ~self.count
+            else:
+                made = self.slots[id(out)] = slot_of(out)
+        else:
+            made = self._made_all(out)
+            if out is None and args and isinstance(args[0], _Tensor):
+                self.made(args[0])  # an assignment: its numbers are new
+        if self.count >= self.full:
+            self._drop_dead(slots_in((given, named, made)))
+        autocast = self.autocast
+        grad, number = _grad_enabled(), sequence_number()
+        self._notes.append(
+            (func, given, named, made, code, instruction, module, grad, autocast, number, is_, own)
+        )
+        self.count += 1
+        self.drawn = self.drawn or bool(is_ & DRAWS)
+
+    def note_fresh(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        out: torch.Tensor,
+        code: CodeType,
+        instruction: int,
+        own: Line | None,
+        module: Module | None,
+    ) -> None:
+        """``note`` for most calls: ``FRESH``, with one tensor for a result and no argument given by name."""
+        slots, given = self.slots, []
         for arg in args:
             kind = type(arg)
             if kind is _Tensor or kind is _Parameter:
@@ -277,24 +325,27 @@ class Tape:
                 given.append(slot if slot is not None and slot() is arg else self.slot(arg))
             else:
                 given.append(arg if kind in _ATOMS else self.symbols(arg))
-        named = _NO_KWARGS
-        if kwargs:
-            named = {key: one if type(one) in _ATOMS else self.symbols(one) for key, one in kwargs.items()}
-        if type(out) is _Tensor and ((slot := slots.get(id(out))) is None or slot() is not out):
-            made = slots[id(out)] = slot_of(out)
-        else:
-            made = self._made_all(out)
-        notes = self._notes
-        if len(notes) + len(self._entries) >= MAX_ENTRIES:
-            self._drop_dead(slots_in((given, named, made)))
-        autocast = _autocast_state() if _any_autocast() else _NO_AUTOCAST
-        number = sequence_number()
-        notes.append((func, given, named, made, site, module, _grad_enabled(), autocast, number, draws))
+        made = slots[id(out)] = Slot(out)
+        made.held, made.version, made.memory = None, 0, ~self.count
+        if self.count >= self.full:
+            self._drop_dead(slots_in((given, made)))
+        self._notes.append(
+            (
+                func,
+                given,
+                _NO_KWARGS,
+                made,
+                code,
+                instruction,
+                module,
+                _grad_enabled(),
+                self.autocast,
+                sequence_number(),
+                FRESH,
+                own,
+            )
+        )
         self.count += 1
-        if draws:
-            self.drawn = True
-        if out is None and args and isinstance(args[0], _Tensor):
-            self.made(args[0])  # an assignment: its numbers are new
 
     def _drop_dead(self, wanted: Iterable[Slot]) -> None:
         alive = {slot for slot in self.slots.values() if slot() is not None} | set(wanted)
@@ -306,6 +357,7 @@ class Tape:
             return
         used = alive.union(*(set(entry.given) for entry in kept))
         self.entries[:] = kept
+        self.full = self.count + MAX_ENTRIES - len(kept)
         self.slots = {key: slot for key, slot in self.slots.items() if slot in used}
         self.inputs = [slot for slot in self.inputs if slot in used]
 
@@ -364,6 +416,8 @@ class Tape:
         slot = self.slots.get(id(tensor))
         # An id is reused once its tensor is gone, so the slot must still refer to this very object.
         if slot is not None and slot() is tensor:
+            if slot.memory < 0:
+                slot.memory = _memory(tensor)  # from here on it may be shared
             return slot
         slot = self.slots[id(tensor)] = slot_of(tensor)
         self.inputs.append(slot)
@@ -458,7 +512,8 @@ def slots_in(value: Any) -> Iterator[Slot]:
         yield from slots_in(tuple(value.values()))
 
 
-def _autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    """Device types under autocast on this thread, with its dtype."""
     return tuple(
         (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
     )

@@ -162,7 +162,7 @@ class TripWire:
         self.recorder.step_back()  # in case an optimizer's step raised
         if self.recorder.paused or transforming():
             return original(tensors, grad_tensors, *args, **kwargs)
-        with self.recorder.pause():
+        with self.recorder.apart():
             roots = self._roots(tensors, grad_tensors)
             self.leaves = leaves = self.reached()
             good = self._check_loss(roots)

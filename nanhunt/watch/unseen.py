@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
+
 _ROOM = str(Path(__file__).parent) + os.sep
 _OVERRIDES = os.sep + str(Path("torch", "overrides.py"))
 _OPS = os.sep + str(Path("torch", "_ops.py"))
@@ -68,7 +70,8 @@ def _cleaned(trace: TracebackType | None) -> TracebackType | None:
 def _is_detour(frame: FrameType) -> bool:
     """``handle_torch_function``: it asks the mode instead of running the function."""
     code = frame.f_code
-    return code.co_name == "handle_torch_function" and code.co_filename.endswith(_OVERRIDES)
+    file = code.co_filename
+    return code.co_name == "handle_torch_function" and (file.endswith(_OVERRIDES) or own(file))
 
 
 @contextlib.contextmanager
@@ -90,6 +93,9 @@ def unseen() -> Iterator[None]:
             exc_traceback = exc_value.__traceback__
         describe(self, exc_type, exc_value, exc_traceback, **options)
 
+    # TorchScript translates warnings.warn, which it knows by identity: functions of torch.nn.functional call it.
+    builtins: dict[int, str] = torch.jit._builtins._get_builtin_table()  # type: ignore[no-untyped-call]
+    builtins[id(warn)] = "aten::warn"
     warnings.warn = warn
     traceback.TracebackException.__init__ = init  # type: ignore[method-assign]
     try:
@@ -97,6 +103,7 @@ def unseen() -> Iterator[None]:
             yield
     finally:
         warnings.warn, traceback.TracebackException.__init__ = give, describe  # type: ignore[method-assign]
+        del builtins[id(warn)]
 
 
 def _real_level(frame: FrameType | None, level: int) -> int:

@@ -67,6 +67,8 @@ class Seen:
     rules: dict[str, torch.Tensor] = field(default_factory=dict)
     divisor: float = 1.0
     bad_label: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    undecided: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """A loss lies so near the bound of NH203 that the rounding of the truth, which is float64 too, decides."""
     whole_loss: torch.Tensor | None = None
     """0-d: F.cross_entropy with the reduction, over all rows at once."""
 
@@ -403,6 +405,7 @@ def _judge_loss(
 ) -> None:  # fmt: skip
     rules, fused = seen.rules, seen.losses["fused"]
     rules["NH203"] = _off(seen.losses["logsumexp"], true, x) & ~_off(fused, true, x)
+    seen.undecided = _at_the_bound(seen.losses["logsumexp"], true, x) | _at_the_bound(fused, true, x)
     naive = seen.losses["naive"]
     rules["NH301"] = naive.isfinite() & seen.bad_gradient["naive"] & ~seen.bad_gradient["fused"]
     if y is not None:
@@ -422,8 +425,18 @@ def _judge_loss(
     rules["NH302"] = kept & silent & ((exact != 0) & others).any(-1)
 
 
+def _bound(true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """64 units of roundoff of max(1, |loss|, ln classes)."""
+    return 32 * torch.finfo(x.dtype).eps * true.abs().clamp(min=max(1.0, math.log(x.shape[-1])))
+
+
 def _off(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Further from the truth than 64 units of roundoff of max(1, |loss|, ln classes)."""
-    unit = torch.finfo(x.dtype).eps / 2
-    bound = 64 * unit * true.abs().clamp(min=max(1.0, math.log(x.shape[-1])))
-    return ~((losses.double() - true).abs() <= bound) & (losses.double() != true)
+    """Further from the truth than the bound."""
+    losses = losses.double()
+    return ~((losses - true).abs() <= _bound(true, x)) & (losses != true)
+
+
+def _at_the_bound(losses: torch.Tensor, true: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """As far from it as the bound, within a few roundings of the truth."""
+    few = 4 * torch.finfo(torch.float64).eps * true.abs().clamp(min=1.0)
+    return ((losses.double() - true).abs() - _bound(true, x)).abs() <= few
