@@ -12,6 +12,7 @@ import torch
 
 from .autopsy import Finding, autopsy
 from .causes import cause_of
+from .causes.pattern import Cause
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
 from .living import living_part
 from .loaded import Loaded
@@ -30,6 +31,8 @@ from .story import Exhibits, Story, own_site, site_of
 from .tape import Entry, Slot, Tape
 from .terms import terms_of
 
+_HANDED_ON = "what it was given is no longer in memory: it may only have handed on what was bad before"
+_EVERY_OP = "Run the script once more with --every-op: each operation is then looked at as it runs."
 MAX_LINKS = 3
 MAX_CULPRITS = 10
 
@@ -283,6 +286,8 @@ def _found_culprit(item: Finding, graph: StepGraph) -> Culprit:
     signs = Signs.of(item.out)
     seen = Observation(0, _node_op(item.node), item.entry, None, item.out, signs, False, inputs)
     cause = cause_of(Scene(seen, item.entry, graph))
+    if isinstance(item.entry.func, Opaque) and not item.certain:
+        cause = Cause(None, "not-known", _HANDED_ON, _EVERY_OP)
     return Culprit(
         operation=operation(item.entry.func),
         phase=Phase.FORWARD,

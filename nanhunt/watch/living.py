@@ -32,14 +32,14 @@ def living_part(tape: Tape, roots: Sequence[Slot], *, least: bool = False) -> Ta
         else:
             known = known - entry.written | living
             given += living
-    drawn_before = any(entry.draws for entry in tape.entries if entry not in kept)
-    if not kept or not known.issuperset(roots) or (drawn_before and any(entry.draws for entry in kept)):
-        return None
     part = copy.copy(tape)
     part.entries = kept
     part.inputs = [*tape.inputs, *given]
     part.cut_short = False
-    return part
+    part.entries = part.slice(roots)
+    lost = any(entry.draws for entry in tape.entries) and len(kept) < len(entries)
+    drawn_otherwise = lost and any(entry.draws for entry in part.entries)
+    return part if part.entries and known.issuperset(roots) and not drawn_otherwise else None
 
 
 def _is_there(slot: Slot) -> bool:
