@@ -210,11 +210,11 @@ class Comparison:
                     continue
                 with contextlib.suppress(NanhuntError, OSError, MemoryError):
                     _ = tensor.shards or tensor.data  # cached
-        blocks = _blocks(pairs, self.options)
+        blocks = list(_blocks(pairs, self.options))  # Dask takes no iterators
         for number, group in itertools.groupby(self._blocks(blocks), key=lambda item: item[0]):
             yield pairs[number], functools.reduce(_together, (measured for _, measured in group))
 
-    def _blocks(self, blocks: Iterator[list[_Block]]) -> Iterator[tuple[int, Measured | Exception | None]]:
+    def _blocks(self, blocks: Sequence[list[_Block]]) -> Iterator[tuple[int, Measured | Exception | None]]:
         for batch in self.executor.map(_measure, blocks):
             for number, size, measured in batch:
                 yield number, measured

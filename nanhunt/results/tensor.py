@@ -50,7 +50,8 @@ class Implementation:
     max_loss_error: float | None = None
     """Largest absolute row loss error against truth over rows where both are finite."""
     bad_value_rows: int | None = None
-    """Units (rows, values) whose value is NaN or infinite; this and the next three for every operation."""
+    """Units (rows, values) whose value is NaN or infinite and its truth is not; this and the next three for every
+    operation, but None for cross entropy in ``check`` where its bounds leave them open."""
     bad_gradient_rows: int | None = None
     wrong_rows: int | None = None
     """Units whose value is finite and further from the truth than its rounding bound."""

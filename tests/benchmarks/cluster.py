@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from dask.distributed import LocalCluster
+from safetensors.numpy import save_file
 
 from nanhunt.results.report import Report, merge
 from nanhunt.scan.inputs import Scan
@@ -24,13 +25,18 @@ from nanhunt.scan.work import WorkOptions, workers
 
 
 def write(folder: Path, files: int) -> None:
-    """Logits and labels of so many steps, a NaN in every tenth."""
+    """Logits and labels of so many steps, a NaN in every tenth, and a checkpoint so large that it goes by blocks."""
     rng = np.random.default_rng(0)
     for step in range(files):
         logits = rng.standard_normal((400, 1000)).astype(np.float32)
         if step % 10 == 0:
             logits[step % 400, 3] = np.nan
         np.savez(folder / f"step-{step}.npz", logits=logits, labels=rng.integers(0, 1000, 400))
+    weights = {
+        f"layers.{layer}.weight": rng.standard_normal((1 << 11, 1 << 11), np.float32) for layer in range(6)
+    }
+    weights["layers.4.weight"][7, 5] = np.inf
+    save_file(weights, folder / "model.safetensors")
 
 
 def timed(folder: Path, address: str = "", victim: int = 0) -> tuple[float, str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import zipfile
 
+import claims
 import ml_dtypes
 import numpy as np
 import pytest
@@ -168,3 +169,22 @@ def test_tensors_read_after_the_file_is_gone(tmp_path, logits):
 def test_less_than_was_claimed_is_told_when_it_is_unpacked():
     with pytest.raises(NanhuntError, match="unpacks to less than it claims"):
         arrays.unpacked(Folder("x"), lambda stream: stream.write(b"1234"), np.dtype("f4"), (2,))
+
+
+def test_entries_that_share_bytes_are_refused(tmp_path, refusal):
+    path = tmp_path / "x.npz"
+    path.write_bytes(claims.overlapping(3))
+    assert "they overlap" in refusal(path).message
+
+
+@pytest.mark.parametrize(
+    ("at", "written"), [(2, b"XX"), (28, b"\xff\xff")], ids=["no header there", "far behind"]
+)
+def test_entries_that_do_not_lie_where_the_table_of_contents_says(tmp_path, refusal, logits, at, written):
+    path = tmp_path / "x.npz"
+    np.savez(path, first=logits, second=logits)
+    content = bytearray(path.read_bytes())
+    at += content.rindex(b"PK\x03\x04")
+    content[at : at + len(written)] = written
+    path.write_bytes(content)
+    assert "truncated or damaged" in refusal(path).message

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
@@ -152,7 +154,7 @@ def test_cross_entropy_says_where_its_tensors_were_found(tmp_path):
     )
 
 
-def test_a_role_may_be_called_what_its_tensors_are_called(tmp_path):
+def test_a_role_may_be_called_by_the_last_word_of_its_name(tmp_path):
     path = str(tmp_path / "dump.npz")
     scores = np.full((2, 3, 3), 120, np.float32)
     np.savez(path, scores=scores, m=np.ones((3, 3), bool))
@@ -160,3 +162,40 @@ def test_a_role_may_be_called_what_its_tensors_are_called(tmp_path):
     assert roles_of([path, "--op", "attention", "--role", "mask=m"]) == [told]
     (error,) = nanhunt.check(path, op="attention", role=["msk=m"]).errors
     assert error.message == "--role msk is not known."
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_cross_entropy_counts_what_every_operation_counts(dtype):
+    cast = getattr(torch, dtype)
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(200, 6, generator=generator) * torch.logspace(-1, 2.5, 200)[:, None]
+    logits[7, 2] = -torch.inf
+    labels = torch.randint(0, 6, (200,), generator=generator)
+    labels[7] = 2  # masked: the loss is infinite in truth
+    x = logits.to(cast, copy=True).requires_grad_()
+    e = x.exp()
+    losses = -(e / e.sum(-1, keepdim=True)).gather(-1, labels[:, None])[:, 0].log()
+    losses.mean().backward()
+    losses = losses.detach()
+    true = F.cross_entropy(logits.to(cast).double(), labels, reduction="none")
+    bad = ~losses.isfinite() & true.isfinite()
+    error = (losses.double() - true).abs()[losses.isfinite()]
+    bound = 64 * torch.finfo(cast).eps / 2 * true.clamp_min(np.log(6))[losses.isfinite()]
+    (compared,) = nanhunt.compare(logits, labels, dtype=dtype).tensors
+    naive, fused = compared.implementations["naive"], compared.implementations["fused"]
+    assert naive.bad_value_rows == int(bad.sum()) > 10
+    assert naive.bad_gradient_rows == int((~x.grad.isfinite()).any(-1).sum())
+    assert naive.wrong_rows == int((error > bound).sum())
+    assert naive.max_error == naive.max_loss_error == pytest.approx(float(error.max()))
+    assert (fused.bad_value_rows, fused.wrong_rows) == (0, 0)
+    (checked,) = nanhunt.check(logits, labels, dtype=dtype).tensors
+    same = [form.bad_value_rows for form in checked.implementations.values()]
+    assert same == [form.bad_value_rows for form in compared.implementations.values()]
+    assert {form.wrong_rows for form in checked.implementations.values()} == {None}
+
+
+def test_a_wrong_loss_of_cross_entropy_is_counted():
+    """The maximum is added to a logarithm that it absorbs."""
+    (report,) = nanhunt.compare([[3e7, 3e7 - 2, 3e7]], [1], dtype="float32").tensors
+    counts = {name: form.wrong_rows for name, form in report.implementations.items()}
+    assert counts == {"naive": 0, "log-of-softmax": 0, "logsumexp": 1, "fused": 0}

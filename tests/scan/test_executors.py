@@ -25,6 +25,7 @@ from nanhunt.operations.cross_entropy.targets import read_targets
 from nanhunt.operations.problem import problem_of
 from nanhunt.operations.rules import chosen
 from nanhunt.operations.tally import Tally
+from nanhunt.operations.values import check
 from nanhunt.parallel.forks import Forks
 from nanhunt.parallel.threads import Threads
 from nanhunt.scan.options import Options
@@ -41,7 +42,7 @@ class Serial(Executor):
 
 
 class Shuffled(Executor):
-    """Begins nothing before the first result is wanted, and then does everything in an order of its own."""
+    """Does everything in an order of its own, and takes no iterators, as Dask's."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -49,6 +50,7 @@ class Shuffled(Executor):
     def map(
         self, fn: Callable[..., Any], *iterables: Any, timeout: Any = None, chunksize: int = 1
     ) -> Iterator[Any]:
+        assert not any(isinstance(each, Iterator) for each in iterables)
         items = list(zip(*iterables, strict=True))
         order = list(range(len(items)))
         self._random.shuffle(order)
@@ -65,6 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(units, "BLOCK_VALUES", 1 << 10)
     monkeypatch.setattr(units, "SCREEN_BYTES", 1 << 12)
     monkeypatch.setattr(bounds, "BLOCK_VALUES", 1 << 10)
+    monkeypatch.setattr(check, "SMALL_VALUES", 1 << 10)
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((600, 7)).astype(np.float32)
     logits[::50] *= 100
@@ -97,7 +100,8 @@ def said(folder: Path, executor: Executor | None) -> str:
         nanhunt.compare(bce, op="bce", executor=executor),
         nanhunt.compare(heads, op="attention", executor=executor),
     ]
-    return "".join(report.to_json() for report in reports)
+    differs = nanhunt.diff(folder / "soft.npz", folder / "labels.npz", executor=executor)
+    return "".join(report.to_json() for report in (*reports, differs))
 
 
 def test_every_executor_says_the_same_byte_for_byte(folder: Path) -> None:

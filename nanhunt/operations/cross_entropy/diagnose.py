@@ -13,9 +13,9 @@ import numpy.typing as npt
 from nanhunt.dtypes.convert import torch_dtype
 from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import Interrupted
-from nanhunt.operations.cross_entropy.facts import BEHAVIOUR_FIELDS
 from nanhunt.operations.cross_entropy.forms import IMPLEMENTATIONS
 from nanhunt.operations.cross_entropy.job import Job
+from nanhunt.operations.cross_entropy.tally import COUNTED
 from nanhunt.operations.cross_entropy.units import can_screen, run_all, screen_all
 from nanhunt.operations.exact import Exact
 from nanhunt.operations.rule import Rule
@@ -171,7 +171,7 @@ def _health(tally: Tally, every_row: bool) -> judged.Health:
 
 
 def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> judged.Implementation:
-    counts = dict(zip(BEHAVIOUR_FIELDS, (int(number) for number in tally.behaviour[name]), strict=True))
+    counts = dict(zip(COUNTED, (int(number) for number in tally.behaviour[name]), strict=True))
     about_loss = every_row or job.targets is not None
     return judged.Implementation(
         loss=_reduced(job, tally.sums.get(name, NOTHING)) if every_row else None,
@@ -181,6 +181,10 @@ def _implementation(job: Job, tally: Tally, name: str, every_row: bool) -> judge
         nan_loss_rows=counts["nan_loss"] if about_loss else None,
         nonfinite_gradient_rows=counts["bad_gradient"] if about_loss else None,
         max_loss_error=tally.errors.get(name) if every_row else None,
+        bad_value_rows=counts["bad_value" if about_loss else "nan_probability"],
+        bad_gradient_rows=counts["bad_gradient"] if about_loss else None,
+        wrong_rows=counts["wrong"] if every_row else None,
+        max_error=tally.errors.get(name) if every_row else None,
     )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nanhunt.dtypes.convert import Array, to_floats
 from nanhunt.dtypes.errstate import ignoring
-from nanhunt.dtypes.formats import FORMATS
+from nanhunt.dtypes.formats import FORMATS, compute_format
 from nanhunt.errors import Interrupted
 from nanhunt.operations.caller import defaults_of_libraries, one_torch_thread
 from nanhunt.operations.cross_entropy.extremes import extremes
@@ -147,8 +147,9 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
     errors = {name: _largest_error(loss, confirmed.truth) for name, loss in confirmed.losses.items()}
     if confirmed.uncast_truth is not None:
         errors["cast"] = _largest_error(confirmed.truth, confirmed.uncast_truth)
+    wrong = {name: _wrong_rows(job, loss, confirmed.truth) for name, loss in confirmed.losses.items()}
     return replace(
-        tally_facts(confirmed.facts, numbers, job.rows.count, job.judged),
+        tally_facts(confirmed.facts, numbers, job.rows.count, job.judged, wrong),
         sums=sums,
         loss_low=Exact.of(float(finite.sum())),
         loss_high=Exact.of(float(np.abs(finite).sum())),  # negative class weights make negative losses
@@ -158,6 +159,15 @@ def _run_tally(job: Job, numbers: Numbers, block: Array, confirmed: Confirmed) -
             numbers, to_floats(block, job.tensor.dtype).max(axis=1).reshape(-1), job.rows.count
         ),
     )
+
+
+def _wrong_rows(job: Job, losses: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> int:
+    """Rows whose loss is finite, and further from a finite truth than its rounding bound."""
+    from nanhunt.operations.cross_entropy.confirm import LOSS_BOUND
+
+    u = compute_format(job.dtype).unit_roundoff
+    bound = LOSS_BOUND * u * np.maximum(np.abs(true), max(1.0, math.log(job.rows.classes)))
+    return int(np.count_nonzero(np.isfinite(losses) & np.isfinite(true) & (np.abs(losses - true) > bound)))
 
 
 def _largest_error(losses: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> float | None:

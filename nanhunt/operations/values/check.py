@@ -160,7 +160,7 @@ def _measured(
                 with contextlib.suppress(NanhuntError, OSError, MemoryError):
                     _ = tensor.shards or tensor.data  # cached
         work = functools.partial(_measure, most)
-        batches = _batches(tensors, dtypes)
+        batches = list(_batches(tensors, dtypes))  # Dask takes no iterators
         for batch in map(work, batches) if small else executor.map(work, batches):
             for number, size, found in batch:
                 yield number, found

@@ -89,3 +89,38 @@ def test_what_is_proven_is_what_running_it_shows(stored: str, dtype: str, classe
         slack = 64 * compute_format(dtype).unit_roundoff * np.maximum(1, np.maximum(np.abs(loss), size))
         assert (found.loss_low[where] <= loss + slack).all()
         assert (loss - slack <= found.loss_high[where]).all()
+
+
+def test_stable_exps_of_many_classes_overflow_float16() -> None:
+    rng = np.random.default_rng(0)
+    block = (rng.random((4, 70_000)) / 20 - 5.0).astype(np.float16)
+    handed = torch.tensor(0.1, dtype=torch.float16)
+    labels = np.zeros(4, np.int64)
+    ran = confirm(block, RowTargets(labels), Batch("float16", "float16", Loss(), handed, handed, handed))
+    assert ran.facts.by["fused"].inf_loss.all()
+    assert not ran.facts.by["naive"].inf_loss.any()
+    found = screen(block, labels, None, None, Screen("float16", "float16", 70_000, math.log(0.1), True))
+    assert not found.proven.any()
+
+
+def test_a_gradient_that_may_vanish_is_not_proven_to_be_there() -> None:
+    classes = 50_000
+    block = np.full((1, classes), -2.0, np.float16)
+    block[0, 1] = -1.99
+    given = np.array([0])
+    for share, vanishes in ((3e-4, True), (0.1, False)):
+        how = Screen("float16", "float16", classes, math.log(share), True)
+        found = screen(block, given, None, None, how)
+        handed = torch.tensor(share, dtype=torch.float16)
+        ran = confirm(block, RowTargets(given), Batch("float16", "float16", Loss(), handed, handed, handed))
+        assert ran.facts.vanished.tolist() == [vanishes]
+        assert found.proven.tolist() == [True]
+        assert found.facts.vanished.tolist() == [vanishes]
+
+
+def test_a_row_that_is_left_out_has_no_gradient_to_vanish() -> None:
+    block = np.array([[1.0, 2.0, 3.0]] * 2, np.float16)
+    how = Screen("float16", "float16", 3, -18.0, True)
+    found = screen(block, np.array([0, -100]), np.array([False, True]), None, how)
+    assert found.proven.tolist() == [True, True]
+    assert found.facts.vanished.tolist() == [True, False]
