@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
 import threading
 import time
@@ -291,6 +292,16 @@ def test_what_others_will_read_is_only_recognised(tmp_path, server):
     assert find([f"{url}/run/"], fetches=False).files == [f"{url}/run/x.npy"]
     time.sleep(0.1)
     assert counted(asked) == remote.HEADER
+
+
+def test_who_is_handed_pieces_fetches_no_others(tmp_path, server):
+    url, asked = server
+    save_file({"w": WHOLE}, tmp_path / "x.safetensors")
+    tensor = pickle.loads(pickle.dumps(open_path(f"{url}/x.safetensors").tensors["w"]))
+    for start in (50_000, 100_000):  # what follows is somebody else's
+        np.testing.assert_array_equal(tensor.flat(start, start + 50_000), WHOLE.flatten()[start:][:50_000])
+    time.sleep(0.1)
+    assert counted(asked) <= 2 * 4 * 50_000 + 2 * remote.HEADER
 
 
 def test_dask_can_tell_tensors_far_away_by_what_they_are(tmp_path, server):
