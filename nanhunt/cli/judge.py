@@ -126,7 +126,7 @@ def _judged(paths: list[str], scan: Scan, work: WorkOptions) -> tuple[Report, bo
 
     done: list[Report] = []
     those = workers(work)
-    scan.executor, scan.files = those.blocks, those.files
+    scan.executor, scan.files, scan.fetches = those.blocks, those.files, not those.are_elsewhere
     with Progress() as progress, those.close:
         scan.advance, scan.expect = progress.advance, progress.expect
         try:

@@ -26,13 +26,15 @@ class Found:
     """(path, what it is) of files in folders that nanhunt does not read."""
 
 
-def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
+def find(paths: Iterable[str], exclude: Sequence[str] = (), *, fetches: bool = True) -> Found:
     """The files to open: folders expanded, files and "-" as they are.
 
     In a folder (and below it, in natural order: step-2 before step-10) files are recognised by content, and so are
     folders that are a format; hidden ones, those that match a glob of ``exclude`` and shards that an index beside
     them names are left out. A file that is called like a tensor file and is empty, damaged or not readable stays
     in, so that opening it says so. Raises NanhuntError for a folder without any file to read.
+
+    ``fetches``: small objects behind URLs are under way from now on; not where other processes will read them.
     """
     found = Found()
     for path in paths:
@@ -40,7 +42,7 @@ def find(paths: Iterable[str], exclude: Sequence[str] = ()) -> Found:
             found.files.append(path)
             continue
         before = len(found.files)
-        search = _Search(path, tuple(exclude), found)
+        search = _Search(path, tuple(exclude), found, fetches)
         _search(path, search)
         if len(found.files) == before:
             raise _nothing_in(path, found, exclude)
@@ -63,6 +65,7 @@ class _Search:
     root: str
     exclude: tuple[str, ...]
     found: Found
+    fetches: bool
 
     def leaves_out(self, entry: Entry) -> bool:
         """Whether it is hidden, or a glob matches its path from the root, or from any folder on."""
@@ -111,7 +114,7 @@ def _recognised(files: Sequence[str], search: _Search) -> Iterator[tuple[str, Re
             reader = reader_of(source)
             if reader is None:
                 raise refusal(source)
-            if source.remote is not None:
+            if search.fetches and source.remote is not None:
                 source.remote.expect()
             yield path, reader
         except UnknownContent as error:

@@ -41,6 +41,8 @@ PAUSES = (0.2, 1.0, 4.0)
 """Seconds before each new try."""
 
 _fetched = Fetched()
+_by_pieces: set[str] = set()
+"""URLs, of folders too, of which others say what to read here: what comes next is read by somebody else."""
 arrived: list[Callable[[int], None]] = []
 """Told of the bytes of every part that has come, in a thread of its own: whoever shows that something goes on."""
 
@@ -62,6 +64,10 @@ class Remote:
     def __reduce__(self) -> tuple[Any, ...]:
         """By its URL."""
         return open_url, (self.url,)
+
+    def __dask_tokenize__(self) -> tuple[str, int, str]:
+        """What Dask tells it by: its executor asks for that of all work, and cannot take it from a lock."""
+        return self.url, self.size, self.version
 
     @property
     def _key(self) -> str:
@@ -140,7 +146,7 @@ class Remote:
         before, behind = _fetched.gap(self._key, start)
         ending = start >= self.size - HEADER
         begin = max(before, self.size - HEADER) if ending else before if start - before <= HEADER else start
-        run = _fetched.run_before(self._key, begin, WINDOW)
+        run = 0 if self._by_pieces else _fetched.run_before(self._key, begin, WINDOW)
         ahead = min(WINDOW, max(HEADER, GROWTH * run))
         end = min(behind or self.size, max(begin + ahead, start + min(size, WINDOW)))
         parts = self._begin(begin, end)
@@ -148,6 +154,8 @@ class Remote:
 
     def _go_on(self, start: int) -> None:
         """Asks for what comes next while what is there is being judged, where somebody has long been reading on."""
+        if self._by_pieces:
+            return
         edge = _fetched.run_behind(self._key, start, WINDOW)
         run = _fetched.run_before(self._key, edge, WINDOW)
         if run < PART or edge >= self.size:
@@ -157,6 +165,10 @@ class Remote:
             _, behind = _fetched.gap(self._key, edge)
             more = min(GROWTH * run, room - (edge - start))
             self._begin(edge, min(behind or self.size, edge + max(PART, more)))
+
+    @property
+    def _by_pieces(self) -> bool:
+        return any(self.url.startswith(each) for each in _by_pieces)
 
     def _begin(self, begin: int, end: int) -> list[tuple[int, Future[bytes]]]:
         """Requests for parts of that range, all under way at once."""
@@ -249,6 +261,11 @@ def open_url(url: str) -> Remote:
     remote = Remote(url, size, version, told.get("partial", True))
     remote.keep(first)
     return remote
+
+
+def read_by_pieces(url: str) -> None:
+    """Nothing of it, or of what lies in it, is fetched ahead from now on: several processes share in reading it."""
+    _by_pieces.add(url)
 
 
 _VERSIONS = ("ETag", "etag", "generation", "commit_hash", "LastModified", "Last-Modified", "mtime", "created")

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nanhunt.dtypes.formats import DTYPES, FORMATS
+from nanhunt.load.listing import is_url
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,4 +174,9 @@ def _opened(address: Address, name: str) -> Tensor:
 def _container(address: Address) -> Container:
     from nanhunt.load.opening import open_path
 
-    return open_path(address.path, address.stored_dtype)
+    found = open_path(address.path, address.stored_dtype)
+    if is_url(address.path):
+        from nanhunt.load import remote
+
+        remote.read_by_pieces(address.path)
+    return found

@@ -85,11 +85,10 @@ def spoken(operation: Operation, options: ReadOptions, texts: Sequence[str]) -> 
 
 
 def meant_role(operation: Described, name: str) -> str:
-    """The role of that name, or the only one whose tensors are called so: mask of attention is attn_mask."""
-    if not isinstance(operation, Operation) or any(role.name == name for role in operation.roles):
-        return name
-    called_so = [role.name for role in operation.roles if is_called(role.called, name)]
-    return called_so[0] if len(called_so) == 1 else name
+    """The role of that name, or the only one whose name ends in it: mask of attention is attn_mask."""
+    names = [role.name for role in operation.roles]
+    longer = [each for each in names if each.endswith(f"_{name}")]
+    return longer[0] if name not in names and len(longer) == 1 else name
 
 
 def parted(text: str) -> tuple[str, str]:

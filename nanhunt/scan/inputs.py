@@ -57,6 +57,8 @@ class Scan:
     """What to judge tensors as, where the options cannot name it: a function that is given itself."""
     files: Executor | None = None
     """Who judges whole files, side by side; large ones are judged by blocks all the same."""
+    fetches: bool = True
+    """Whether what lies behind URLs is fetched here, and not by those who judge it."""
     part: Part | None = None
     """The files to judge; None: all of them."""
     told: Callable[[Report], None] = lambda _: None
@@ -75,7 +77,7 @@ class Scan:
         for path in paths:
             look_anew(path)
         try:
-            found = find(paths, self.options.exclude)
+            found = find(paths, self.options.exclude, fetches=self.fetches)
         except NanhuntError as error:
             if self.part is None or self.part.number == 1:  # once, not by everyone
                 yield self._failed("", error)

@@ -80,6 +80,8 @@ class Workers:
     """Whole files side by side; None: there are only blocks."""
     close: AbstractContextManager[Any] = field(default_factory=nullcontext)
     """To be entered while they work."""
+    are_elsewhere: bool = False
+    """Whether they fetch what lies behind URLs themselves."""
 
 
 def workers(options: WorkOptions) -> Workers:
@@ -102,5 +104,7 @@ def _dask(address: str) -> Workers:
     except (OSError, ValueError) as error:
         message = f"There is no Dask scheduler at {address}: {str(error).splitlines()[0]}."
         raise NanhuntError(message, "Start one (dask scheduler), or check the address.") from None
-    executor = client.get_executor()
-    return Workers(executor, executor, client)
+    executor = client.get_executor(
+        pure=False
+    )  # a name for every piece by its content takes longer than most pieces
+    return Workers(executor, executor, client, are_elsewhere=True)

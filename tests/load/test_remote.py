@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -281,6 +283,34 @@ def test_formats_that_are_mapped_whole_are_copied_to_a_file_without_a_name(tmp_p
     url, _ = server
     (tmp_path / "m.onnx").write_bytes(onnx())
     assert open_path(f"{url}/m.onnx").tensors["w"].data.shape == (3, 4)
+
+
+def test_what_others_will_read_is_only_recognised(tmp_path, server):
+    url, asked = server
+    (tmp_path / "run").mkdir()
+    np.save(tmp_path / "run" / "x.npy", WHOLE)
+    assert find([f"{url}/run/"], fetches=False).files == [f"{url}/run/x.npy"]
+    time.sleep(0.1)
+    assert counted(asked) == remote.HEADER
+
+
+def test_who_is_handed_pieces_fetches_no_others(tmp_path, server):
+    url, asked = server
+    save_file({"w": WHOLE}, tmp_path / "x.safetensors")
+    tensor = pickle.loads(pickle.dumps(open_path(f"{url}/x.safetensors").tensors["w"]))
+    for start in (50_000, 100_000):  # what follows is somebody else's
+        np.testing.assert_array_equal(tensor.flat(start, start + 50_000), WHOLE.flatten()[start:][:50_000])
+    time.sleep(0.1)
+    assert counted(asked) <= 2 * 4 * 50_000 + 2 * remote.HEADER
+
+
+def test_dask_can_tell_tensors_far_away_by_what_they_are(tmp_path, server):
+    """Its executor does so with all that it is given, and refuses what it cannot tell again."""
+    tokenize = pytest.importorskip("dask.tokenize").tokenize
+    url, _ = server
+    np.save(tmp_path / "x.npy", WHOLE)
+    tensor = open_path(f"{url}/x.npy").tensors[""]
+    assert tokenize(tensor, ensure_deterministic=True)
 
 
 def test_what_does_not_exist(server, refusal):

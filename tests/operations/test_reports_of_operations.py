@@ -154,7 +154,7 @@ def test_cross_entropy_says_where_its_tensors_were_found(tmp_path):
     )
 
 
-def test_a_role_may_be_called_what_its_tensors_are_called(tmp_path):
+def test_a_role_may_be_called_by_the_last_word_of_its_name(tmp_path):
     path = str(tmp_path / "dump.npz")
     scores = np.full((2, 3, 3), 120, np.float32)
     np.savez(path, scores=scores, m=np.ones((3, 3), bool))
