@@ -13,6 +13,7 @@ import numbers
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from nanhunt.errors import NanhuntError
@@ -122,6 +123,7 @@ def again(kind: type, name: str, more: str = "") -> Any:
     return dataclasses.field(default=known.default, metadata={_METADATA: known})
 
 
+@cache  # of classes, of which there are few; every report asks for it
 def declared(kind: Any) -> Mapping[str, Option]:
     """The options of a class and of those it inherits from, by field name."""
     found = ((field.name, field.metadata.get(_METADATA)) for field in dataclasses.fields(kind))
