@@ -122,10 +122,18 @@ def again(kind: type, name: str, more: str = "") -> Any:
     return dataclasses.field(default=known.default, metadata={_METADATA: known})
 
 
+_declared: dict[Any, Mapping[str, Option]] = {}
+"""By class, of which there are few: every report asks for it."""
+
+
 def declared(kind: Any) -> Mapping[str, Option]:
     """The options of a class and of those it inherits from, by field name."""
-    found = ((field.name, field.metadata.get(_METADATA)) for field in dataclasses.fields(kind))
-    return {name: dataclasses.replace(each, name=name) for name, each in found if each is not None}
+    if kind not in _declared:
+        found = ((field.name, field.metadata.get(_METADATA)) for field in dataclasses.fields(kind))
+        _declared[kind] = {
+            name: dataclasses.replace(each, name=name) for name, each in found if each is not None
+        }
+    return _declared[kind]
 
 
 def make(kind: type[T], values: Mapping[str, Any], spelled: Callable[[Option], str] | None = None) -> T:

@@ -21,9 +21,7 @@ class UnknownContent(NanhuntError):  # noqa: N818 - says what it is instead
 _UNPACK = "Unpack it first, or pipe it: {} | nanhunt check -"
 _SAVE = "Read it with its own library and save the numbers: numpy.save('logits.npy', array)."
 _SAVEZ = "Load it in its own library and save the arrays: numpy.savez('weights.npz', **arrays)."
-_TABLE = (
-    "A table of numbers needs two columns at least: numpy.save('x.npy', numpy.loadtxt(PATH)) converts others."
-)
+_TABLE = "A table of numbers needs two columns at least: numpy.save('x.npy', numpy.loadtxt(PATH{})) converts others."
 _DOWNLOAD = "Download it again and look at what came."
 
 _FOREIGN: tuple[tuple[str, bytes, str], ...] = (
@@ -68,9 +66,25 @@ def refusal(source: Source) -> NanhuntError:
                 f"{source.name} is not a tensor file: it looks like {name}.", hint, name.partition(":")[0]
             )
     if _is_text(head):
-        return UnknownContent(f"{source.name} is not a tensor file: it looks like text.", _TABLE, "text")
+        return UnknownContent(
+            f"{source.name} is not a tensor file: it looks like text.", _table(head), "text"
+        )
     message = f"{source.name} is in no format that nanhunt knows."
     return UnknownContent(message, f"It reads {READABLE}. {_SAVE}", "unknown format")
+
+
+def _table(head: bytes) -> str:
+    """The way to a file for numbers as text; pandas and R write a line of names above them."""
+    first = head.decode("utf-8", "ignore").partition("\n")[0]
+    return _TABLE.format("" if first.startswith("#") or _are_numbers(first.split()) else ", skiprows=1")
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        _ = [float(word) for word in words]
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(head: bytes) -> bool:

@@ -389,10 +389,10 @@ class Unit:
         return float(entries[entries.abs().argmax()])
 
     def value(self, form: str) -> float:
-        """The first number of what ``form`` gives; "truth" gives the truth."""
+        """The first number of what ``form`` gives, 0 where that is -0; "truth" gives the truth."""
         if form == "truth":
             wide = {
                 name: each.double() if each.is_floating_point() else each for name, each in self.cast.items()
             }
-            return float(self.operation.truth(wide, self.options).reshape(-1)[0])
-        return float(self.operation.forms[form](self.cast, self.options).reshape(-1)[0])
+            return float(self.operation.truth(wide, self.options).reshape(-1)[0]) + 0.0
+        return float(self.operation.forms[form](self.cast, self.options).reshape(-1)[0]) + 0.0

@@ -12,7 +12,9 @@ import torch
 
 from .autopsy import Finding, autopsy
 from .causes import cause_of
+from .causes.pattern import Cause
 from .incident import Culprit, FoundBy, Incident, Link, Phase, Term
+from .living import living_part
 from .loaded import Loaded
 from .names import Names, module_path, operation, plain
 from .numbers import Signs, checkable, finite, numbers
@@ -29,6 +31,8 @@ from .story import Exhibits, Story, own_site, site_of
 from .tape import Entry, Slot, Tape
 from .terms import terms_of
 
+_HANDED_ON = "what it was given is no longer in memory: it may only have handed on what was bad before"
+_EVERY_OP = "Run the script once more with --every-op: each operation is then looked at as it runs."
 MAX_LINKS = 3
 MAX_CULPRITS = 10
 
@@ -72,13 +76,18 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
     """Find what made the step bad."""
     names = Names(recorder.roots.values(), evidence.frame)
     names.by_id.update(evidence.known)
-    tape = recorder.tape
+    tape, notes = recorder.tape, list[str]()
     try:
         look, roots, found_by = _look(evidence, tape, live)
     except CannotRepeat as reason:
         if isinstance(reason, CameOutFinite) and evidence.gradients and world_size() > 1:
             return _handed_on(evidence, names, reason.gradients)
-        return _from_graph(evidence, tape, names, str(reason))
+        living = _look_at_the_living(evidence, tape)
+        if living is None:
+            return _from_graph(evidence, tape, names, str(reason))
+        tape, look, roots = living
+        found_by = FoundBy.REPETITION
+        notes = [f"repeated from what was still in memory, the model's output for one: {reason}"]
     guilty = culprits(roots)[:MAX_CULPRITS]
     if look is not None and any(item.node and _in_region(item) for item in guilty):
         # The graph knows the region as one call: its calls are put in its place, to tell which of them it was.
@@ -100,7 +109,7 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
         bad_gradients=_first_bad(evidence, names, look, roots),
         parameters=evidence.parameters,
         found_by=found_by,
-        notes=_notes(look, evidence.losses),
+        notes=(*_notes(look, evidence.losses), *notes),
     )
     failing = Failing(tape, _found(evidence, tape), names, evidence.losses, look, guilty)
     return Solved(incident, story.exhibits(guilty), failing, evidence.gradients)
@@ -134,6 +143,22 @@ def _look(
     if not known:
         raise CameOutFinite(len(look.gradients()))
     return look, known, FoundBy.REPETITION
+
+
+def _look_at_the_living(
+    evidence: Evidence, tape: Tape
+) -> tuple[Tape, Repetition | None, list[Observation]] | None:
+    """What is left of the step repeated, if that shows where it went bad."""
+    if not evidence.roots or evidence.gradients:
+        return None
+    slots = [slot for slot, _ in _found(evidence, tape)]
+    for least in (False, True):
+        part = living_part(tape, slots, least=least)
+        with contextlib.suppress(CannotRepeat):
+            if part is not None:
+                look, roots, _ = _look(evidence, part, None)
+                return part, look, roots
+    return None
 
 
 def _found(evidence: Evidence, tape: Tape) -> list[tuple[Slot, torch.Tensor | None]]:
@@ -261,6 +286,8 @@ def _found_culprit(item: Finding, graph: StepGraph) -> Culprit:
     signs = Signs.of(item.out)
     seen = Observation(0, _node_op(item.node), item.entry, None, item.out, signs, False, inputs)
     cause = cause_of(Scene(seen, item.entry, graph))
+    if isinstance(item.entry.func, Opaque) and not item.certain:
+        cause = Cause(None, "not-known", _HANDED_ON, _EVERY_OP)
     return Culprit(
         operation=operation(item.entry.func),
         phase=Phase.FORWARD,

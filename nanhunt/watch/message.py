@@ -221,7 +221,7 @@ def all_clear(
     rest = f"{unlooked.sentence()}{ended}\n{unlooked.notes()}"
     if not steps and not every_op:
         nothing = "no step was seen, so nothing was checked (--every-op looks at inference too)"
-        return f"nanhunt: {nothing}\n{unlooked.notes()}"
+        return f"nanhunt: {nothing}{unlooked.sentence()}\n{unlooked.notes()}"
     counted = f"{steps:,} step{'' if steps == 1 else 's'}"
     counted += f" of {processes} processes" if processes > 1 else ""
     if unlooked:

@@ -6,6 +6,7 @@ to, the inputs, and the random state. No code: what a file may ask for is a fixe
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,7 @@ from .program import Program, Writer
 from .recorder import Opaque
 from .second_look import CannotRepeat, Repetition, Step, repeat
 from .site import resolve
-from .tape import Entry, Slot, Tape, slots_in
+from .tape import Entry, Slot, Tape, slot_of, slots_in
 
 VERSION = 1
 MAX_BYTES = 64 * 2**20
@@ -56,6 +57,7 @@ def save(
 
     Raises CannotSave for a step that no file can hold, CannotRepeat as ``repeat`` does, OSError.
     """
+    tape = _with_leaves_given(tape, gradients)
     entries = Step.of(tape, [slot for slot, _ in roots]).entries
     inputs = [slot for slot in tape.inputs if any(slot in entry.given for entry in entries)]
     _check(entries, inputs, roots, backward=bool(gradients))
@@ -87,6 +89,34 @@ def save(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
+
+
+def _with_leaves_given(tape: Tape, leaves: Iterable[torch.Tensor]) -> Tape:
+    """The tape with leaves that the step itself made as inputs: what is made anew has no gradient to look at."""
+    found = [(leaf, tape.find(leaf)) for leaf in leaves]
+    made = {
+        slot
+        for leaf, slot in found
+        if slot is not None and slot not in tape.inputs and leaf._version == slot.version
+    }
+    made -= {slot for entry in tape.entries if entry.out not in made for slot in entry.written}
+    if not made:
+        return tape
+    given = copy.copy(tape)
+    given.inputs = [*tape.inputs, *made]
+    makers = [entry for entry in tape.entries if entry.out in made]
+    # Their random numbers are still to be drawn, or later ones would be others.
+    drawn = {
+        entry.order: entry._replace(out=slot_of(torch.empty(0)), discarded=True)
+        for entry in makers
+        if entry.draws
+    }
+    given.entries = [
+        drawn.get(entry.order, entry)
+        for entry in tape.entries
+        if entry.out not in made or entry.order in drawn
+    ]
+    return given
 
 
 def _check(

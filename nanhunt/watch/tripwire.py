@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from nanhunt.operations.caller import judging
 
 from .names import operation
-from .numbers import all_finite, checkable, finite
+from .numbers import all_finite, checkable, finite, local
 from .observer import Observer
 from .recorder import Opaque, Recorder, Recorders, transforming
 from .site import caller
@@ -116,6 +116,8 @@ class TripWire:
     poisoned: bool = False
     discard: bool = False
     """Whether the gradients of the bad step are to be left out of the update."""
+    discarded: bool = False
+    """Whether they are, in the update that comes next: FSDP's own parameters are none that the step has read."""
     undo: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -238,9 +240,8 @@ class TripWire:
         """Put 0 for bad gradients, once, where the session asks for it."""
         if self.discard:
             self.discard = self.poisoned = False
-            for leaf in leaves:
-                if leaf.grad is not None and _bad(leaf.grad):
-                    leaf.grad.zero_()
+            self.discarded = True
+            _zero_bad(leaves)
 
     def _check_loss(self, roots: Roots) -> bool:
         good = all_finite([root for root, _ in roots if checkable(root)])
@@ -346,6 +347,9 @@ class TripWire:
         if self.inside_scaler:
             return  # GradScaler calls step only when every gradient is finite
         leaves = [leaf for leaf in _parameters(optimizer) if leaf.grad is not None]
+        if self.discarded:
+            self.discarded = False
+            _zero_bad(leaves)
         unchecked = [leaf for leaf in leaves if self.checked.get(id(leaf.grad)) != leaf.grad._version]  # type: ignore[union-attr]
         if unchecked and not all_finite([leaf.grad for leaf in unchecked if leaf.grad is not None]):
             bad = [leaf for leaf in unchecked if leaf.grad is not None and _bad(leaf.grad)]
@@ -417,6 +421,12 @@ def _applied(scale: float) -> str:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [leaf for group in optimizer.param_groups for leaf in group["params"]]
+
+
+def _zero_bad(leaves: list[torch.Tensor]) -> None:
+    for leaf in leaves:
+        if leaf.grad is not None and _bad(leaf.grad):
+            local(leaf.grad).zero_()
 
 
 def _bad(tensor: torch.Tensor) -> bool:

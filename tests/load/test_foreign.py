@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import zipfile
 
 import numpy as np
@@ -55,3 +56,11 @@ def test_the_suffix_decides_nothing(tmp_path, logits, suffix):
     with path.open("wb") as stream:
         np.save(stream, logits)
     assert open_path(str(path)).format == "npy"
+
+
+@pytest.mark.parametrize("names", ["", "loss\n", "# loss\n", "mean_loss\n"])
+def test_the_way_to_a_file_for_text_runs_as_printed(tmp_path, refusal, names):
+    path = tmp_path / "losses.txt"
+    path.write_text(names + "1.5\n2.5\n")
+    call = re.search(r"numpy\.loadtxt\(PATH.*?\)", refusal(path).hint)[0]
+    assert eval(call, {"numpy": np, "PATH": path}).tolist() == [1.5, 2.5]

@@ -309,3 +309,12 @@ def test_what_the_code_may_not_do_is_said_in_one_message(code, tmp_path, monkeyp
     torch.save({"x": torch.ones(2, 2), "y": torch.ones(2)}, path)
     (error,) = nanhunt.check(path, function=function).errors
     assert said in f"{error.message} {error.hint}"
+
+
+def test_a_truth_of_minus_zero_is_told_as_zero():
+    def handwritten(x):
+        e = x.exp()
+        return -(e / e.sum(-1, keepdim=True))[..., 0].log()
+
+    (report,) = nanhunt.check({"x": torch.tensor([[120.0, 0.0], [1.0, 2.0]])}, function=handwritten).tensors
+    assert report.findings[0].message.endswith("the truth is 0")

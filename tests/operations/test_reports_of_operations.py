@@ -199,3 +199,9 @@ def test_a_wrong_loss_of_cross_entropy_is_counted():
     (report,) = nanhunt.compare([[3e7, 3e7 - 2, 3e7]], [1], dtype="float32").tensors
     counts = {name: form.wrong_rows for name, form in report.implementations.items()}
     assert counts == {"naive": 0, "log-of-softmax": 0, "logsumexp": 1, "fused": 0}
+
+
+def test_all_rows_are_counted_and_the_first_are_named() -> None:
+    logits = torch.full((5, 3), float("nan"))
+    (finding,) = nanhunt.check(logits, op="logsumexp", max_rows=2).findings
+    assert (finding.count, finding.rows) == (5, (0, 1))

@@ -43,8 +43,27 @@ def test_the_step_repeated_from_its_file_says_what_the_run_said(script: str, tmp
     assert again is not None
     assert again.culprits == incident.culprits
     assert (again.step, again.what) == (incident.step, incident.what)
-    # A leaf that a call of the step made, x = torch.zeros(...), is made again by it: no input of the file.
-    assert again.bad_gradients == tuple(name for name in incident.bad_gradients if name != "x")
+    assert again.bad_gradients == incident.bad_gradients
+
+
+MADE = """
+import torch
+torch.manual_seed(0)
+layer = torch.nn.Linear(3, 3)
+noise = torch.rand(4, 3, requires_grad=True)
+point = torch.zeros(4, 3).requires_grad_()
+((point * point).sum(-1).sqrt() + layer(point + torch.rand(4, 3)).sum(-1) + (noise * 0).sum(-1).sqrt()).sum().backward()
+"""
+
+
+def test_leaves_that_the_step_made_have_their_gradients_looked_at(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(MADE)
+    [incident], _ = hunt(script, tmp_path / "capture")
+    again = load(incident.replay).incident()
+    assert again is not None
+    assert set(again.bad_gradients) == set(incident.bad_gradients) == {"noise", "point"}
+    assert again.culprits == incident.culprits
 
 
 def test_random_numbers_statistics_and_writes_come_out_as_they_were(tmp_path: Path) -> None:
