@@ -130,5 +130,5 @@ def test_of_a_probability_that_float32_may_flush_to_0_nothing_is_proven() -> Non
     """exp(-90) is subnormal, and which kernels keep subnormals is the processor's business."""
     how = Screen("float32", "float32", 2, math.log(1e-6), True)
     for gap, proven in ((86.0, True), (90.0, False), (101.0, False)):
-        block = np.array([[0.0, -gap]], np.float32)
+        block = np.array([[30.0, 30.0 - gap]], np.float32)
         assert screen(block, np.array([1]), None, None, how).proven.tolist() == [proven]
