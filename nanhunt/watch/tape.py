@@ -522,7 +522,7 @@ def _memory(tensor: torch.Tensor) -> int:
 
 def _storage_of(tensor: torch.Tensor) -> StorageWeakRef | None:
     try:
-        return StorageWeakRef(tensor.untyped_storage())
+        return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
     except Exception:  # as in _memory
         return None
 
