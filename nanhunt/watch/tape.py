@@ -179,6 +179,8 @@ class Tape:
         """
         self.inputs: list[Slot] = []
         """Slots no entry made, in order of first use."""
+        self.first_use: dict[Slot, int] = {}
+        """Of each of these the position of the first call that was given it."""
         self.modules: dict[int, torch.nn.Module] = {}
         """By id: modules that ran as one call, with parameters that no entry was given."""
         self.held_bytes = 0
@@ -235,6 +237,7 @@ class Tape:
         self.slots.clear()
         self.changed.clear()
         self.inputs.clear()
+        self.first_use.clear()
         self.modules.clear()
         self.held_bytes = 0
         self.random_state = None
@@ -370,6 +373,7 @@ class Tape:
         self.full = self.count + MAX_ENTRIES - len(kept)
         self.slots = {key: slot for key, slot in self.slots.items() if slot in used}
         self.inputs = [slot for slot in self.inputs if slot in used]
+        self.first_use = {slot: self.first_use[slot] for slot in self.inputs}
         self.changed = {slot: storage for slot, storage in self.changed.items() if slot in used}
 
     def read_state(self) -> None:
@@ -432,6 +436,7 @@ class Tape:
             return slot
         slot = self.slots[id(tensor)] = slot_of(tensor)
         self.inputs.append(slot)
+        self.first_use[slot] = self.count
         self._hold(slot, tensor)
         return slot
 
@@ -451,7 +456,9 @@ class Tape:
         if slot is None or slot() is not tensor:
             slot = self.slots[id(tensor)] = slot_of(tensor)
         else:
-            before, slot.version = slot.version, version_of(tensor)
+            # An input is seen only after its first call: there any version but the first may be that call's.
+            before = slot.version if self.first_use.get(slot) != self.count else 0
+            slot.version = version_of(tensor)
             if slot not in self.changed and (slot.version != before or tensor.is_inference()):
                 self.changed[slot] = _storage_of(tensor)
         return slot
