@@ -123,7 +123,8 @@ def _with_loss(graph: StepGraph, softmax: Softmax) -> Softmax:
     else:
         found = [slot for call in calls for slot in _picked(graph, call)]
         labels = dict.fromkeys(found)
-        softmax = replace(softmax, labels=next(iter(labels)) if len(labels) == 1 else None)
+        asked = next((_options(call) for call in calls if operation(call.func) == "nll_loss"), {})
+        softmax = replace(softmax, labels=next(iter(labels)) if len(labels) == 1 else None, options=asked)
     if softmax.labels is None or not _fit(graph, softmax):
         return replace(softmax, labels=None, options={})
     plain = all(operation(call.func).rstrip("_") in _ROWS for call in calls)
@@ -184,7 +185,7 @@ def _fit(graph: StepGraph, softmax: Softmax) -> bool:
 
 
 def _options(call: Entry) -> dict[str, Any]:
-    """What F.cross_entropy was told, in the words of ``nanhunt.check``."""
+    """What F.cross_entropy or F.nll_loss was told, in the words of ``nanhunt.check``."""
     named = {
         "ignore_index": argument(call, 4, "ignore_index"),
         "reduction": argument(call, 6, "reduction"),

@@ -58,6 +58,7 @@ WRONG_LOSS = {
     "a sum": (FUSED.replace("targets)", 'targets, reduction="sum")'), "loss finite but wrong", 3),
     "gradient NaN": (FUSED + f"loss = loss + 0 * ({SAME})[:2].abs().sqrt().sum()", "right loss, gradient still NaN", 2),
     "gradient infinite": (FUSED + f"loss = loss + ({SAME})[1:].sqrt().sum()", "right loss, gradient still infinite", 2),
+    "no gradient": (FUSED + "loss = 0 * loss", "loss finite but wrong, gradient 0", 3),
     "raises": ("loss = allowed", "raises NameError: name 'allowed' is not defined", 3),
 }  # fmt: skip
 
@@ -173,3 +174,26 @@ def test_code_is_run_on_numbers_as_cast_unless_it_is_about_those_stored(
     fix = Fix("odd", FUSED, stored=stored)
     (remedy,) = tried(monkeypatch, rule("bce"), binary(-17.5), fix, dtype="float8_e4m3fn", scaling="none")
     assert remedy.outcome == outcome
+
+
+def test_tokens_whose_input_is_at_fault_are_not_run_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = torch.tensor([[-1.0, -1.0, -2.0]])
+    given = {
+        "log_probs": torch.tensor([[-1.1, NAN, -2.5]]),
+        "old_log_probs": old,
+        "advantages": torch.ones(1, 3),
+    }
+    code = "ratio = (log_probs - old_log_probs).exp()\nloss = -(ratio * advantages).mean()"
+    (remedy,) = tried(monkeypatch, rule("ppo"), given, Fix("odd", code))
+    assert (remedy.works, remedy.rows, remedy.outcome) == (True, 2, "")
+
+
+def test_of_a_large_tensor_the_first_slices_are_run_and_their_units_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nanhunt.operations.prove.MOST_VALUES", 200)
+    heads = torch.zeros(5, 1, 4, 4)
+    given = {"query": heads, "key": heads, "value": heads}
+    code = "output = F.scaled_dot_product_attention(query, key, value)"
+    (remedy,) = tried(monkeypatch, rule("attention"), given, Fix("odd", code))
+    assert (remedy.works, remedy.rows) == (True, 16)

@@ -51,6 +51,22 @@ def test_the_options_of_the_call_are_in_the_file(tmp_path: Path) -> None:
     assert incident.closer == f"nanhunt check {incident.capture}"  # without --ignore-index -1
 
 
+def test_so_are_those_of_nll_loss_on_a_softmax_by_hand(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import torch\n"
+        "logits = torch.tensor([[200.0, 1.0], [0.0, 1.0]], requires_grad=True)\n"
+        "p = logits.exp() / logits.exp().sum(-1, keepdim=True)\n"
+        "torch.nn.functional.nll_loss(p.log(), torch.tensor([0, -1]), ignore_index=-1).backward()\n"
+    )
+    [incident], _ = hunt(script, tmp_path)
+    assert incident.capture is not None
+    [judged] = nanhunt.check(incident.capture).tensors
+    assert judged.targets is not None
+    assert judged.targets.ignored == 1
+    assert incident.closer == f"nanhunt check {incident.capture}"
+
+
 def test_numbers_alone_are_not_recommended_where_an_operation_made_them(tmp_path: Path) -> None:
     [incident], _ = hunt(HERE / "faults" / "ctc_target_too_long.py", tmp_path)
     assert incident.capture is not None

@@ -124,3 +124,11 @@ def test_a_row_that_is_left_out_has_no_gradient_to_vanish() -> None:
     found = screen(block, np.array([0, -100]), np.array([False, True]), None, how)
     assert found.proven.tolist() == [True, True]
     assert found.facts.vanished.tolist() == [True, False]
+
+
+def test_of_a_probability_that_float32_may_flush_to_0_nothing_is_proven() -> None:
+    """exp(-90) is subnormal, and which kernels keep subnormals is the processor's business."""
+    how = Screen("float32", "float32", 2, math.log(1e-6), True)
+    for gap, proven in ((86.0, True), (90.0, False), (101.0, False)):
+        block = np.array([[30.0, 30.0 - gap]], np.float32)
+        assert screen(block, np.array([1]), None, None, how).proven.tolist() == [proven]
