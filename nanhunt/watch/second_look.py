@@ -153,17 +153,21 @@ class Step:
         if tape.sliced:
             return cls(list(tape.entries), frozenset(), frozenset(), _statistics(tape.entries))
         given = {slot.memory for slot in tape.inputs}
+        returned = given & {slot.memory for entry in tape.entries for slot in entry.written}
         writes = [
-            (entry, slot.memory) for entry in tape.entries for slot in entry.written if slot.memory in given
+            (entry, slot.memory)
+            for entry in tape.entries
+            for slot in tape.writes(entry)
+            if slot.memory in given
         ]
         last = {memory: entry.order for entry, memory in writes}
         statistics = _statistics(tape.entries)
         bad = {slot.memory for slot in tape.inputs if slot.memory in last and _is_bad(slot.tensor)}
         bad -= statistics | {memory for memory in bad if _loaded(tape, [e for e, m in writes if m == memory])}
-        entries = tape.slice(roots, last.keys() - bad)
+        entries = tape.slice(roots, returned - bad)
         if bad and any(slot.tensor is None for slot in _inputs_of(tape, entries)):
             bad = set()  # what made it so is gone
-            entries = tape.slice(roots, last.keys())
+            entries = tape.slice(roots, returned)
         early = {
             slot.memory
             for entry in entries
@@ -172,7 +176,7 @@ class Step:
         }
         early -= statistics
         if early - bad:
-            entries = tape.slice(roots, last.keys() - bad - early)
+            entries = tape.slice(roots, returned - bad - early)
         return cls(entries, frozenset(bad | early), frozenset(early), statistics)
 
 

@@ -16,6 +16,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from .site import Line
 
@@ -42,6 +43,8 @@ _storage: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[a
 _NO_KWARGS: dict[str, Any] = {}
 DRAWS, FRESH = 1, 2
 """What ``Tape.note`` is told of a call: it takes random numbers; its result is a new tensor in memory of its own."""
+_UNCOUNTED = ("__set__", "map_", "apply_")
+"""Names of calls that write without a new version."""
 _ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size, slice})
 
 
@@ -168,8 +171,16 @@ class Tape:
         self._notes: list[Note] = []
         """Entries that nobody has asked for yet, as ``Note`` has them: in most steps nobody does."""
         self.slots: dict[int, Slot] = {}
+        self.changed: dict[Slot, StorageWeakRef | None] = {}
+        """Those that a call returned with other numbers than they had: float() may return its argument as it is.
+
+        While their storage is referred to, no later one gets its id: what was written there is not taken for a
+        write to an input that came after.
+        """
         self.inputs: list[Slot] = []
         """Slots no entry made, in order of first use."""
+        self.first_use: dict[Slot, int] = {}
+        """Of each of these the position of the first call that was given it."""
         self.modules: dict[int, torch.nn.Module] = {}
         """By id: modules that ran as one call, with parameters that no entry was given."""
         self.held_bytes = 0
@@ -224,7 +235,9 @@ class Tape:
         self._entries.clear()
         self._notes.clear()
         self.slots.clear()
+        self.changed.clear()
         self.inputs.clear()
+        self.first_use.clear()
         self.modules.clear()
         self.held_bytes = 0
         self.random_state = None
@@ -360,6 +373,8 @@ class Tape:
         self.full = self.count + MAX_ENTRIES - len(kept)
         self.slots = {key: slot for key, slot in self.slots.items() if slot in used}
         self.inputs = [slot for slot in self.inputs if slot in used]
+        self.first_use = {slot: self.first_use[slot] for slot in self.inputs}
+        self.changed = {slot: storage for slot, storage in self.changed.items() if slot in used}
 
     def read_state(self) -> None:
         """Remember the generators' states here, if numbers were drawn since: a slice may begin with them."""
@@ -421,6 +436,7 @@ class Tape:
             return slot
         slot = self.slots[id(tensor)] = slot_of(tensor)
         self.inputs.append(slot)
+        self.first_use[slot] = self.count
         self._hold(slot, tensor)
         return slot
 
@@ -440,8 +456,18 @@ class Tape:
         if slot is None or slot() is not tensor:
             slot = self.slots[id(tensor)] = slot_of(tensor)
         else:
+            # An input is seen only after its first call: there any version but the first may be that call's.
+            before = slot.version if self.first_use.get(slot) != self.count else 0
             slot.version = version_of(tensor)
+            if slot not in self.changed and (slot.version != before or tensor.is_inference()):
+                self.changed[slot] = _storage_of(tensor)
         return slot
+
+    def writes(self, entry: Entry) -> Iterator[Slot]:
+        """Slots of the arguments whose numbers it changed: where that makes a new version, those that have one."""
+        uncounted = getattr(entry.func, "__name__", "") in _UNCOUNTED
+        certain = entry.written if uncounted else entry.statistics
+        return (slot for slot in entry.written if slot in certain or slot in self.changed)
 
     def _made_all(self, out: Any) -> Any:
         if isinstance(out, tuple | list):
@@ -499,6 +525,13 @@ def _memory(tensor: torch.Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except Exception:  # a layout or subclass without a storage of its own: it shares none
         return id(tensor)
+
+
+def _storage_of(tensor: torch.Tensor) -> StorageWeakRef | None:
+    try:
+        return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    except Exception:  # as in _memory
+        return None
 
 
 def slots_in(value: Any) -> Iterator[Slot]:

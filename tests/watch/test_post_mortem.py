@@ -107,3 +107,27 @@ def test_parameters_that_went_bad_in_the_last_update(tmp_path: Path) -> None:
     )
     _, [incident] = run(text, tmp_path)
     assert incident.culprits[0].operation == "SGD.step"
+
+
+POLICIES = {
+    "conversions that return their argument": "F.linear(x.float().flatten(1), model.weight)",
+    "one that returns a view's": "F.linear(x[:, :].float(), model.weight)",
+    "another tensor was written in that memory": "model(x)",
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_observation_in_a_rollout_is_the_culprit(policy: str, tmp_path: Path) -> None:
+    text = (
+        "def act(observation):\n"
+        "    model(torch.ones(1, 3)).relu_()  # its memory is free again\n"
+        "    x = torch.as_tensor(observation)\n"
+        f"    return Categorical(logits={POLICIES[policy]}).sample().numpy()\n"
+        "for n in range(64):\n"
+        "    observation = np.ones((1, 3), 'float32')\n"
+        "    if n == 50: observation[0, 1] = math.nan\n"
+        "    with torch.no_grad(): act(observation)\n"
+    )
+    _, [incident] = run(text, tmp_path)
+    culprit = incident.culprits[0]
+    assert (culprit.operation, culprit.rule, incident.notes) == ("x", "NH501", ())

@@ -165,6 +165,7 @@ def _spliced(tape: Tape, entries: Sequence[Entry], regions: Mapping[int, _Region
     new.first_number = tape.first_number
     new.slots = dict(tape.slots)
     new.inputs = list(tape.inputs)
+    new.changed = dict(tape.changed)
     for entry in entries:
         region = regions.get(entry.order)
         for place, one in enumerate([entry] if region is None else region.entries):
@@ -175,5 +176,6 @@ def _spliced(tape: Tape, entries: Sequence[Entry], regions: Mapping[int, _Region
         if region is not None:
             own = region.recorder.tape
             new.slots.update(own.slots)
+            new.changed |= {region.known.get(slot, slot): storage for slot, storage in own.changed.items()}
             new.inputs += [slot for slot in own.inputs if slot not in region.known]
     return Opened(new, inner, {order: region.entries for order, region in regions.items()})
