@@ -87,7 +87,10 @@ def investigate(evidence: Evidence, recorder: Recorder, live: Observer | None) -
             return _from_graph(evidence, tape, names, str(reason))
         tape, look, roots = living
         found_by = FoundBy.REPETITION
-        notes = [f"repeated from what was still in memory, the model's output for one: {reason}"]
+        notes = [
+            f"the step could not be repeated: {reason}; what follows from results that are still in memory, such as "
+            "the model's output, was"
+        ]
     guilty = culprits(roots)[:MAX_CULPRITS]
     if look is not None and any(item.node and _in_region(item) for item in guilty):
         # The graph knows the region as one call: its calls are put in its place, to tell which of them it was.

@@ -87,13 +87,19 @@ class _Reduced(torch.autograd.Function):
         return gradient
 
 
-def test_a_step_that_needs_other_processes_is_not_repeated(tmp_path: Path, one_process: None) -> None:
+def test_a_step_that_needs_other_processes_is_not_repeated_from_its_beginning(
+    tmp_path: Path, one_process: None
+) -> None:
     weight = torch.nn.Parameter(torch.zeros(3))
     found, session = watched(tmp_path)
     state = torch.random.get_rng_state()
     with session:
         _Reduced.apply(weight).log().sum().backward()
-    assert "the step could not be repeated: it exchanges numbers with other processes" in found[0].notes
+    (note,) = found[0].notes
+    assert note.startswith(
+        "the step could not be repeated: it exchanges numbers with other processes; what follows"
+    )
+    assert found[0].culprits[0].operation == "log"
     assert torch.equal(state, torch.random.get_rng_state())
 
 
