@@ -10,6 +10,7 @@ from nanhunt.literal import literal
 from nanhunt.render.phrases import count, plural
 from nanhunt.results import verdict as judged
 from nanhunt.results.counted import Healthy
+from nanhunt.results.exit_code import INTERRUPTED
 from nanhunt.results.finding import Severity
 from nanhunt.results.order import natural_key
 from nanhunt.results.report import Report
@@ -74,13 +75,18 @@ def summary(report: Report) -> str:
     tensors, files = tensors_and_files(report)
     found = [plural(number, severity) for severity, number in severity_counts(report).items() if number]
     known = sum(finding.known for finding in report.findings)
-    nothing = "nothing was judged" if report.errors else "nothing to judge"
-    parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else nothing)]
+    parts = [", ".join(found) or ("nothing new" if known else "healthy" if tensors else _nothing(report))]
     parts += [f"{count(known)} known"] if known else []
     parts += tolerated(report)
     parts += [f"{count(len(report.errors))} not read"] if report.errors else []
     parts += [f"{count(len(report.not_looked_at))} not looked at"] if report.not_looked_at else []
     return f"{plural(tensors, 'tensor')} in {plural(files, 'file')}: {'; '.join(parts)}."
+
+
+def _nothing(report: Report) -> str:
+    if report.exit_code == INTERRUPTED:  # what was seen of the one at work stands above
+        return "none was judged to its end"
+    return "nothing was judged" if report.errors else "nothing to judge"
 
 
 def tolerated(report: Report) -> list[str]:

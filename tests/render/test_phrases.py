@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanhunt.render import phrases, proofs, scales, severities, verdicts
+from nanhunt.render.totals import summary
 from nanhunt.results.finding import Severity
+from nanhunt.results.report import ReadError, Report
 
 
 @pytest.mark.parametrize(
@@ -118,3 +120,11 @@ def test_a_graver_finding_is_spoken_of_only_where_there_is_one() -> None:
     assert told["NH502"].startswith("Keep this tensor in float32")
     assert told["NH011"].startswith("Compute the loss in a wider dtype")
     assert told["NH101"] == "Mend the input of these rows first: each has a graver finding."
+
+
+def test_what_was_interrupted_is_not_said_to_be_nothing() -> None:
+    rest = ReadError(
+        "the rest", "a.npy: of the first 6,264 rows 1 has findings.", "Run it again to judge it."
+    )
+    for code, said in ((130, "none was judged to its end"), (2, "nothing was judged")):
+        assert summary(Report(errors=(rest,), exit_code=code)) == f"0 tensors in 0 files: {said}; 1 not read."
