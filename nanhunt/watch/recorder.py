@@ -361,7 +361,8 @@ class _Forwards(dict[type[torch.nn.Module], CodeType | None]):
     """What runs in modules of a class. A dict, since it is asked per call."""
 
     def __missing__(self, kind: type[torch.nn.Module]) -> CodeType | None:
-        self[kind] = found = getattr(kind.forward, "__code__", None)
+        # A class that torch.jit.trace makes has a forward that cannot be asked for.
+        self[kind] = found = getattr(getattr(kind, "forward", None), "__code__", None)
         return found
 
 
