@@ -74,7 +74,9 @@ def _module_call(
             recorder.unlooked.script_ran(self)
         recorder.module = (self, outer)
         try:
-            if self._compiled_call_impl is None and not is_scripted:
+            if not self.training and _is_one_kernel(self):
+                out = recorder.opaque(_fused(original, self), args, kwargs)
+            elif self._compiled_call_impl is None and not is_scripted:
                 out = original(self, *args, **kwargs)
             else:
                 out = recorder.opaque(_region(original, self, is_scripted), args, kwargs)
@@ -88,6 +90,23 @@ def _module_call(
         return out
 
     return call
+
+
+_AT_INFERENCE = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer, torch.nn.TransformerEncoder)
+
+
+def _is_one_kernel(module: torch.nn.Module) -> bool:
+    """Whether it may call a kernel of its own, as it does without gradients unless a mode is on the stack.
+
+    The long way that it takes then rounds otherwise.
+    """
+    if not isinstance(module, _AT_INFERENCE):
+        return False
+    return not (torch.is_grad_enabled() and any(each.requires_grad for each in module.parameters()))
+
+
+def _fused(original: Callable[..., Any], module: torch.nn.Module) -> Opaque:
+    return Opaque(functools.partial(original, module), type(module).__name__, native=True, module=module)
 
 
 def _region(original: Callable[..., Any], module: torch.nn.Module, scripted: bool) -> Opaque:
