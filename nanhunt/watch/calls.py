@@ -6,12 +6,12 @@ import contextlib
 import functools
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
-from .recorder import Opaque, Recorders
+from .recorder import Opaque, Recorder, Recorders
 from .site import OWN, places
 from .unseen import hide
 
@@ -75,7 +75,8 @@ def _module_call(
         recorder.module = (self, outer)
         try:
             if not self.training and _is_one_kernel(self):
-                out = recorder.opaque(_fused(original, self), args, kwargs)
+                with _unseen(recorder):
+                    out = original(self, *args, **kwargs)
             elif self._compiled_call_impl is None and not is_scripted:
                 out = original(self, *args, **kwargs)
             else:
@@ -105,8 +106,23 @@ def _is_one_kernel(module: torch.nn.Module) -> bool:
     return not (torch.is_grad_enabled() and any(each.requires_grad for each in module.parameters()))
 
 
-def _fused(original: Callable[..., Any], module: torch.nn.Module) -> Opaque:
-    return Opaque(functools.partial(original, module), type(module).__name__, native=True, module=module)
+@contextlib.contextmanager
+def _unseen(recorder: Recorder) -> Iterator[None]:
+    """What torch's modules ask before they call that kernel is answered as it is without the recorder."""
+    original = torch.overrides.has_torch_function
+
+    def has_torch_function(args: Iterable[Any]) -> bool:
+        recorder.step_aside()
+        try:
+            return bool(original(args))
+        finally:
+            recorder.step_back()
+
+    torch.overrides.has_torch_function = has_torch_function
+    try:
+        yield
+    finally:
+        torch.overrides.has_torch_function = original
 
 
 def _region(original: Callable[..., Any], module: torch.nn.Module, scripted: bool) -> Opaque:
