@@ -163,6 +163,8 @@ def work(item):
         return b""
     return bytes(1 << 16)
 
+if int(sys.argv[1]) != signal.SIGKILL:
+    signal.signal(int(sys.argv[1]), signal.SIG_DFL)  # nohup has it ignored
 results = Forks(3).map(work, range(10**9))
 next(results)
 print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
