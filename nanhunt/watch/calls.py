@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
-from .recorder import Opaque, Recorder, Recorders
+from .recorder import Opaque, Recorders
 from .site import OWN, places
 from .unseen import hide
 
@@ -49,6 +50,7 @@ def _module_call(
 ) -> Callable[..., Any]:
     is_compiling = torch.compiler.is_compiling
     scripted = torch.jit.ScriptModule
+    unseen = _Unseen(recorders)
 
     @functools.wraps(original)
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +77,7 @@ def _module_call(
         recorder.module = (self, outer)
         try:
             if not self.training and _is_one_kernel(self):
-                with _unseen(recorder):
+                with unseen:
                     out = original(self, *args, **kwargs)
             elif self._compiled_call_impl is None and not is_scripted:
                 out = original(self, *args, **kwargs)
@@ -106,23 +108,36 @@ def _is_one_kernel(module: torch.nn.Module) -> bool:
     return not (torch.is_grad_enabled() and any(each.requires_grad for each in module.parameters()))
 
 
-@contextlib.contextmanager
-def _unseen(recorder: Recorder) -> Iterator[None]:
-    """What torch's modules ask before they call that kernel is answered as it is without the recorder."""
-    original = torch.overrides.has_torch_function
+class _Unseen:
+    """What torch's modules ask before they call that kernel is answered as it is without the recorder.
 
-    def has_torch_function(args: Iterable[Any]) -> bool:
+    Put in place by the first of several at once, which may run in several threads, and taken away by the last.
+    """
+
+    def __init__(self, recorders: Recorders) -> None:
+        self._recorders = recorders
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._original = torch.overrides.has_torch_function
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            torch.overrides.has_torch_function = self._has_torch_function
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.overrides.has_torch_function = self._original
+
+    def _has_torch_function(self, args: Iterable[Any]) -> bool:
+        recorder = self._recorders.recorder
         recorder.step_aside()
         try:
-            return bool(original(args))
+            return bool(self._original(args))
         finally:
             recorder.step_back()
-
-    torch.overrides.has_torch_function = has_torch_function
-    try:
-        yield
-    finally:
-        torch.overrides.has_torch_function = original
 
 
 def _region(original: Callable[..., Any], module: torch.nn.Module, scripted: bool) -> Opaque:

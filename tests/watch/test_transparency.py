@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 from warm import Warm
+
+from nanhunt.watch.session import Session, Settings
 
 RUN = [sys.executable, "-m", "nanhunt", "run"]
 
@@ -161,3 +166,28 @@ def test_main_is_the_same_module_from_standard_input_as_a_module_and_as_a_folder
         plain, watched = both(tmp_path, NAMES, *arguments, warm=warm)
         assert watched.stdout == plain.stdout
         assert plain.returncode == watched.returncode == 0
+
+
+def test_torch_is_as_before_when_modules_have_run_in_threads_that_overlap() -> None:
+    before = torch.overrides.has_torch_function
+    layer = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+    first, second = threading.Event(), threading.Event()
+
+    def ends_first(*_: object) -> None:
+        first.set()
+        second.wait(5)
+
+    def ends_last(*_: object) -> None:
+        second.set()
+        other.join(5)
+
+    layers = [copy.deepcopy(layer), copy.deepcopy(layer)]
+    for each, hook in zip(layers, (ends_first, ends_last), strict=True):
+        each.register_forward_pre_hook(hook)
+    x = torch.ones(2, 5, 8)
+    with Session(Settings(), lambda _: None):
+        other = threading.Thread(target=lambda: layers[0].requires_grad_(False)(x))
+        other.start()
+        first.wait(5)
+        layers[1].requires_grad_(False)(x)
+    assert torch.overrides.has_torch_function is before
